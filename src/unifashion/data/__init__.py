@@ -1,0 +1,1 @@
+"""What is on disk, read into typed records: one file per data set."""

@@ -1,0 +1,1 @@
+"""Ranks, recall, protocols and score files."""

@@ -1,0 +1,1 @@
+"""One file per benchmark: which queries, which galleries, which positives."""

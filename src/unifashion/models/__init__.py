@@ -1,0 +1,1 @@
+"""The network: vision tower, Q-Former, heads and losses."""

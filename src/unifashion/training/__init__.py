@@ -1,0 +1,1 @@
+"""One trainer, its tasks, optimiser, checkpoints and processes."""
