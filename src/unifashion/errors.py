@@ -28,10 +28,10 @@ def exit_with_one_sentence(main: Callable[..., None]) -> Callable[..., None]:
         try:
             main(argv)
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)  # noqa: T201
+            sys.stderr.write(f"error: {error}\n")
             raise SystemExit(2) from None
         except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)  # noqa: T201
+            sys.stderr.write("interrupted\n")
             raise SystemExit(130) from None
 
     return wrapped

@@ -1,0 +1,36 @@
+"""Train one phase: cross-modal pre-training (blip2_cir_cls) or composed fine-tuning (blip2_cir_rerank).
+
+On GPUs, with the paper's settings:   bash pretrain.sh    then    bash cir_ft.sh --init-from runs/pretrain
+On a laptop, on the embedded catalogue:
+
+    python src/blip_train.py --config configs/quickstart/pretrain.yaml
+    python src/blip_train.py --config configs/quickstart/cir_ft.yaml
+"""
+
+import functools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # runs from a bare clone
+
+from unifashion.config import DataSettings, EvaluationSettings, ModelSettings, TrainingSettings, parse
+from unifashion.errors import exit_with_one_sentence
+
+
+@exit_with_one_sentence
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line, train, print where the run is kept."""
+    data, model, training, evaluation = parse(
+        (DataSettings, ModelSettings, TrainingSettings, EvaluationSettings), argv, __doc__.split("\n")[0]
+    )
+    from unifashion.evaluation.retrieval import validate
+    from unifashion.training.train import train
+
+    evaluate = functools.partial(validate, data=data, evaluation=evaluation)
+    run = train(data, model, training, evaluation, evaluate)
+    print(f"the run is kept in {run}")
+
+
+if __name__ == "__main__":
+    main()

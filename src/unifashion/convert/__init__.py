@@ -1,0 +1,1 @@
+"""Checkpoints of others: how their files and names become ours, and back."""

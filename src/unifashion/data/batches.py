@@ -1,0 +1,170 @@
+"""Training rows and batches: records become uint8 images, prepared words, and ids that say what is the same thing.
+
+A batch is a dict of tensors:
+    phase 1   image (B, 3, S, S) uint8, text_ids, text_mask (B, L)
+    phase 2   reference, target (B, 3, S, S) uint8, text_ids, text_mask, and caption_ids, caption_mask where captions exist
+    both      product (B,), text (B,): equal numbers mean one product, one text (never negatives of one another)
+and ``rows``, the numbers of its rows, and ``broken``, a list of (path, reason): images that could not be decoded. A row with a
+broken image is replaced by the next one, so that every process keeps its batch size; the trainer reports what was replaced.
+
+All randomness of a row comes from (seed, epoch, index): the order of workers and processes changes nothing.
+"""
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from unifashion.data.feedback import prepare_text, training_feedback
+from unifashion.data.images import ImageError, ImageTransform, load_image
+from unifashion.data.records import ComposedQuery, ComposedSplit, ImageText
+from unifashion.errors import UserError
+
+Batch = dict[str, Any]
+Row = dict[str, Any]
+Tokenize = Callable[[list[str]], tuple[Tensor, Tensor]]
+
+
+class Photos:
+    """Loads images through one transform, and keeps the pixels when told to."""
+
+    def __init__(self, transform: ImageTransform, keep: bool = False) -> None:
+        self.transform = transform
+        self._kept: dict[Path, Tensor] | None = {} if keep else None
+
+    def __call__(self, path: Path) -> Tensor:
+        """Return (3, S, S) uint8.
+
+        Raises:
+            ImageError: the file is missing or broken.
+        """
+        if self._kept is not None and path in self._kept:
+            return self._kept[path]
+        pixels = self.transform(load_image(path))
+        if self._kept is not None:
+            self._kept[path] = pixels
+        return pixels
+
+
+@dataclass(frozen=True)
+class PairRows:
+    """Phase-1 rows: one photo and its product's text."""
+
+    pairs: Sequence[ImageText]
+    photos: Photos
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def row(self, index: int, _: random.Random) -> Row:
+        """Return one row."""
+        pair = self.pairs[index]
+        words = prepare_text(pair.text)
+        return {"image": self.photos(pair.image), "words": words, "product": number(pair.product), "text": number(words)}
+
+
+@dataclass(frozen=True)
+class ComposedRows:
+    """Phase-2 rows: reference, feedback, target and, where it has one, the target's caption."""
+
+    splits: Sequence[ComposedSplit]
+    photos: Photos
+
+    def __post_init__(self) -> None:
+        rows = [(split, query) for split in self.splits for query in split.answerable() if query.target is not None]
+        object.__setattr__(self, "_rows", rows)
+        object.__setattr__(self, "_captioned", bool(rows) and all(query.target in s.captions for s, query in rows))
+
+    def __len__(self) -> int:
+        return len(self._rows)  # type: ignore[attr-defined]
+
+    def row(self, index: int, rng: random.Random) -> Row:
+        """Return one row; ``rng`` decides which feedback sentences are said, and in which order."""
+        split: ComposedSplit
+        query: ComposedQuery
+        split, query = self._rows[index]  # type: ignore[attr-defined]
+        words = prepare_text(training_feedback(query.feedback, rng))
+        row: Row = {
+            "reference": self.photos(split.images[query.reference]),
+            "target": self.photos(split.images[str(query.target)]),
+            "words": words,
+            "product": number(str(query.target)),
+        }
+        if self._captioned:  # type: ignore[attr-defined]
+            row["caption"] = prepare_text(split.captions[str(query.target)])
+        return {**row, "text": number(row.get("caption", words))}
+
+
+class TrainingSet(Dataset[Row]):
+    """Rows by (epoch, index), with broken images replaced by the next good row."""
+
+    def __init__(self, rows: PairRows | ComposedRows, seed: int) -> None:
+        self.rows = rows
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: tuple[int, int]) -> Row:  # type: ignore[override]
+        epoch, index = key
+        broken: list[tuple[Path, str]] = []
+        for step in range(len(self.rows)):
+            rng = random.Random(f"{self.seed}/{epoch}/{index}")
+            try:
+                row = self.rows.row((index + step) % len(self.rows), rng)
+            except ImageError as error:
+                broken.append((error.path, error.reason))
+                continue
+            return {**row, "broken": broken, "index": index}
+        raise UserError(f"none of the {len(self.rows)} training rows has a readable image; first: {broken[0][1]}")
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """All rows once per epoch, in an order that depends on (seed, epoch) alone; yields (epoch, index)."""
+
+    def __init__(self, num_rows: int, seed: int) -> None:
+        self.num_rows = num_rows
+        self.seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.num_rows
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = list(range(self.num_rows))
+        random.Random(f"{self.seed}/{self.epoch}").shuffle(order)
+        return iter([(self.epoch, index) for index in order])
+
+
+def number(name: str) -> int:
+    """Return a stable 63-bit number for a name: the same name, the same number, on every process and machine."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") >> 1
+
+
+class Collate:
+    """Stack rows into a batch; words are tokenised here, padded to the longest of the batch."""
+
+    def __init__(self, tokenize: Tokenize) -> None:
+        self.tokenize = tokenize
+
+    def __call__(self, rows: list[Row]) -> Batch:
+        """Return the batch described at the top of this module."""
+        batch: Batch = {
+            name: torch.stack([row[name] for row in rows])
+            for name in ("image", "reference", "target")
+            if name in rows[0]
+        }
+        batch["text_ids"], batch["text_mask"] = self.tokenize([row["words"] for row in rows])
+        if "caption" in rows[0]:
+            batch["caption_ids"], batch["caption_mask"] = self.tokenize([row["caption"] for row in rows])
+        for name in ("product", "text"):
+            batch[name] = torch.tensor([row[name] for row in rows])
+        batch["broken"] = [entry for row in rows for entry in row["broken"]]
+        batch["rows"] = [row["index"] for row in rows]
+        return batch

@@ -1,0 +1,129 @@
+"""Turn images, texts and composed queries into the vectors that protocols compare.
+
+Shapes: G images, V vectors an image (one per query token), D width, M texts, Q queries.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from unifashion.data.feedback import prepare_text
+from unifashion.data.images import ImageError, ImageTransform, load_image, normalise
+from unifashion.models.unifashion import UniFashion
+
+log = logging.getLogger(__name__)
+
+
+def transform_for(model: UniFashion) -> ImageTransform:
+    """Return the image transform that the model was trained with."""
+    config = model.config
+    return ImageTransform(config.image_size, pad=config.pad, ratio=config.pad_ratio)
+
+
+class Embedder:
+    """Runs a model over data in batches, without gradients, on the model's device."""
+
+    def __init__(self, model: UniFashion, batch_size: int = 128, num_workers: int = 0, progress: bool = True) -> None:
+        self.model = model.eval()
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.progress = progress
+        self.device = next(model.parameters()).device
+        self.transform = transform_for(model)
+
+    def find_broken(self, paths: Sequence[Path]) -> dict[Path, str]:
+        """Return the images that cannot be decoded, with the reason."""
+        return {paths[i]: bad for batch in self._loader(paths, "checking images") for i, _, bad in batch if bad}
+
+    def images(self, paths: Sequence[Path]) -> tuple[Tensor, dict[Path, str]]:
+        """Embed gallery images.
+
+        Returns:
+            image_GVD, on the CPU in float32, with zero rows for broken images, and the broken ones with the reason.
+        """
+        parts: list[Tensor] = []
+        broken: dict[Path, str] = {}
+        with torch.inference_mode():
+            for batch in self._loader(paths, "embedding images"):
+                features = self.model.image_features(self.model.read_images(self._pixels(batch))).float().cpu()
+                for row, (index, _, reason) in enumerate(batch):
+                    if reason:
+                        broken[paths[index]] = reason
+                        features[row] = 0
+                parts.append(features)
+        return torch.cat(parts), broken
+
+    def texts(self, texts: Sequence[str]) -> Tensor:
+        """Embed texts, as given by the data set; returns text_MD on the CPU in float32."""
+        parts = []
+        with torch.inference_mode():
+            for chunk in self._chunks([prepare_text(text) for text in texts], "embedding texts"):
+                ids, mask = (x.to(self.device) for x in self.model.tokenize(chunk))
+                parts.append(self.model.text_features(ids, mask).float().cpu())
+        return torch.cat(parts)
+
+    def composed(self, references: Sequence[Path], feedback: Sequence[str]) -> Tensor:
+        """Embed composed queries from readable reference images and joined feedback; returns fused_QD like ``texts``."""
+        parts = []
+        words = [prepare_text(text) for text in feedback]
+        with torch.inference_mode():
+            for batch in self._loader(references, "embedding queries"):
+                image = self.model.read_images(self._pixels(batch))
+                ids, mask = (x.to(self.device) for x in self.model.tokenize([words[index] for index, _, _ in batch]))
+                parts.append(self.model.fused_features(image, ids, mask)[0].float().cpu())
+        return torch.cat(parts)
+
+    def match(self, texts: Sequence[str], paths: Sequence[Path], candidates_QK: Tensor) -> Tensor:
+        """Score each text against its K candidate images with the matching head.
+
+        Returns (Q, K): the positive logit, averaged over the query tokens.
+        """
+        words = [prepare_text(text) for text in texts]
+        pixels = _Pixels(paths, self.transform)
+        scores_QK = torch.empty(candidates_QK.shape)
+        bar = tqdm(range(len(words)), desc="re-ranking", disable=not self.progress, dynamic_ncols=True, leave=False)
+        with torch.inference_mode():
+            for query in bar:
+                batch = [pixels[int(index)] for index in candidates_QK[query]]
+                image = self.model.read_images(self._pixels(batch))
+                ids, mask = (x.to(self.device) for x in self.model.tokenize([words[query]]))
+                ids, mask = ids.expand(len(batch), -1), mask.expand(len(batch), -1)
+                scores_QK[query] = self.model.match_logits(image, ids, mask)[:, 1].float().cpu()
+        return scores_QK
+
+    def _pixels(self, batch: list[tuple[int, Tensor, str]]) -> Tensor:
+        return normalise(torch.stack([pixels for _, pixels, _ in batch]).to(self.device))
+
+    def _loader(self, paths: Sequence[Path], what: str) -> Iterator[list[tuple[int, Tensor, str]]]:
+        loader: DataLoader[Any] = DataLoader(
+            _Pixels(paths, self.transform), batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=list
+        )
+        return iter(tqdm(loader, desc=what, disable=not self.progress, dynamic_ncols=True, leave=False))
+
+    def _chunks(self, items: list[str], what: str) -> Iterator[list[str]]:
+        starts = range(0, len(items), self.batch_size)
+        for start in tqdm(starts, desc=what, disable=not self.progress, dynamic_ncols=True, leave=False):
+            yield items[start : start + self.batch_size]
+
+
+class _Pixels(Dataset[tuple[int, Tensor, str]]):
+    """(index, uint8 pixels, why it is broken or '')."""
+
+    def __init__(self, paths: Sequence[Path], transform: ImageTransform) -> None:
+        self.paths, self.transform = paths, transform
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor, str]:
+        try:
+            return index, self.transform(load_image(self.paths[index])), ""
+        except ImageError as error:
+            size = self.transform.size
+            return index, torch.zeros(3, size, size, dtype=torch.uint8), error.reason

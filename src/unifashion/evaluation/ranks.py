@@ -1,0 +1,150 @@
+"""Scores, ranks and recall at k: the one definition that every retrieval protocol uses. Pure functions of tensors.
+
+Shapes: Q queries, G gallery items, M texts, N images, V vectors of an image, D their width, K candidates of a second stage.
+
+A score is a sum of D products. Matrix products round that sum differently at different places of a matrix, by a few 1e-8,
+which is enough to tell equal vectors apart and to let a model that answers everything alike score above zero. Sums are
+therefore taken in double precision and rounded to float32 once: equal vectors have equal scores wherever they stand, and
+a score depends neither on the chunk size nor on the order of the gallery. (Devices without float64 keep float32.)
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from unifashion.errors import UserError
+
+MAX_ELEMENTS = 2**25  # numbers in the largest temporary tensor of a scoring step: 256 MB in double precision
+
+
+@torch.no_grad()
+def best_query_scores(text_QD: Tensor, image_GVD: Tensor, chunk: int | None = None) -> Tensor:
+    """Score every text against every image by the image's best-matching vector, as a float32 (Q, G) matrix.
+
+    ``chunk`` images are scored at a time (default: as many as ``MAX_ELEMENTS`` allows), so the Q x G x V products never
+    exist at once. The inputs stay on their device and are used as they are: normalise them first for cosines.
+    """
+    sum_dtype = _sum_dtype(text_QD)
+    num_texts, width = text_QD.shape
+    num_images, num_vectors, _ = image_GVD.shape
+    chunk = chunk or max(1, MAX_ELEMENTS // (num_vectors * max(num_texts, width)))
+    exact_text_QD = text_QD.to(sum_dtype)
+    scores_QG = torch.empty(num_texts, num_images, dtype=torch.float32, device=text_QD.device)
+    for start in range(0, num_images, chunk):
+        image_CVD = image_GVD[start : start + chunk].to(sum_dtype)
+        scores_QG[:, start : start + chunk] = torch.einsum("qd,cvd->qcv", exact_text_QD, image_CVD).amax(dim=-1)
+    return scores_QG
+
+
+@torch.no_grad()
+def gathered_scores(text_MD: Tensor, image_NVD: Tensor, text_QT: Tensor, image_QI: Tensor) -> Tensor:
+    """Score chosen pairs only: entry (q, t, i) is text ``text_QT[q, t]`` against image ``image_QI[q, i]``, as (Q, T, I).
+
+    ``text_QT`` (Q, T) and ``image_QI`` (Q, I) hold row numbers of ``text_MD`` and ``image_NVD``. The score is that of
+    ``best_query_scores``; queries are taken in chunks that keep to ``MAX_ELEMENTS``.
+    """
+    sum_dtype = _sum_dtype(text_MD)
+    _, num_vectors, width = image_NVD.shape
+    (num_queries, num_texts), num_images = text_QT.shape, image_QI.shape[1]
+    scores_QTI = torch.empty(num_queries, num_texts, num_images, dtype=torch.float32, device=text_MD.device)
+    chunk = max(1, MAX_ELEMENTS // (num_images * num_vectors * max(num_texts, width)))
+    for start in range(0, num_queries, chunk):
+        rows = slice(start, start + chunk)
+        text_CTD = text_MD[text_QT[rows].to(text_MD.device)].to(sum_dtype)
+        image_CIVD = image_NVD[image_QI[rows].to(image_NVD.device)].to(sum_dtype)
+        scores_QTI[rows] = torch.einsum("ctd,civd->ctiv", text_CTD, image_CIVD).amax(dim=-1)
+    return scores_QTI
+
+
+def target_ranks(scores_QG: Tensor, target: Tensor, exclude: Tensor | None = None) -> Tensor:
+    """Return the 0-based rank of each query's best positive among its gallery, as a (Q,) tensor of integers.
+
+    The rank is the number of gallery items that are not positive and score as high as the best positive or higher: ties
+    count against us, so a model that scores everything alike has no hit, and other positives never push one down.
+
+    ``target``: (Q,) integers, one positive a query, or a (Q, G) mask of all positives.
+    ``exclude``: items that are not in a query's gallery: (Q,) integers, -1 for none, or a (Q, G) mask.
+    Raises ``UserError`` where a score is NaN or infinite, ``ValueError`` for a query without a positive.
+    """
+    _require_finite(scores_QG, "score")
+    positive_QG = _as_mask(target, scores_QG)
+    negative_QG = ~positive_QG
+    if exclude is not None:
+        kept_QG = ~_as_mask(exclude, scores_QG)
+        positive_QG, negative_QG = positive_QG & kept_QG, negative_QG & kept_QG
+    answerable_Q = positive_QG.any(dim=1)
+    if not answerable_Q.all():
+        raise ValueError(f"query {int(answerable_Q.logical_not().nonzero()[0])} has no positive in its gallery")
+    best_Q1 = scores_QG.masked_fill(~positive_QG, -torch.inf).amax(dim=1, keepdim=True)
+    return ((scores_QG >= best_Q1) & negative_QG).sum(dim=1)
+
+
+def recall_at(ranks_Q: Tensor, ks: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
+    """Return ``{"R@k": percent of queries whose positive is among the first k}``; no queries at all is a ``ValueError``."""
+    if ranks_Q.numel() == 0:
+        raise ValueError("recall of no queries is undefined")
+    return {f"R@{k}": 100 * int((ranks_Q < k).sum()) / ranks_Q.numel() for k in ks}
+
+
+def top_k(scores_QG: Tensor, k: int, exclude: Tensor | None = None) -> Tensor:
+    """Return the gallery indices of each query's ``k`` best items, best first, as (Q, k).
+
+    ``exclude`` is that of ``target_ranks``. A list is as long as the shortest gallery where that has fewer than ``k``
+    items. Items with equal scores come in no promised order. A NaN or infinite score is a ``UserError``.
+    """
+    _require_finite(scores_QG, "score")
+    k = min(k, scores_QG.shape[1])
+    if exclude is not None and len(scores_QG):
+        excluded_QG = _as_mask(exclude, scores_QG)
+        k = min(k, int((~excluded_QG).sum(dim=1).min()))
+        scores_QG = scores_QG.masked_fill(excluded_QG, -torch.inf)
+    return scores_QG.topk(k, dim=1).indices
+
+
+def merge_reranked(scores_QG: Tensor, top_QK: Tensor, itm_QK: Tensor) -> Tensor:
+    """Put a second stage on top of the first, as BLIP does: re-order each query's best K and leave the rest below them.
+
+    ``top_QK`` are the candidates' gallery indices (``top_k`` of the same scores), ``itm_QK`` their image-text matching
+    scores. Among themselves the candidates are ordered by first-stage score + matching score; all of them stay above all
+    other items, whose scores are returned untouched. A candidate's returned score only carries that order: it is the
+    row's highest first-stage score plus equal steps, where equal sums share a step and so remain ties.
+    Raises ``UserError`` where a score is NaN or infinite, ``ValueError`` where a candidate is listed twice.
+    """
+    _require_finite(scores_QG, "score")
+    _require_finite(itm_QK, "matching score")
+    if (top_QK.sort(dim=1).values.diff(dim=1) == 0).any():
+        raise ValueError("top_QK lists a gallery item twice for the same query")
+    scores_QG = scores_QG.float()
+    sum_QK = scores_QG.gather(1, top_QK) + itm_QK.to(scores_QG)
+    num_lower_QK = torch.searchsorted(sum_QK.sort(dim=1).values, sum_QK)
+    highest_Q1 = scores_QG.amax(dim=1, keepdim=True)
+    step_Q1 = highest_Q1.abs().clamp(min=1)
+    return scores_QG.scatter(1, top_QK, highest_Q1 + step_Q1 * (1 + num_lower_QK))
+
+
+def _sum_dtype(tensor: Tensor) -> torch.dtype:
+    return torch.float32 if tensor.device.type == "mps" else torch.float64
+
+
+def _require_finite(values_QX: Tensor, what: str) -> None:
+    finite_Q = torch.isfinite(values_QX).all(dim=1)
+    if not finite_Q.all():
+        raise UserError(
+            f"query {int(finite_Q.logical_not().nonzero()[0])} has a {what} that is NaN or infinite, so it cannot be ranked: "
+            "the model's embeddings are broken; evaluate a checkpoint from before its training diverged"
+        )
+
+
+def _as_mask(selection: Tensor, scores_QG: Tensor) -> Tensor:
+    """Return a (Q, G) mask as it is, and (Q,) indices (-1 = nothing) as such a mask."""
+    selection = selection.to(scores_QG.device)
+    if selection.dtype == torch.bool:
+        if selection.shape != scores_QG.shape:
+            raise ValueError(f"mask of shape {tuple(selection.shape)} for scores of shape {tuple(scores_QG.shape)}")
+        return selection
+    num_queries, num_items = scores_QG.shape
+    if selection.shape != (num_queries,) or ((selection < -1) | (selection >= num_items)).any():
+        raise ValueError(f"indices must be {num_queries} numbers from -1 to {num_items - 1}")
+    mask_QG = torch.zeros_like(scores_QG, dtype=torch.bool)
+    return mask_QG.scatter_(1, selection.clamp(min=0)[:, None], (selection >= 0)[:, None])

@@ -1,0 +1,43 @@
+"""Hard negatives for image-text matching: which wrong image, which wrong text is shown with each row.
+
+Shapes: B rows on this rank, M candidates on all ranks.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Mining = Literal["multinomial", "unifashion"]
+
+
+def same_item(product_B: Tensor, product_M: Tensor, text_B: Tensor, text_M: Tensor) -> Tensor:
+    """Return (B, M), True where row and candidate are one product or have one text: never negatives of one another.
+
+    All arguments are integer ids; equal means the same.
+    """
+    return (product_B[:, None] == product_M) | (text_B[:, None] == text_M)
+
+
+def hard_negatives(
+    scores_BM: Tensor, forbidden_BM: Tensor, mining: Mining, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """Choose one wrong candidate for every row from its similarity to all.
+
+    Args:
+        scores_BM: similarity of row and candidate, the harder the higher (gradients are not followed).
+        forbidden_BM: True where the candidate may not be chosen, the row's own match included.
+        mining: 'multinomial' draws from the softmax of the scores (BLIP-2), 'unifashion' takes the highest.
+        generator: source of the draws, on the scores' device.
+
+    Returns:
+        index_B, the chosen candidates, and valid_B, False for rows that have nothing to choose from.
+    """
+    scores_BM = scores_BM.detach().float().masked_fill(forbidden_BM, -torch.inf)
+    valid_B = ~forbidden_BM.all(dim=1)
+    if mining == "unifashion":
+        return scores_BM.argmax(dim=1), valid_B
+    # The constant keeps a far candidate drawable, and a row without candidates (all nan) well-formed.
+    weights_BM = scores_BM.softmax(dim=1).nan_to_num(1.0) + 1e-4
+    weights_BM = torch.where(forbidden_BM & valid_B[:, None], 0.0, weights_BM)
+    return torch.multinomial(weights_BM, 1, generator=generator)[:, 0], valid_B

@@ -1,0 +1,118 @@
+"""Presets: what each named model is made of, and the sizes it comes in. A new variant is a row here, not a file."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from unifashion.config import DataSettings, ModelName
+from unifashion.models.qformer import QFormerConfig
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Parts and losses of one named model."""
+
+    losses: tuple[str, ...]
+    has_prompt_tokens: bool
+    purpose: str
+
+
+VARIANTS: dict[str, Variant] = {
+    "blip2_cir_cls": Variant(("itc", "itm", "lm"), False, "cross-modal retrieval and captioning (phase 1)"),
+    "blip2_cir_rerank": Variant(("itc", "itm", "ttc"), True, "composed image retrieval (phase 2)"),
+    "blip2_cir_full": Variant((), True, "captions through a language model, and drawing"),
+}
+
+
+@dataclass(frozen=True)
+class UniFashionConfig:
+    """Everything that is needed to build the model and to feed it; stored as ``config.json`` beside the weights.
+
+    ``vision`` is a transformers image-model config as a dict. ``target_queries`` names the queries that read target and
+    gallery images: a checkpoint of the original ``blip2_cir_rerank`` says ``query_tokens``, see docs of the loader.
+    """
+
+    model_name: ModelName
+    vision: dict[str, Any]
+    qformer: QFormerConfig
+    num_queries: int = 32
+    embed_dim: int = 256
+    temperature: float = 0.07
+    dec_token_id: int = 30522
+    target_queries: Literal["query_tokens", "prompt_tokens"] = "query_tokens"
+    image_size: int = 224
+    pad: Literal["target", "square", "none"] = "target"
+    pad_ratio: float = 1.25
+    max_text_tokens: int = 64
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Sizes of one model: an image tower and a Q-Former that fits it."""
+
+    vision: dict[str, Any]
+    qformer: dict[str, Any]
+    num_queries: int = 32
+    embed_dim: int = 256
+
+
+def _eva_vit(width: int, layers: int, heads: int, mlp: int) -> dict[str, Any]:
+    return {
+        "model_type": "blip_2_vision_model",
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "intermediate_size": mlp,
+        "patch_size": 14,
+        "layer_norm_eps": 1e-6,
+        "hidden_act": "gelu",
+        "qkv_bias": True,
+    }
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "tiny": Architecture(
+        vision={
+            "model_type": "resnet",
+            "embedding_size": 32,
+            "hidden_sizes": [32, 64, 128],
+            "depths": [1, 1, 1],
+            "layer_type": "basic",
+        },
+        qformer={
+            "hidden_size": 128,
+            "num_layers": 4,
+            "num_heads": 4,
+            "intermediate_size": 256,
+            "image_width": 128,
+            "max_positions": 64,
+            "dropout": 0.0,
+        },
+        num_queries=8,
+        embed_dim=128,
+    ),
+    "vitl": Architecture(vision=_eva_vit(1024, 23, 16, 4096), qformer={"image_width": 1024}),
+    "vitg": Architecture(vision=_eva_vit(1408, 39, 16, 6144), qformer={"image_width": 1408}),
+}
+
+
+def build_config(
+    model_name: ModelName, architecture: str, vocab_size: int, dec_token_id: int, data: DataSettings
+) -> UniFashionConfig:
+    """Return the config of a new model of the named sizes for the given tokenizer and image settings."""
+    sizes = ARCHITECTURES[architecture]
+    vision = dict(sizes.vision)
+    if vision["model_type"] == "blip_2_vision_model":
+        vision["image_size"] = data.image_size
+    return UniFashionConfig(
+        model_name=model_name,
+        vision=vision,
+        qformer=QFormerConfig(vocab_size=vocab_size, **sizes.qformer),
+        num_queries=sizes.num_queries,
+        embed_dim=sizes.embed_dim,
+        dec_token_id=dec_token_id,
+        target_queries="prompt_tokens" if VARIANTS[model_name].has_prompt_tokens else "query_tokens",
+        image_size=data.image_size,
+        pad=data.pad,
+        pad_ratio=data.pad_ratio,
+        max_text_tokens=data.max_text_tokens,
+    )

@@ -1,0 +1,140 @@
+"""Model folders in Hugging Face style: ``config.json``, ``model.safetensors`` and the tokenizer's files."""
+
+import json
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import HFValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from unifashion.config import MODEL_NAMES
+from unifashion.errors import UserError
+from unifashion.models.presets import UniFashionConfig
+from unifashion.models.qformer import QFormerConfig
+
+if TYPE_CHECKING:
+    from unifashion.models.unifashion import UniFashion
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+RUN_CHECKPOINTS = ("best", "last")
+
+
+def save(
+    folder: str | Path,
+    config: UniFashionConfig,
+    weights: dict[str, Tensor],
+    tokenizer: PreTrainedTokenizerBase | None,
+) -> None:
+    """Write the three parts beside ``folder`` first and move them into place when they are complete."""
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+        save_file(tensors, fresh / WEIGHTS, metadata={"format": "pt"})
+        (fresh / CONFIG).write_text(json.dumps({"model_type": "unifashion", **asdict(config)}, indent=2) + "\n")
+        if tokenizer is not None:
+            tokenizer.save_pretrained(str(fresh))
+        fresh.chmod(0o755)
+        replace_folder(fresh, folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def replace_folder(fresh: Path, folder: Path) -> None:
+    """Put ``fresh`` in the place of ``folder``; the old one is removed only once the new one stands."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.replace(old)
+    fresh.replace(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def find_folder(name: str | Path) -> Path:
+    """Return the model folder that ``name`` means: itself, its ``best`` or ``last`` checkpoint, or a hub download.
+
+    Raises:
+        UserError: no such folder or repository, or a folder without a model in it.
+    """
+    path = Path(name)
+    if path.is_file():
+        raise UserError(f"{path} is a file; --model-path takes a run folder or a saved model folder")
+    if path.is_dir():
+        for folder in (path, *(path / checkpoint for checkpoint in RUN_CHECKPOINTS)):
+            if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
+                return folder
+        raise UserError(
+            f"no model in {path}: expected {CONFIG} and {WEIGHTS} there or in its {' or '.join(RUN_CHECKPOINTS)} folder"
+        )
+    try:
+        return Path(snapshot_download(str(name), allow_patterns=["*.json", "*.txt", WEIGHTS]))
+    except (HFValidationError, OSError, ValueError, RuntimeError):
+        raise UserError(f"no model at {name!r}: neither a folder here nor a repository that the hub answers for") from None
+
+
+def load(name: str | Path) -> tuple[UniFashionConfig, dict[str, Tensor], PreTrainedTokenizerBase | None]:
+    """Read config, weights and tokenizer of a model folder.
+
+    Raises:
+        UserError: a config that is not ours, weights that are damaged.
+    """
+    folder = find_folder(name)
+    config = read_config(folder / CONFIG)
+    try:
+        weights = load_file(folder / WEIGHTS)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{folder / WEIGHTS} is damaged ({error}); train again or copy it again") from None
+    tokenizer = AutoTokenizer.from_pretrained(folder) if (folder / "tokenizer_config.json").is_file() else None
+    return config, weights, tokenizer
+
+
+def read_config(path: Path) -> UniFashionConfig:
+    """Read ``config.json`` of a UniFashion model.
+
+    Raises:
+        UserError: not JSON, or the config of something else.
+    """
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if values.pop("model_type") != "unifashion" or values["model_name"] not in MODEL_NAMES:
+            raise KeyError("model_type")
+        return UniFashionConfig(**{**values, "qformer": QFormerConfig(**values["qformer"])})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{path} is not the config of a UniFashion model; expected what save_pretrained writes") from None
+
+
+def fill(model: nn.Module, weights: dict[str, Tensor], source: str | Path) -> None:
+    """Load weights that must fit the model exactly.
+
+    Raises:
+        UserError: names the first parameters that are missing, unexpected or of another shape.
+    """
+    own = model.state_dict()
+    wrong = [f"{k} is missing" for k in own if k not in weights]
+    wrong += [f"{k} is unknown" for k in weights if k not in own]
+    wrong += [
+        f"{k} has shape {tuple(weights[k].shape)}, expected {tuple(own[k].shape)}"
+        for k in own
+        if k in weights and weights[k].shape != own[k].shape
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise UserError(f"the weights in {source} do not fit their config: {'; '.join(wrong[:3])}{more}")
+    model.load_state_dict(weights)
+
+
+def push(model: "UniFashion", repo_id: str, **options: str | bool) -> str:
+    """Upload the model's saved form to ``repo_id``, creating the repository; needs a hub login."""
+    api = HfApi()
+    api.create_repo(repo_id, exist_ok=True, private=bool(options.pop("private", False)))
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(Path(folder) / "model")
+        return str(api.upload_folder(repo_id=repo_id, folder_path=Path(folder) / "model", **options))  # type: ignore[arg-type]

@@ -1,0 +1,42 @@
+"""The image tower: any transformers image model that returns a grid or a sequence of features.
+
+The paper's tower is EVA-ViT-g, which transformers calls ``Blip2VisionModel``. Its last LayerNorm is not part of the frozen
+tower: the model owns it (``ln_vision``, trainable), so what leaves here is what a feature cache may keep.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, Blip2VisionConfig, Blip2VisionModel
+
+
+class VisionTower(nn.Module):
+    """Turn pixels (B, 3, S, S) into image tokens (B, N, W)."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        """Build the tower from a transformers config as a dict with its ``model_type``; weights are random."""
+        super().__init__()
+        options = {key: value for key, value in config.items() if key != "model_type"}
+        if config["model_type"] == Blip2VisionConfig.model_type:
+            self.encoder: nn.Module = Blip2VisionModel(Blip2VisionConfig(**options))
+            self.encoder.post_layernorm = nn.Identity()
+        else:
+            self.encoder = AutoModel.from_config(AutoConfig.for_model(config["model_type"], **options))
+        self.frozen = False
+
+    def freeze(self) -> None:
+        """Take the tower out of training for good: no gradients, and evaluation mode whatever the model does."""
+        self.frozen = True
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "VisionTower":
+        """Follow the model's mode, unless frozen."""
+        return super().train(mode and not self.frozen)
+
+    def forward(self, pixels_B3SS: Tensor) -> Tensor:
+        """Return tokens (B, N, W), before ``ln_vision``."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            features = self.encoder(pixel_values=pixels_B3SS).last_hidden_state
+        return features.flatten(2).transpose(1, 2) if features.ndim == 4 else features

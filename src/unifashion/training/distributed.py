@@ -1,0 +1,55 @@
+"""The little that losses need to know about other processes. On one process every function is the identity."""
+
+import torch
+import torch.distributed as dist
+import torch.distributed.nn.functional as dist_grad
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def world_size() -> int:
+    """Return the number of processes that train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Return this process's number, from 0."""
+    return dist.get_rank() if world_size() > 1 else 0
+
+
+def gather(x_B: Tensor) -> Tensor:
+    """Stack the rows of all ranks, in rank order; gradients flow back to the rank that a row came from.
+
+    Every rank must bring the same number of rows (the training sampler drops the incomplete last batch).
+    """
+    if world_size() == 1:
+        return x_B
+    if x_B.requires_grad:
+        return torch.cat(dist_grad.all_gather(x_B.contiguous()))
+    parts = [torch.empty_like(x_B) for _ in range(world_size())]
+    dist.all_gather(parts, x_B.contiguous())
+    return torch.cat(parts)
+
+
+def gather_padded(ids_BL: Tensor) -> Tensor:
+    """``gather`` for token ids or masks whose length differs between ranks; shorter ones are padded with 0."""
+    if world_size() == 1:
+        return ids_BL
+    longest = torch.tensor(ids_BL.shape[1], device=ids_BL.device)
+    dist.all_reduce(longest, op=dist.ReduceOp.MAX)
+    return gather(F.pad(ids_BL, (0, int(longest) - ids_BL.shape[1])))
+
+
+def mean_over_ranks(x: Tensor) -> Tensor:
+    """Return the mean of a tensor over the ranks, without gradient."""
+    if world_size() == 1:
+        return x.detach()
+    x = x.detach().clone().float()
+    dist.all_reduce(x)
+    return x / world_size()
+
+
+def stack_padded(parts: list[Tensor]) -> Tensor:
+    """Stack (rows, L) token ids or masks of different lengths; shorter ones are padded with 0."""
+    longest = max(part.shape[1] for part in parts)
+    return torch.cat([F.pad(part, (0, longest - part.shape[1])) for part in parts])

@@ -1,0 +1,92 @@
+"""Train one phase from settings: read, build, fit, keep."""
+
+import logging
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+from transformers import logging as transformers_logging
+
+from unifashion.config import DataSettings, EvaluationSettings, ModelSettings, TrainingSettings
+from unifashion.data.batches import ComposedRows, PairRows, Photos, TrainingSet
+from unifashion.data.feedback import prepare_text
+from unifashion.data.images import ImageTransform
+from unifashion.data.sets import check_missing_pairs, is_composed, read_composed, read_pairs, training_texts
+from unifashion.errors import UserError
+from unifashion.evaluation.scores import Score
+from unifashion.models.build import build_model
+from unifashion.models.presets import VARIANTS
+from unifashion.models.unifashion import UniFashion
+from unifashion.training.run_folder import RunFolder, fingerprint
+from unifashion.training.tasks import make_task
+from unifashion.training.trainer import Trainer, make_accelerator
+
+log = logging.getLogger(__name__)
+
+
+def train(
+    data: DataSettings,
+    model: ModelSettings,
+    training: TrainingSettings,
+    evaluation: EvaluationSettings,
+    evaluate: Callable[[UniFashion], tuple[list[Score], float]],
+) -> Path:
+    """Run one phase and return its run folder.
+
+    Everything that can be wrong with the input is found before the run folder is made.
+
+    Raises:
+        UserError: unusable settings, data or start checkpoint; a loss that is not finite.
+    """
+    transformers_logging.set_verbosity_error()
+    photos = Photos(ImageTransform(data.image_size, pad=data.pad, ratio=data.pad_ratio), keep=data.cache_images)
+    rows, described = _read_rows(data, model, photos)
+    corpus: Callable[[], Iterable[str]] = partial(map, prepare_text, training_texts(data))
+    network = build_model(model, data, corpus, training.seed)
+    task = make_task(network, training)
+    accelerator = make_accelerator(training)
+    run = RunFolder(Path(training.output_dir), training.overwrite) if accelerator.is_main_process else None
+    if run is not None:
+        run.describe((data, model, training, evaluation), rows=len(rows), data=described)
+    if training.tracker != "none":
+        accelerator.init_trackers("unifashion")
+    trainer = Trainer(
+        task,
+        TrainingSet(rows, training.seed),
+        training,
+        accelerator,
+        run,
+        evaluate if training.eval_every else None,
+        augment_images=data.augment,
+        num_workers=data.num_workers,
+    )
+    trainer.fit()
+    accelerator.end_training()
+    return Path(training.output_dir)
+
+
+def _read_rows(
+    data: DataSettings, model: ModelSettings, photos: Photos
+) -> tuple[PairRows | ComposedRows, dict[str, str]]:
+    """Read the training rows and describe them for ``run.json``.
+
+    Raises:
+        UserError: the data set does not fit the model, or nothing of it is there.
+    """
+    wants_composed = VARIANTS[model.blip_model_name].has_prompt_tokens
+    if is_composed(data.dataset) != wants_composed:
+        kind = "composed queries (--dataset fashioniq)" if wants_composed else "images with texts (--dataset fashiongen)"
+        raise UserError(f"{model.blip_model_name} trains on {kind}, not on {data.dataset}")
+    if not wants_composed:
+        split = read_pairs(data, "train")
+        used = check_missing_pairs(split, data.max_missing)
+        files = ((pair.image, pair.text) for pair in split.pairs)
+        return PairRows(split.pairs, photos), {"set": split.dataset, "used": used, "fingerprint": fingerprint(files)}
+    splits = read_composed(data, "train")
+    composed = ComposedRows(splits, photos)
+    listed = sum(len(split.queries) for split in splits)
+    used = f"used {len(composed)} of {listed} queries"
+    if not len(composed):
+        raise UserError(f"no training query in {data.root()} has both its images; images missing: 100 %")
+    files = ((path, name) for split in splits for name, path in split.images.items())
+    return composed, {"set": data.dataset, "used": used, "fingerprint": fingerprint(files)}

@@ -1,0 +1,63 @@
+"""Fixtures that several rooms use: small models of the real classes, and the optional real samples."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from unifashion.config import DataSettings
+from unifashion.models.presets import UniFashionConfig
+from unifashion.models.qformer import QFormerConfig
+from unifashion.models.tokenizer import train_wordpiece
+from unifashion.models.unifashion import UniFashion
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+WORDS = ["a red dress with short sleeves", "a blue striped shirt", "is longer and has dots", "a green floral top"]
+
+
+def tiny_config(model_name: str = "blip2_cir_cls", **changes) -> UniFashionConfig:
+    """A model of a few thousand weights with every part of the real one."""
+    vision = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
+    qformer = QFormerConfig(
+        vocab_size=len(train_wordpiece(WORDS)),
+        hidden_size=16,
+        num_layers=3,
+        num_heads=2,
+        intermediate_size=32,
+        image_width=16,
+        max_positions=32,
+        dropout=0.0,
+    )
+    queries = "prompt_tokens" if model_name == "blip2_cir_rerank" else "query_tokens"
+    values = {
+        "model_name": model_name,
+        "vision": vision,
+        "qformer": qformer,
+        "num_queries": 4,
+        "embed_dim": 12,
+        "dec_token_id": train_wordpiece(WORDS).convert_tokens_to_ids("[DEC]"),
+        "target_queries": queries,
+        "image_size": DataSettings().image_size // 7,
+        "max_text_tokens": 24,
+    }
+    return UniFashionConfig(**{**values, **changes})
+
+
+@pytest.fixture
+def make_model():
+    """Build a tiny model of a named preset; the same name gives the same weights."""
+
+    def make(model_name: str = "blip2_cir_cls", **changes) -> UniFashion:
+        torch.manual_seed(0)
+        return UniFashion(tiny_config(model_name, **changes), train_wordpiece(WORDS))
+
+    return make
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder of real samples and recordings; the test is skipped where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip("the real samples (../shared) are not on this machine")
+    return SHARED
