@@ -18,7 +18,13 @@ WORDS = ["a red dress with short sleeves", "a blue striped shirt", "is longer an
 
 def tiny_config(model_name: str = "blip2_cir_cls", **changes) -> UniFashionConfig:
     """A model of a few thousand weights with every part of the real one."""
-    vision = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
+    vision = {
+        "model_type": "resnet",
+        "embedding_size": 8,
+        "hidden_sizes": [8, 16],
+        "depths": [1, 1],
+        "layer_type": "basic",
+    }
     qformer = QFormerConfig(
         vocab_size=len(train_wordpiece(WORDS)),
         hidden_size=16,
@@ -29,7 +35,7 @@ def tiny_config(model_name: str = "blip2_cir_cls", **changes) -> UniFashionConfi
         max_positions=32,
         dropout=0.0,
     )
-    queries = "prompt_tokens" if model_name == "blip2_cir_rerank" else "query_tokens"
+    queries = "query_tokens" if model_name == "blip2_cir_cls" else "prompt_tokens"
     values = {
         "model_name": model_name,
         "vision": vision,

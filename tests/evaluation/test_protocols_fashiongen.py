@@ -154,6 +154,8 @@ def test_a_gallery_that_is_too_small_altogether_gives_shorter_marked_lists():
     whole = catalogue.full(embeddings)
     assert metrics["i2t R@1"].value == pytest.approx(values(whole)["i2t R@1"])
     assert metrics["i2t R@1"].std is None
+    assert sub100(embeddings, num_negatives=9)[0].marks == ("short-gallery",)
+    assert sub100(embeddings, num_negatives=8)[0].marks == ()
 
 
 def test_sub100_takes_101_candidates_and_1000_queries_a_draw():

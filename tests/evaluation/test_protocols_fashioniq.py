@@ -210,7 +210,7 @@ def test_wrong_inputs_are_refused():
 def small_split(**changes):
     queries = (
         ComposedQuery("a", "b", ("is red", "is long")),
-        ComposedQuery("b", "missing", ("is blue", "is short")),
+        ComposedQuery("e", "missing", ("is blue", "is short")),
         ComposedQuery("c", "a", ("is green", "is wide")),
     )
     gallery = ("d", "c", "b", "missing", "a", "e")
@@ -221,19 +221,22 @@ def small_split(**changes):
 def test_galleries_of_a_split_keep_its_order():
     split = small_split()
     assert split_gallery(split) == ("d", "c", "b", "a", "e")
-    assert union_gallery(split) == ("c", "b", "missing", "a")
-    assert union_gallery(replace(split, gallery=(*split.gallery, "a"))) == ("c", "b", "missing", "a")
+    assert union_gallery(split) == ("c", "b", "missing", "a", "e")
+    assert union_gallery(replace(split, gallery=(*split.gallery, "a"))) == ("c", "b", "missing", "a", "e")
 
 
 def test_scores_of_a_split_are_named_by_its_answerable_queries_and_its_images():
-    # Rows: a -> b and c -> a. Columns: d, c, b, a, e.
-    scores = torch.tensor([[0.9, 0.0, 0.8, 0.0, 0.0], [0.0, 0.9, 0.0, 0.8, 0.0]])
+    # Rows: a -> b and c -> a. Columns: d, c, b, a, e; "d" is in no query, "e" in one that cannot be answered.
+    scores = torch.tensor([[0.9, 0.0, 0.8, 0.0, 0.0], [0.0, 0.9, 0.0, 0.7, 0.8]])
     each = category_scores(small_split(), scores)
     assert (each.references, each.targets) == (["a", "c"], ["b", "a"])
-    assert table(evaluate([each], ks=(1,))) == {
+    assert table(evaluate([each], ks=(1, 2))) == {
         ("fashioniq/original", "dress", "R@1"): 0.0,
-        ("fashioniq/original-noref", "dress", "R@1"): 50.0,
-        ("fashioniq/union", "dress", "R@1"): 100.0,
+        ("fashioniq/original", "dress", "R@2"): 50.0,
+        ("fashioniq/original-noref", "dress", "R@1"): 0.0,
+        ("fashioniq/original-noref", "dress", "R@2"): 100.0,
+        ("fashioniq/union", "dress", "R@1"): 50.0,
+        ("fashioniq/union", "dress", "R@2"): 100.0,
     }
     with pytest.raises(ValueError, match="shape"):
         category_scores(small_split(), torch.zeros(3, 6))

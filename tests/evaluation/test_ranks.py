@@ -223,6 +223,11 @@ def test_reranking_keeps_ties_as_ties():
     assert merged[0, 0] == merged[0, 1] > merged[0, 2]
 
 
+def test_a_candidate_stands_above_the_rest_even_where_the_first_stage_ties():
+    merged = merge_reranked(torch.full((1, 4), -2.0), torch.tensor([[2, 1]]), torch.tensor([[-9.0, -9.0]]))
+    assert merged[0, 1] == merged[0, 2] > merged[0, 0] == merged[0, 3] == -2.0
+
+
 def test_reranking_does_not_move_targets_that_are_no_candidates():
     scores = randn(20, 50)
     outside = top_k(scores, 50)[:, 30]

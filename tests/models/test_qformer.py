@@ -5,7 +5,14 @@ from transformers import Blip2QFormerConfig, Blip2QFormerModel
 from unifashion.models.qformer import ImageMemory, QFormer, QFormerConfig, attention_mask
 
 CONFIG = QFormerConfig(
-    vocab_size=50, hidden_size=16, num_layers=4, num_heads=2, intermediate_size=32, image_width=12, max_positions=20, dropout=0.0
+    vocab_size=50,
+    hidden_size=16,
+    num_layers=4,
+    num_heads=2,
+    intermediate_size=32,
+    image_width=12,
+    max_positions=20,
+    dropout=0.0,
 )
 
 

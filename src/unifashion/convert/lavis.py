@@ -14,8 +14,6 @@ import re
 import torch
 from torch import Tensor
 
-from unifashion.errors import UserError
-
 _BLOCK = r"visual_encoder\.blocks\.(\d+)\."
 _LAYER = r"Qformer\.bert\.encoder\.layer\.(\d+)\."
 _OUR_BLOCK = r"vision.encoder.encoder.layers.\1."

@@ -66,7 +66,12 @@ class PairRows:
         """Return one row."""
         pair = self.pairs[index]
         words = prepare_text(pair.text)
-        return {"image": self.photos(pair.image), "words": words, "product": number(pair.product), "text": number(words)}
+        return {
+            "image": self.photos(pair.image),
+            "words": words,
+            "product": number(pair.product),
+            "text": number(words),
+        }
 
 
 @dataclass(frozen=True)

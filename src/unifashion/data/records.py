@@ -15,6 +15,16 @@ class ImageText:
 
 
 @dataclass(frozen=True, slots=True)
+class PairSplit:
+    """One split of an image-text set: the pairs whose image exists, and the names of images that are listed but not there."""
+
+    dataset: str
+    split: str
+    pairs: tuple[ImageText, ...]
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ComposedQuery:
     """``reference`` + ``feedback`` should retrieve ``target``; both are names in the split's gallery.
 
@@ -30,8 +40,8 @@ class ComposedQuery:
 class ComposedSplit:
     """One category of one split of a composed-retrieval set, as annotated, and what of it is on disk.
 
-    ``gallery`` holds every listed name once, in the order of the split file; ``images`` only those names (of the gallery or of
-    a query) whose file exists; ``captions`` the names that have a generated caption.
+    ``gallery`` holds every listed name once, in the order of the split file; ``images`` only those names, of the gallery or
+    of a query, whose file exists; ``captions`` the names that have a generated caption.
     """
 
     dataset: str

@@ -43,6 +43,7 @@ def save(
         if tokenizer is not None:
             tokenizer.save_pretrained(str(fresh))
         fresh.chmod(0o755)
+        (fresh / WEIGHTS).chmod(0o644)
         replace_folder(fresh, folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -77,7 +78,9 @@ def find_folder(name: str | Path) -> Path:
     try:
         return Path(snapshot_download(str(name), allow_patterns=["*.json", "*.txt", WEIGHTS]))
     except (HFValidationError, OSError, ValueError, RuntimeError):
-        raise UserError(f"no model at {name!r}: neither a folder here nor a repository that the hub answers for") from None
+        raise UserError(
+            f"no model at {name!r}: neither a folder here nor a repository that the hub answers for"
+        ) from None
 
 
 def load(name: str | Path) -> tuple[UniFashionConfig, dict[str, Tensor], PreTrainedTokenizerBase | None]:
@@ -108,7 +111,9 @@ def read_config(path: Path) -> UniFashionConfig:
             raise KeyError("model_type")
         return UniFashionConfig(**{**values, "qformer": QFormerConfig(**values["qformer"])})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{path} is not the config of a UniFashion model; expected what save_pretrained writes") from None
+        raise UserError(
+            f"{path} is not the config of a UniFashion model; expected what save_pretrained writes"
+        ) from None
 
 
 def fill(model: nn.Module, weights: dict[str, Tensor], source: str | Path) -> None:

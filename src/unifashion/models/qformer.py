@@ -151,9 +151,7 @@ class QFormer(nn.Module):
 
     def project_image(self, image_BNW: Tensor) -> ImageMemory:
         """Compute the keys and values that all passes over these images share."""
-        pairs = [
-            layer.cross_attention.project(image_BNW) for layer in self.layers if layer.cross_attention is not None
-        ]
+        pairs = [layer.cross_attention.project(image_BNW) for layer in self.layers if layer.cross_attention is not None]
         return ImageMemory(tuple(k for k, _ in pairs), tuple(v for _, v in pairs))
 
     def forward(

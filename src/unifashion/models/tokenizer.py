@@ -41,9 +41,7 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int = 4000) -> PreTrainedT
     tokenizers library break ties at random).
     """
     normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
-    counts = Counter(
-        word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))
-    )
+    counts = Counter(word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
     characters = sorted({character for word in counts for character in word} | set(string.printable.split()[0]))
     pieces = [*_SPECIAL, DEC, *characters, *(f"##{character}" for character in characters)]
     words = sorted((word for word in counts if len(word) > 1), key=lambda word: (-counts[word], word))

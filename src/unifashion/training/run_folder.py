@@ -1,11 +1,11 @@
 """The folder of one run: its settings, its origin, its metrics, its checkpoints.
 
-    config.yaml              the resolved settings; ``--config RUN/config.yaml`` repeats the run
-    run.json                 versions, git commit, machine, data fingerprint, and how the run ended
-    train_metrics.csv        one row per epoch: mean losses, learning rate, seconds
-    validation_metrics.csv   one row per epoch and score
-    best/  last/             model folders
-    quarantine.csv           images that could not be used, with the reason (only if there were any)
+config.yaml              the resolved settings; ``--config RUN/config.yaml`` repeats the run
+run.json                 versions, git commit, machine, data fingerprint, and how the run ended
+train_metrics.csv        one row per epoch: mean losses, learning rate, seconds
+validation_metrics.csv   one row per epoch and score
+best/  last/             model folders
+quarantine.csv           images that could not be used, with the reason (only if there were any)
 """
 
 import csv
@@ -101,7 +101,9 @@ def git_commit() -> str:
     folder = Path(__file__).parent
     try:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
-        changes = subprocess.run(["git", "status", "--porcelain"], cwd=folder, capture_output=True, text=True, check=True)
+        changes = subprocess.run(
+            ["git", "status", "--porcelain"], cwd=folder, capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return commit.stdout.strip() + ("+changes" if changes.stdout.strip() else "")

@@ -11,9 +11,9 @@ from unifashion.config import DataSettings, EvaluationSettings, ModelSettings, T
 from unifashion.data.batches import ComposedRows, PairRows, Photos, TrainingSet
 from unifashion.data.feedback import prepare_text
 from unifashion.data.images import ImageTransform
-from unifashion.data.sets import check_missing_pairs, is_composed, read_composed, read_pairs, training_texts
+from unifashion.data.sets import is_composed, read_composed, read_pairs, training_texts
 from unifashion.errors import UserError
-from unifashion.evaluation.scores import Score
+from unifashion.evaluation.scores import Score, check_missing
 from unifashion.models.build import build_model
 from unifashion.models.presets import VARIANTS
 from unifashion.models.unifashion import UniFashion
@@ -75,18 +75,18 @@ def _read_rows(
     """
     wants_composed = VARIANTS[model.blip_model_name].has_prompt_tokens
     if is_composed(data.dataset) != wants_composed:
-        kind = "composed queries (--dataset fashioniq)" if wants_composed else "images with texts (--dataset fashiongen)"
+        kind = (
+            "composed queries (--dataset fashioniq)" if wants_composed else "images with texts (--dataset fashiongen)"
+        )
         raise UserError(f"{model.blip_model_name} trains on {kind}, not on {data.dataset}")
     if not wants_composed:
         split = read_pairs(data, "train")
-        used = check_missing_pairs(split, data.max_missing)
+        used = check_missing(len(split.pairs), len(split.pairs) + len(split.missing), data.max_missing, "images")
         files = ((pair.image, pair.text) for pair in split.pairs)
         return PairRows(split.pairs, photos), {"set": split.dataset, "used": used, "fingerprint": fingerprint(files)}
     splits = read_composed(data, "train")
     composed = ComposedRows(splits, photos)
     listed = sum(len(split.queries) for split in splits)
-    used = f"used {len(composed)} of {listed} queries"
-    if not len(composed):
-        raise UserError(f"no training query in {data.root()} has both its images; images missing: 100 %")
+    used = check_missing(len(composed), listed, data.max_missing)
     files = ((path, name) for split in splits for name, path in split.images.items())
     return composed, {"set": data.dataset, "used": used, "fingerprint": fingerprint(files)}

@@ -223,7 +223,9 @@ class Trainer:
             return
         if len(self.quarantine):
             self.quarantine.write(self.run.path / "quarantine.csv")
-        self.run.update(state=state, ended=now(), epochs=self.epoch, steps=self.step, broken_images=len(self.quarantine))
+        self.run.update(
+            state=state, ended=now(), epochs=self.epoch, steps=self.step, broken_images=len(self.quarantine)
+        )
 
 
 def make_accelerator(settings: TrainingSettings, **options: Any) -> Accelerator:

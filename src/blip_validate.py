@@ -1,0 +1,51 @@
+"""Validate a retrieval checkpoint: recall as a table, scores.csv and scores.json.
+
+    python src/blip_validate.py --dataset fashiongen --blip-model-name blip2_cir_cls --model-path runs/pretrain
+    python src/blip_validate.py --dataset fashioniq --blip-model-name blip2_cir_rerank --model-path runs/cir_ft
+
+After the quickstart, on a laptop: --data-root dataset/catalogue, --model-path runs/quickstart/pretrain or .../cir_ft.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # runs from a bare clone
+
+from unifashion.config import DataSettings, EvaluationSettings, ModelName, parse, setting
+from unifashion.errors import UserError, exit_with_one_sentence
+
+
+@dataclass(frozen=True)
+class CheckpointSettings:
+    """Checkpoint: what is validated, and where its scores go."""
+
+    model_path: str | None = setting(None, "a run, a saved model folder or a hub id; required")
+    blip_model_name: ModelName = setting("blip2_cir_cls", "the named model that the checkpoint must hold")
+    output_dir: str | None = setting(
+        None, "folder for scores.csv and scores.json; default: the run, in validate/DATASET"
+    )
+
+
+@exit_with_one_sentence
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line, validate one checkpoint, print and save its scores."""
+    checkpoint, data, evaluation = parse(
+        (CheckpointSettings, DataSettings, EvaluationSettings), argv, __doc__.split("\n")[0]
+    )
+    if checkpoint.model_path is None:
+        raise UserError("--model-path is required: a run, a saved model folder or a hub id")
+    from unifashion.evaluation.retrieval import validate_checkpoint
+    from unifashion.evaluation.scores import format_table, write_scores
+
+    scores, folder = validate_checkpoint(
+        checkpoint.model_path, checkpoint.blip_model_name, checkpoint.output_dir, data, evaluation
+    )
+    write_scores(folder, scores)
+    print(format_table(scores))
+    print(f"scores.json and scores.csv are in {folder}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Read annotation files so that every mistake in them is one sentence with file and row."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from unifashion.errors import UserError
+
+HELP = "see dataset/README.md for where it comes from and how its folder looks"
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 file (a byte-order mark is tolerated).
+
+    Raises:
+        UserError: missing, unreadable, empty, or in another encoding.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{path} does not exist; {HELP}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start}); convert it to UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+    if not text.strip():
+        raise UserError(f"{path} is empty; fetch it again")
+    return text
+
+
+def read_json_list(path: Path, kind: type) -> list[Any]:
+    """Read a JSON file that must hold a list of ``kind`` (dict or str).
+
+    Raises:
+        UserError: not JSON (names the line), not a list, or a row of another type.
+    """
+    try:
+        rows = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
+    if not isinstance(rows, list):
+        raise UserError(f"{path}: expected a list, found a {type(rows).__name__}")
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, kind):
+            raise UserError(f"{path}, row {number}: expected a {kind.__name__}, found {_short(row)}")
+    return rows
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (place, row) for every line of a JSON-lines file; ``place`` is "FILE, row N", for messages.
+
+    Raises:
+        UserError: a line that is not a JSON object.
+    """
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        if not line.strip():
+            continue
+        place = f"{path}, row {number}"
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{place}: not JSON ({error.msg})") from None
+        if not isinstance(row, dict):
+            raise UserError(f"{place}: expected an object, found {_short(row)}")
+        yield place, row
+
+
+def text_of(row: Mapping[str, Any], key: str, place: str, default: str | None = None) -> str:
+    """Return ``row[key]``, a text (a whole number counts as one), or ``default`` where the key is absent.
+
+    Raises:
+        UserError: the key is absent and has no default, or its value is of another type.
+    """
+    if row.get(key) is None:
+        if default is not None:
+            return default
+        raise UserError(f"{place}: no {key!r}; it has {', '.join(map(repr, row)) or 'no keys'}")
+    value = row[key]
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise UserError(f"{place}: {key!r} must be text, found {_short(value)}")
+    return str(value)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -1,0 +1,111 @@
+"""FashionGen in its jsonl form: photos of products and their descriptions, one to six views a product.
+
+    fashionGen/
+      annotation_train.jsonl  annotation_val.jsonl
+          {"index": "10000", "description": "...", "productID": 7, "subcategory": "SHORT SKIRTS", "category": "SKIRTS"}
+      annotation_train_object.jsonl  annotation_val_object.jsonl    {"index": "[10000, 10001]", "description": "..."}
+      val100_object.jsonl                                           {"index": "15974", "description": "..."}
+      image/10000.jpg  image_val/10008.jpg
+
+productID, subcategory and category are optional: without productID the object file says which images are one product.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from unifashion.data.annotations import HELP, read_jsonl, text_of
+from unifashion.data.images import find_images
+from unifashion.data.records import ImageText, PairSplit
+from unifashion.errors import UserError, nearest
+
+FOLDER = "fashionGen"
+IMAGE_FOLDERS = {"train": "image", "val": "image_val"}
+BLOCKS = "val100_object.jsonl"
+
+
+def read_fashiongen(data_root: Path, split: str) -> PairSplit:
+    """Read one split, in annotation order; rows whose image is not there are named in ``missing``.
+
+    Args:
+        data_root: the folder that holds ``fashionGen``, or that folder itself.
+        split: train or val.
+
+    Raises:
+        UserError: an unknown split, a missing or malformed file, an image listed twice.
+    """
+    if split not in IMAGE_FOLDERS:
+        raise UserError(f"unknown FashionGen split {split!r}{nearest(split, list(IMAGE_FOLDERS))}; known: train, val")
+    root = find_root(data_root)
+    path = root / f"annotation_{split}.jsonl"
+    images = find_images(root / IMAGE_FOLDERS[split])
+    products = _products(root / f"annotation_{split}_object.jsonl")
+    pairs, missing, seen = [], [], set()
+    for place, row in read_jsonl(path):
+        index = text_of(row, "index", place)
+        if index in seen:
+            raise UserError(f"{place}: image {index} is listed twice; remove one of its rows")
+        seen.add(index)
+        text = text_of(row, "description", place)
+        product = text_of(row, "productID", place, default=products.get(index, f"image {index}"))
+        subcategory = text_of(row, "subcategory", place, default="")
+        if index in images:
+            pairs.append(ImageText(images[index], text, product, subcategory))
+        else:
+            missing.append(index)
+    return PairSplit("fashiongen", split, tuple(pairs), tuple(missing))
+
+
+def read_fashiongen_blocks(data_root: Path) -> PairSplit:
+    """Read the rows of ``fashiongen/blocks100`` in order; a row that lists several views stands for its first.
+
+    Raises:
+        UserError: a missing or malformed file.
+    """
+    root = find_root(data_root)
+    images = find_images(root / IMAGE_FOLDERS["val"])
+    pairs, missing = [], []
+    for place, row in read_jsonl(root / BLOCKS):
+        index = _views(row, place)[0]
+        if index in images:
+            pairs.append(ImageText(images[index], text_of(row, "description", place), f"row {len(pairs)}"))
+        else:
+            missing.append(index)
+    return PairSplit("fashiongen", "val100", tuple(pairs), tuple(missing))
+
+
+def find_root(data_root: Path) -> Path:
+    """Return the folder that holds FashionGen's annotations.
+
+    Raises:
+        UserError: there is none.
+    """
+    for folder in (data_root / FOLDER, data_root):
+        if any(folder.glob("annotation_*.jsonl")):
+            return folder
+    raise UserError(f"no FashionGen in {data_root}: expected {FOLDER}/annotation_train.jsonl there; {HELP}")
+
+
+def _products(path: Path) -> dict[str, str]:
+    """Return the product of every image from the object file, if there is one."""
+    if not path.is_file():
+        return {}
+    return {
+        index: f"views {views[0]}"
+        for place, row in read_jsonl(path)
+        for views in [_views(row, place)]
+        for index in views
+    }
+
+
+def _views(row: dict[str, Any], place: str) -> list[str]:
+    """Return the image numbers of a row: "123" or "[123, 124]"."""
+    value = text_of(row, "index", place)
+    try:
+        views = json.loads(value)
+    except json.JSONDecodeError:
+        views = value
+    views = views if isinstance(views, list) else [value]
+    if not views or not all(isinstance(view, str | int) for view in views):
+        raise UserError(f"{place}: 'index' must be an image number or a list of them, found {value!r}")
+    return [str(view) for view in views]

@@ -1,0 +1,41 @@
+"""Words as the models read them: how two feedback sentences become one, and how every text is cleaned.
+
+The rules are those of CLIP4Cir (joining) and BLIP (cleaning), so that published checkpoints see what they were trained on.
+"""
+
+import random
+import re
+from collections.abc import Sequence
+
+MAX_WORDS = 50
+_STRIP = ".?, "
+
+
+def evaluation_feedback(sentences: Sequence[str]) -> str:
+    """Join feedback as in evaluation: "Is red and has longer sleeves"; one sentence stands alone."""
+    if not sentences:
+        return ""
+    first, *rest = [sentence.strip(_STRIP) for sentence in sentences]
+    return " and ".join([first.capitalize(), *rest])
+
+
+def training_feedback(sentences: Sequence[str], rng: random.Random) -> str:
+    """Join feedback as in training: "A and b", "B and a", "A" or "B", each with probability 1/4."""
+    if len(sentences) < 2:
+        return evaluation_feedback(sentences)
+    first, second = sentences[0], sentences[1]
+    draw = rng.random()
+    if draw < 0.25:
+        return evaluation_feedback([first, second])
+    if 0.25 < draw < 0.5:
+        return evaluation_feedback([second, first])
+    if 0.5 < draw < 0.75:
+        return evaluation_feedback([first])
+    return evaluation_feedback([second])
+
+
+def prepare_text(text: str, max_words: int = MAX_WORDS) -> str:
+    """Clean a text as BLIP's caption processor does: lower case, no . ! " ( ) * # : ; ~, single blanks, few words."""
+    text = re.sub(r"([.!\"()*#:;~])", " ", text.lower())
+    text = re.sub(r"\s{2,}", " ", text).rstrip("\n").strip(" ")
+    return " ".join(text.split(" ")[:max_words])

@@ -1,0 +1,100 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from unifashion.config import (
+    DataSettings,
+    EvaluationSettings,
+    ModelSettings,
+    TrainingSettings,
+    parse,
+    read_yaml,
+    resolve,
+    write_yaml,
+)
+from unifashion.errors import UserError
+
+GROUPS = (DataSettings, ModelSettings, TrainingSettings, EvaluationSettings)
+CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("**/*.yaml"))
+EXPERIMENTS = [path for path in CONFIGS if path.parent.name != "accelerate"]
+
+
+def test_flags_override_the_file_and_the_file_overrides_defaults(tmp_path):
+    file = tmp_path / "experiment.yaml"
+    file.write_text("num_epochs: 7\nbatch_size: 9\n")
+    training = parse(GROUPS, ["--config", str(file), "--num-epochs", "3"], "")[2]
+    assert (training.num_epochs, training.batch_size, training.seed) == (3, 9, 0)
+
+
+@pytest.mark.parametrize("flag", ["--num-epochs", "--num_epochs"])
+def test_dashes_and_underscores_are_one(flag):
+    assert parse(GROUPS, [flag, "3"], "")[2].num_epochs == parse(GROUPS, [f"{flag}=3"], "")[2].num_epochs == 3
+
+
+def test_lists_and_switches():
+    data, _, training, _ = parse(GROUPS, ["--betas", "0.8", "0.9", "--no-augment", "--cache_images"], "")
+    assert training.betas == (0.8, 0.9) and not data.augment and data.cache_images
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["--num-epoch", "3"], r"unknown flag --num-epoch \(did you mean '--num-epochs'\?\)"),
+        (["--itc-weigth=2"], "did you mean '--itc-weight'"),
+        (["--dataset", "fashionqi"], "invalid choice: 'fashionqi'"),
+        (["--blip-model-name", "blip2"], "invalid choice: 'blip2'"),
+        (["--batch-size", "many"], "batch_size: expected a whole number, got 'many'"),
+        (["--batch-size", "-1"], "batch_size: must not be negative"),
+        (["--learning-rate", "nan"], "learning_rate: must not be negative"),
+        (["--betas", "0.9"], "expected 2 arguments"),
+        (["stray"], "unexpected argument 'stray'"),
+        (["--config", "absent.yaml"], "absent.yaml: no such file"),
+    ],
+)
+def test_bad_flags_are_one_sentence(argv, sentence):
+    with pytest.raises(UserError, match=sentence) as error:
+        parse(GROUPS, argv, "")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("num_epoch: 3", "unknown setting 'num_epoch' .did you mean 'num_epochs'"),
+        ("num_epochs: 3.5", "num_epochs: expected a whole number"),
+        ("augment: maybe", "augment: expected true or false"),
+        ("dataset: fashioniqq", "not one of fashiongen, fashioniq, catalogue .did you mean 'fashioniq'"),
+        ("- a list", "expected lines of 'setting: value'"),
+        ("a: [", "not a readable YAML file"),
+    ],
+)
+def test_bad_files_are_one_sentence_that_names_the_file(tmp_path, text, sentence):
+    file = tmp_path / "broken.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=sentence) as error:
+        parse(GROUPS, ["--config", str(file)], "")
+    assert "broken.yaml" in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: str(path.relative_to(path.parents[1])))
+def test_every_experiment_file_fits_the_schema_and_says_how_to_run_it(path):
+    resolve(GROUPS, read_yaml(path))
+    assert "# command" in path.read_text()
+
+
+def test_written_settings_read_back_equal(tmp_path):
+    groups = resolve(GROUPS, {"num_epochs": 4, "betas": [0.5, 0.6], "data_root": None})
+    write_yaml(tmp_path / "config.yaml", groups)
+    assert resolve(GROUPS, yaml.safe_load((tmp_path / "config.yaml").read_text())) == groups
+
+
+def test_every_setting_has_a_doc_that_help_shows(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(GROUPS, ["--help"], "Train one phase.")
+    shown = capsys.readouterr().out
+    assert stop.value.code == 0
+    for group in GROUPS:
+        for name, setting in group.__dataclass_fields__.items():
+            assert setting.metadata["doc"].split()[0] in shown
+            assert f"--{name.replace('_', '-')}" in shown
