@@ -28,7 +28,8 @@ class UniFashionConfig:
     """Everything that is needed to build the model and to feed it; stored as ``config.json`` beside the weights.
 
     ``vision`` is a transformers image-model config as a dict. ``target_queries`` names the queries that read target and
-    gallery images: a checkpoint of the original ``blip2_cir_rerank`` says ``query_tokens``, see docs of the loader.
+    gallery images: a checkpoint of the original ``blip2_cir_rerank`` says ``query_tokens`` (convert/QUIRKS.md).
+    ``query_passes`` is how often a composed query is read: once, or, in checkpoints of SPRC, once more without the image.
     """
 
     model_name: ModelName
@@ -39,6 +40,7 @@ class UniFashionConfig:
     temperature: float = 0.07
     dec_token_id: int = 30522
     target_queries: Literal["query_tokens", "prompt_tokens"] = "query_tokens"
+    query_passes: Literal[1, 2] = 1
     image_size: int = 224
     pad: Literal["target", "square", "none"] = "target"
     pad_ratio: float = 1.25
@@ -55,43 +57,53 @@ class Architecture:
     embed_dim: int = 256
 
 
-def _eva_vit(width: int, layers: int, heads: int, mlp: int) -> dict[str, Any]:
-    return {
-        "model_type": "blip_2_vision_model",
-        "hidden_size": width,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "intermediate_size": mlp,
-        "patch_size": 14,
-        "layer_norm_eps": 1e-6,
-        "hidden_act": "gelu",
-        "qkv_bias": True,
-    }
-
+# The image towers of BLIP-2, each without its last blocks: EVA-CLIP's ViT-g has 40 blocks, OpenAI's CLIP ViT-L/14 has 24.
+EVA_VIT_G: dict[str, Any] = {
+    "model_type": "blip_2_vision_model",
+    "hidden_size": 1408,
+    "num_hidden_layers": 39,
+    "num_attention_heads": 16,
+    "intermediate_size": 6144,
+    "patch_size": 14,
+    "layer_norm_eps": 1e-6,
+    "hidden_act": "gelu",
+    "qkv_bias": True,
+}
+CLIP_VIT_L: dict[str, Any] = {
+    "model_type": "clip_vision_model",
+    "hidden_size": 1024,
+    "num_hidden_layers": 21,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+    "patch_size": 14,
+    "layer_norm_eps": 1e-5,
+    "hidden_act": "quick_gelu",
+}
 
 ARCHITECTURES: dict[str, Architecture] = {
     "tiny": Architecture(
         vision={
             "model_type": "resnet",
-            "embedding_size": 32,
-            "hidden_sizes": [32, 64, 128],
+            "embedding_size": 64,
+            "hidden_sizes": [64, 128, 256],
             "depths": [1, 1, 1],
             "layer_type": "basic",
         },
         qformer={
             "hidden_size": 128,
-            "num_layers": 4,
+            "num_layers": 2,
             "num_heads": 4,
             "intermediate_size": 256,
-            "image_width": 128,
+            "cross_attention_freq": 1,
+            "image_width": 256,
             "max_positions": 64,
             "dropout": 0.0,
         },
         num_queries=8,
         embed_dim=128,
     ),
-    "vitl": Architecture(vision=_eva_vit(1024, 23, 16, 4096), qformer={"image_width": 1024}),
-    "vitg": Architecture(vision=_eva_vit(1408, 39, 16, 6144), qformer={"image_width": 1408}),
+    "vitl": Architecture(vision=CLIP_VIT_L, qformer={"image_width": 1024}),
+    "vitg": Architecture(vision=EVA_VIT_G, qformer={"image_width": 1408}),
 }
 
 
@@ -101,7 +113,7 @@ def build_config(
     """Return the config of a new model of the named sizes for the given tokenizer and image settings."""
     sizes = ARCHITECTURES[architecture]
     vision = dict(sizes.vision)
-    if vision["model_type"] == "blip_2_vision_model":
+    if vision["model_type"] in ("blip_2_vision_model", "clip_vision_model"):
         vision["image_size"] = data.image_size
     return UniFashionConfig(
         model_name=model_name,
