@@ -1,17 +1,19 @@
 """Runs in the environment of lavis.sh: the real LAVIS ``Blip2Qformer`` at toy size, its inputs and outputs to one file.
 
-    python lavis_record.py OUT.pt
+    python tests/parity/lavis_record.py RECORDING.pt
 
-Nothing of LAVIS is changed on disk. Packages that its ``__init__`` imports and that neither its Q-Former nor its image tower
-computes with are replaced by stand-ins (``ABSENT``); three functions of timm that the tower does use are given here; and the
-downloads of its constructor (BERT's config and weights, the vocabulary, the tower) are replaced by small random ones.
+Nothing of LAVIS is changed on disk. Packages that its ``__init__`` imports, and that neither its Q-Former nor its image towers
+compute with, are replaced by stand-ins (``ABSENT``); three functions of timm that the EVA tower does use are given here; and
+what its constructor would download (BERT's config and weights, the vocabulary, the tower) is replaced by small random ones.
 """
 
+import functools
 import importlib.abc
 import importlib.machinery
 import sys
 import tempfile
 import types
+from contextlib import nullcontext
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -36,10 +38,22 @@ ABSENT = {
     "torchvision",
     "webdataset",
 }
-WORDS = [*"abcdefghijklmnopqrstuvwxyz", *(a + b for a in "bcdfgklmnprst" for b in "aeiou")]
-SIZES = {"hidden": 128, "heads": 2, "layers": 4, "intermediate": 160, "queries": 6, "embed": 24, "max_text": 12}
-TOWER = {"img_size": 56, "patch_size": 14, "embed_dim": 176, "depth": 3, "num_heads": 2, "mlp_ratio": 2.5}
-ROWS = 4
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+WORDS = [*SPECIAL, *"abcdefghijklmnopqrstuvwxyz", *(a + b for a in "bcdfgklmnprst" for b in "aeiou")]
+TEXTS = ["ba be bi", "ka ko ku ma mi mo na ne", "ta te", "ga go gu pa pe"]
+
+# Arguments of LAVIS' BertConfig, and of its two towers: (side, patch, width, depth, heads).
+TOY_BERT = {
+    "hidden_size": 128,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "intermediate_size": 160,
+    "max_position_embeddings": 40,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
+TOY_EVA, TOY_CLIP = (56, 14, 176, 3, 2), (56, 14, 128, 4, 2)
+FULL_EVA, FULL_CLIP = (224, 14, 1408, 39, 16), (224, 14, 1024, 22, 16)
 
 
 class AnyName(type):
@@ -54,7 +68,7 @@ class AnyName(type):
 class StandIn(types.ModuleType):
     """A module in which every name exists and does nothing."""
 
-    __path__: list[str] = []
+    __path__ = ()
 
     def __getattr__(self, name):
         if name.startswith("__"):
@@ -82,67 +96,90 @@ class StandInFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             module.register_model = lambda function: function
 
 
-def import_lavis():
-    """Import LAVIS and replace what its constructor would download."""
-    sys.meta_path.insert(0, StandInFinder())
-    from lavis.models.blip2_models import blip2, blip2_qformer
+def eva_tower(side, patch, width, depth, heads):
     from lavis.models.eva_vit import VisionTransformer
+
+    return VisionTransformer(
+        img_size=side,
+        patch_size=patch,
+        embed_dim=width,
+        depth=depth,
+        num_heads=heads,
+        mlp_ratio=4.3637,
+        qkv_bias=True,
+        use_mean_pooling=False,
+        norm_layer=lambda size: nn.LayerNorm(size, eps=1e-6),
+    )
+
+
+def clip_tower(*sizes):
+    from lavis.models.clip_vit import VisionTransformer
+
+    return VisionTransformer(*sizes, use_grad_checkpointing=False)
+
+
+def build(tower, bert, device=None, **options):
+    """Construct LAVIS' model with a given tower and BERT sizes in place of what it would download."""
+    from lavis.models.blip2_models import blip2, blip2_qformer
     from transformers import BertTokenizer
-
-    def config(*_):
-        return blip2.BertConfig(
-            vocab_size=5 + len(WORDS),
-            hidden_size=SIZES["hidden"],
-            num_hidden_layers=SIZES["layers"],
-            num_attention_heads=SIZES["heads"],
-            intermediate_size=SIZES["intermediate"],
-            max_position_embeddings=40,
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
-        )
-
-    def tower(*_):
-        encoder = VisionTransformer(
-            **TOWER, qkv_bias=True, use_mean_pooling=False, norm_layer=lambda width: nn.LayerNorm(width, eps=1e-6)
-        )
-        return encoder, blip2.LayerNorm(encoder.num_features)
 
     def tokenizer(*_):
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-            file.write("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]))
+            file.write("\n".join(WORDS))
             file.flush()
             return BertTokenizer(file.name)
 
-    blip2.BertConfig.from_pretrained = config
+    blip2.BertConfig.from_pretrained = lambda _: blip2.BertConfig(vocab_size=len(WORDS), **bert)
     blip2.BertLMHeadModel.from_pretrained = lambda _, config: blip2.BertLMHeadModel(config)
     blip2.BertTokenizer.from_pretrained = tokenizer
-    blip2.Blip2Base.init_vision_encoder = tower
-    return blip2_qformer.Blip2Qformer
+    blip2.Blip2Base.init_vision_encoder = lambda *_: (tower, blip2.LayerNorm(tower.num_features))
+    with torch.device(device) if device else nullcontext():
+        return blip2_qformer.Blip2Qformer(**options)
+
+
+def spread_weights(module):
+    """Random weights that keep activations near one, so that rounding stays small and no part is idle."""
+    for name, parameter in module.named_parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+        elif name != "temp":
+            nn.init.normal_(parameter, mean=float(name.endswith("weight")), std=0.1)
+
+
+def full_size_shapes():
+    """Names and shapes of the published sizes, but for the vocabulary; nothing is allocated."""
+    shapes = {}
+    torch.linspace = functools.partial(torch.linspace, device="cpu")  # the EVA tower reads its values
+    for preset, tower, sizes in (("vitg", eva_tower, FULL_EVA), ("vitl", clip_tower, FULL_CLIP)):
+        with torch.device("meta"):
+            encoder = tower(*sizes)
+        model = build(encoder, {}, "meta")
+        shapes[preset] = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    return shapes
 
 
 def main(out):
-    model_class = import_lavis()
+    sys.meta_path.insert(0, StandInFinder())
+    import transformers
+
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=0, world_size=1)
-        model = model_class(num_query_token=SIZES["queries"], embed_dim=SIZES["embed"], max_txt_len=SIZES["max_text"])
-        for name, parameter in model.named_parameters():
-            if name != "temp":
-                centre = 1.0 if "norm" in name.lower() and name.endswith("weight") else 0.0
-                nn.init.normal_(parameter, mean=centre, std=0.2)
-        model.train()
-        texts = ["ba be bi", "ka ko ku ma mi mo na ne", "ta te", "ga go gu pa pe"]
-        image = torch.randn(ROWS, 3, TOWER["img_size"], TOWER["img_size"])
-        words = model.tokenizer(texts, padding="max_length", truncation=True, max_length=12, return_tensors="pt")
+        model = build(eva_tower(*TOY_EVA), TOY_BERT, num_query_token=6, embed_dim=24, max_txt_len=12).train()
+        clip = clip_tower(*TOY_CLIP)
+        for module in (model, clip):
+            spread_weights(module)
+        image = torch.randn(len(TEXTS), 3, 56, 56)
+        words = model.tokenizer(TEXTS, padding="max_length", truncation=True, max_length=12, return_tensors="pt")
         # A draw would differ between versions of torch: both sides take the likeliest negative.
         torch.multinomial = lambda weights, _: weights.argmax(keepdim=True)
-        losses = model({"image": image, "text_input": texts})
+        losses = model({"image": image, "text_input": TEXTS})
         losses.loss.backward()
-        gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
         with torch.no_grad():
             query_hidden, image_embeds = model.forward_image(image)
             outputs = {
                 "vit_out": model.visual_encoder(image),
+                "clip_out": clip(image),
                 "image_embeds": image_embeds,
                 "image_feats": nn.functional.normalize(model.vision_proj(query_hidden), dim=-1),
                 "text_feats": nn.functional.normalize(model.text_proj(model.forward_text(words)), dim=-1),
@@ -151,16 +188,18 @@ def main(out):
                 "loss_itm": losses.loss_itm.detach(),
                 "loss_lm": losses.loss_lm.detach(),
             }
-    torch.save(
-        {
-            "model": model.state_dict(),
-            "inputs": {"image": image, "ids": words.input_ids, "mask": words.attention_mask},
-            "outputs": outputs,
-            "gradients": gradients,
-            "versions": {"torch": torch.__version__, "transformers": sys.modules["transformers"].__version__},
-        },
-        out,
-    )
+    recording = {
+        "model": model.state_dict(),
+        "clip_model": {f"visual_encoder.{name}": tensor for name, tensor in clip.state_dict().items()},
+        "texts": TEXTS,
+        "words": WORDS,
+        "inputs": {"image": image, "ids": words.input_ids, "mask": words.attention_mask},
+        "outputs": outputs,
+        "gradients": {name: p.grad for name, p in model.named_parameters() if p.grad is not None},
+        "full_size": full_size_shapes(),
+        "versions": {"torch": str(torch.__version__), "transformers": transformers.__version__},
+    }
+    torch.save(recording, out)
 
 
 if __name__ == "__main__":

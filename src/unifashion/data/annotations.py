@@ -1,5 +1,6 @@
 """Read annotation files so that every mistake in them is one sentence with file and row."""
 
+import io
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,7 +26,7 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from None
     if not text.strip():
-        raise UserError(f"{path} is empty; fetch it again")
+        raise UserError(f"{path} is empty; write or fetch it again")
     return text
 
 
@@ -53,7 +54,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     Raises:
         UserError: a line that is not a JSON object.
     """
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+    for number, line in enumerate(io.StringIO(read_text(path)), 1):  # splitlines would also cut at U+0085 and U+2028
         if not line.strip():
             continue
         place = f"{path}, row {number}"
@@ -66,20 +67,46 @@ def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield place, row
 
 
-def text_of(row: Mapping[str, Any], key: str, place: str, default: str | None = None) -> str:
-    """Return ``row[key]``, a text (a whole number counts as one), or ``default`` where the key is absent.
+def text_of(row: Mapping[str, Any], key: str, place: str, default: str | None = None, blank: bool = False) -> str:
+    """Return ``row[key]``, a text (a whole number counts as one), or ``default`` where it is absent or blank.
+
+    Args:
+        row: one row of an annotation file.
+        key: its key.
+        place: "FILE, row N", for messages.
+        default: what an absent or blank value stands for; None demands one.
+        blank: a blank value is returned as it is.
 
     Raises:
-        UserError: the key is absent and has no default, or its value is of another type.
+        UserError: the value is absent or blank and may not be, or of another type.
     """
-    if row.get(key) is None:
+    value = row.get(key)
+    if value is None:
         if default is not None:
             return default
         raise UserError(f"{place}: no {key!r}; it has {', '.join(map(repr, row)) or 'no keys'}")
-    value = row[key]
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise UserError(f"{place}: {key!r} must be text, found {_short(value)}")
-    return str(value)
+    text = str(value)
+    if blank or text.strip():
+        return text
+    if default is None:
+        raise UserError(f"{place}: {key!r} is empty")
+    return default
+
+
+def texts_of(row: Mapping[str, Any], key: str, place: str) -> list[str]:
+    """Return ``row[key]``, a list of texts, which may be empty.
+
+    Raises:
+        UserError: the key is absent, or its value is of another type.
+    """
+    if key not in row:
+        raise UserError(f"{place}: no {key!r}; it has {', '.join(map(repr, row)) or 'no keys'}")
+    value = row[key]
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise UserError(f"{place}: {key!r} must be a list of texts, found {_short(value)}")
+    return value
 
 
 def _short(value: object) -> str:

@@ -7,10 +7,12 @@
       val100_object.jsonl                                           {"index": "15974", "description": "..."}
       image/10000.jpg  image_val/10008.jpg
 
-productID, subcategory and category are optional: without productID the object file says which images are one product.
+productID, subcategory and category are optional: without productID the object file says which images are one product, and an
+image that it does not name is a product of its own. Images may also be .png, .jpeg or .webp.
 """
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from unifashion.data.annotations import HELP, read_jsonl, text_of
 from unifashion.data.images import find_images
 from unifashion.data.records import ImageText, PairSplit
 from unifashion.errors import UserError, nearest
+
+log = logging.getLogger(__name__)
 
 FOLDER = "fashionGen"
 IMAGE_FOLDERS = {"train": "image", "val": "image_val"}
@@ -32,7 +36,7 @@ def read_fashiongen(data_root: Path, split: str) -> PairSplit:
         split: train or val.
 
     Raises:
-        UserError: an unknown split, a missing or malformed file, an image listed twice.
+        UserError: an unknown split, a missing or malformed file, an image with two different texts.
     """
     if split not in IMAGE_FOLDERS:
         raise UserError(f"unknown FashionGen split {split!r}{nearest(split, list(IMAGE_FOLDERS))}; known: train, val")
@@ -40,19 +44,25 @@ def read_fashiongen(data_root: Path, split: str) -> PairSplit:
     path = root / f"annotation_{split}.jsonl"
     images = find_images(root / IMAGE_FOLDERS[split])
     products = _products(root / f"annotation_{split}_object.jsonl")
-    pairs, missing, seen = [], [], set()
+    pairs, missing, repeated = [], [], 0
+    texts: dict[str, str] = {}
     for place, row in read_jsonl(path):
-        index = text_of(row, "index", place)
-        if index in seen:
-            raise UserError(f"{place}: image {index} is listed twice; remove one of its rows")
-        seen.add(index)
-        text = text_of(row, "description", place)
+        index, text = text_of(row, "index", place), text_of(row, "description", place, blank=True)
+        if index in texts:
+            if texts[index] != text:
+                raise UserError(f"{place}: image {index} already has another description; remove one of its rows")
+            repeated += 1
+            continue
+        texts[index] = text
         product = text_of(row, "productID", place, default=products.get(index, f"image {index}"))
         subcategory = text_of(row, "subcategory", place, default="")
         if index in images:
             pairs.append(ImageText(images[index], text, product, subcategory))
         else:
             missing.append(index)
+    num_blank = sum(not text.strip() for text in texts.values())
+    if repeated or num_blank:
+        log.warning("%s: %d rows repeat another and count once, %d descriptions are empty", path, repeated, num_blank)
     return PairSplit("fashiongen", split, tuple(pairs), tuple(missing))
 
 
@@ -64,11 +74,13 @@ def read_fashiongen_blocks(data_root: Path) -> PairSplit:
     """
     root = find_root(data_root)
     images = find_images(root / IMAGE_FOLDERS["val"])
-    pairs, missing = [], []
+    pairs: list[ImageText] = []
+    missing: list[str] = []
     for place, row in read_jsonl(root / BLOCKS):
         index = _views(row, place)[0]
         if index in images:
-            pairs.append(ImageText(images[index], text_of(row, "description", place), f"row {len(pairs)}"))
+            text = text_of(row, "description", place, blank=True)
+            pairs.append(ImageText(images[index], text, f"row {len(pairs)}"))
         else:
             missing.append(index)
     return PairSplit("fashiongen", "val100", tuple(pairs), tuple(missing))
@@ -99,13 +111,15 @@ def _products(path: Path) -> dict[str, str]:
 
 
 def _views(row: dict[str, Any], place: str) -> list[str]:
-    """Return the image numbers of a row: "123" or "[123, 124]"."""
-    value = text_of(row, "index", place)
-    try:
-        views = json.loads(value)
-    except json.JSONDecodeError:
-        views = value
-    views = views if isinstance(views, list) else [value]
+    """Return the image numbers of a row: "123", "[123, 124]", or that list itself."""
+    value = views = row.get("index")
+    if not isinstance(views, list):
+        value = text_of(row, "index", place)
+        try:
+            views = json.loads(value)
+        except json.JSONDecodeError:
+            views = None
+        views = views if isinstance(views, list) else [value]
     if not views or not all(isinstance(view, str | int) for view in views):
         raise UserError(f"{place}: 'index' must be an image number or a list of them, found {value!r}")
     return [str(view) for view in views]

@@ -12,10 +12,11 @@ The test split has no targets. Many images are dead on the web: what is missing 
 """
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from unifashion.data.annotations import HELP, read_json_list, text_of
+from unifashion.data.annotations import HELP, read_json_list, text_of, texts_of
 from unifashion.data.images import find_images
 from unifashion.data.records import ComposedQuery, ComposedSplit
 from unifashion.errors import UserError, nearest
@@ -34,7 +35,8 @@ def read_fashioniq(data_root: Path, category: str, split: str, allow_leaky: bool
         data_root: the folder that holds ``fashionIQ_dataset``, or that folder itself.
         category: dress, shirt or toptee.
         split: train, val or test.
-        allow_leaky: accept generated captions of val and test that were written with the query's words.
+        allow_leaky: accept generated captions of val and test that were written with the query's words. This is logged, and
+            ``has_leaky_captions`` tells whether scores must carry the mark.
 
     Raises:
         UserError: an unknown category or split, a missing or malformed file, leaky captions.
@@ -43,14 +45,14 @@ def read_fashioniq(data_root: Path, category: str, split: str, allow_leaky: bool
         if value not in known:
             raise UserError(f"unknown FashionIQ {what} {value!r}{nearest(value, known)}; known: {', '.join(known)}")
     root = find_root(data_root)
-    queries = _read_queries(root / "captions" / f"cap.{category}.{split}.json")
+    queries = _read_queries(root / "captions" / f"cap.{category}.{split}.json", split)
     names_file = root / "image_splits" / f"split.{category}.{split}.json"
     listed = read_json_list(names_file, str)
     gallery = tuple(dict.fromkeys(listed))
     if not queries or not gallery:
         raise UserError(f"{root}: split {split} of {category} has no {'queries' if gallery else 'images'}")
     if len(gallery) < len(listed):
-        log.warning("%s lists %d names twice; each counts once", names_file, len(listed) - len(gallery))
+        log.warning("%s repeats %d names; each counts once", names_file, len(listed) - len(gallery))
     named = {name for query in queries for name in (query.reference, query.target) if name is not None}
     if named - set(gallery):
         log.warning("%s lacks %d images that queries name", names_file, len(named - set(gallery)))
@@ -62,9 +64,7 @@ def read_fashioniq(data_root: Path, category: str, split: str, allow_leaky: bool
         queries=queries,
         gallery=gallery,
         images={name: on_disk[name] for name in [*gallery, *sorted(named - set(gallery))] if name in on_disk},
-        captions=_read_captions(
-            root / "captions_llava" / f"next_llava.{split}.{category}.caption.json", split, allow_leaky
-        ),
+        captions=_read_captions(_caption_file(root, category, split), split, allow_leaky),
     )
 
 
@@ -81,40 +81,68 @@ def find_root(data_root: Path) -> Path:
 
 
 def has_leaky_captions(data_root: Path, split: str) -> bool:
-    """Return whether any caption file of the split was written with the words of the queries."""
-    folder = find_root(data_root) / "captions_llava"
-    paths = [folder / f"next_llava.{split}.{category}.caption.json" for category in CATEGORIES]
-    return any(_guided(row, path) for path in paths if path.is_file() for row in read_json_list(path, dict))
+    """Return whether any caption of the split was written with the words of the queries.
+
+    Raises:
+        UserError: no FashionIQ there, or a malformed caption file.
+    """
+    root = find_root(data_root)
+    paths = [_caption_file(root, category, split) for category in CATEGORIES]
+    return any(_guided(row, place) for path in paths for place, row in _caption_rows(path))
 
 
-def _read_queries(path: Path) -> tuple[ComposedQuery, ...]:
+def _caption_file(root: Path, category: str, split: str) -> Path:
+    return root / "captions_llava" / f"next_llava.{split}.{category}.caption.json"
+
+
+def _read_queries(path: Path, split: str) -> tuple[ComposedQuery, ...]:
     queries = []
     for number, row in enumerate(read_json_list(path, dict), 1):
         place = f"{path}, row {number}"
-        sentences = row.get("captions")
-        if not isinstance(sentences, list) or not sentences or not all(isinstance(text, str) for text in sentences):
-            raise UserError(f"{place}: 'captions' must be a list of sentences")
+        sentences = texts_of(row, "captions", place)
+        if not sentences:
+            raise UserError(f"{place}: 'captions' is empty; a query needs at least one sentence")
         target = text_of(row, "target", place, default="")
-        if not target and ".test." not in path.name:
+        if not target and split != "test":
             raise UserError(f"{place}: no 'target'; only the test split hides its targets")
         queries.append(ComposedQuery(text_of(row, "candidate", place), target or None, tuple(sentences)))
     return tuple(queries)
 
 
 def _read_captions(path: Path, split: str, allow_leaky: bool) -> dict[str, str]:
-    if not path.is_file():
-        return {}
-    captions = {}
-    for number, row in enumerate(read_json_list(path, dict), 1):
-        place = f"{path}, row {number}"
-        if split != "train" and not allow_leaky and _guided(row, place):
-            raise UserError(
-                f"{place}: this caption was written with the query's own sentences ('text_guidance'), so its scores would leak "
-                "the answer; write captions without guidance, or add --allow-leaky-captions and every score is marked leaky"
-            )
-        captions[text_of(row, "image", place)] = text_of(row, "caption", place).strip()
+    """Return the caption of every image that has one; where an image has several, the first."""
+    captions: dict[str, str] = {}
+    guided = 0
+    for place, row in _caption_rows(path):
+        if split != "train" and _guided(row, place):
+            guided += 1
+            if not allow_leaky:
+                raise UserError(
+                    f"{place}: this caption was written with the query's own sentences ('text_guidance'), so its scores would "
+                    "leak the answer; write captions without guidance, or add --allow-leaky-captions and every score is "
+                    "marked leaky"
+                )
+        name, caption = text_of(row, "image", place), text_of(row, "caption", place, blank=True).strip()
+        if caption:
+            captions.setdefault(name, caption)
+    if guided:
+        log.warning(
+            "%s: %d captions were written with the queries' own sentences; scores with them are leaky", path, guided
+        )
     return captions
 
 
-def _guided(row: dict[str, Any], place: str | Path) -> bool:
-    return bool(text_of(row, "text_guidance", str(place), default="").strip())
+def _caption_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    if path.is_file():
+        for number, row in enumerate(read_json_list(path, dict), 1):
+            yield f"{path}, row {number}", row
+
+
+def _guided(row: dict[str, Any], place: str) -> bool:
+    guidance = row.get("text_guidance")
+    sentences = (
+        texts_of(row, "text_guidance", place)
+        if isinstance(guidance, list)
+        else [text_of(row, "text_guidance", place, default="")]
+    )
+    return any(sentence.strip() for sentence in sentences)

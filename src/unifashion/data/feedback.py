@@ -12,7 +12,7 @@ _STRIP = ".?, "
 
 
 def evaluation_feedback(sentences: Sequence[str]) -> str:
-    """Join feedback as in evaluation: "Is red and has longer sleeves"; one sentence stands alone."""
+    """Join feedback as in evaluation: "Is red and has longer sleeves"; one sentence stands alone, none is an empty text."""
     if not sentences:
         return ""
     first, *rest = [sentence.strip(_STRIP) for sentence in sentences]
@@ -20,7 +20,11 @@ def evaluation_feedback(sentences: Sequence[str]) -> str:
 
 
 def training_feedback(sentences: Sequence[str], rng: random.Random) -> str:
-    """Join feedback as in training: "A and b", "B and a", "A" or "B", each with probability 1/4."""
+    """Join feedback as in training: "A and b", "B and a", "A" or "B", each with probability 1/4.
+
+    One sentence stands alone, none is an empty text; of more than two, the first two are used. Two sentences take exactly
+    one draw from ``rng``, less takes none.
+    """
     if len(sentences) < 2:
         return evaluation_feedback(sentences)
     first, second = sentences[0], sentences[1]
@@ -35,7 +39,10 @@ def training_feedback(sentences: Sequence[str], rng: random.Random) -> str:
 
 
 def prepare_text(text: str, max_words: int = MAX_WORDS) -> str:
-    """Clean a text as BLIP's caption processor does: lower case, no . ! " ( ) * # : ; ~, single blanks, few words."""
+    """Clean a text as BLIP's caption processor does: lower case, no . ! " ( ) * # : ; ~, single blanks, few words.
+
+    Exactly as there, a lone tab or line break between two words stays; tokenizers read it as a blank.
+    """
     text = re.sub(r"([.!\"()*#:;~])", " ", text.lower())
     text = re.sub(r"\s{2,}", " ", text).rstrip("\n").strip(" ")
     return " ".join(text.split(" ")[:max_words])

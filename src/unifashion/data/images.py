@@ -5,21 +5,37 @@ rounded as torchvision rounds, so that a published checkpoint sees the pixels it
 """
 
 import io
+import logging
 import math
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
-from unifashion.errors import UserError
+from unifashion.errors import UserError, nearest
+
+log = logging.getLogger(__name__)
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
+MAX_SIDE = 16_384  # pixels; padded towards a square, a longer side takes more than 800 MB
+MAX_STRIP = 16  # without padding, what is used of the long side: at most this many times the short side
+RANGES = (1.0, 255.0, 65535.0, 2.0**32 - 1)  # white in grey pictures of more than 8 bits
+TURNS: dict[object, Image.Transpose] = {  # EXIF orientation -> what makes the image upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 Pad = Literal["target", "square", "none"]
 
@@ -39,33 +55,58 @@ class ImageError(UserError):
 def load_image(source: Path | bytes, name: Path | None = None) -> Image.Image:
     """Decode a file (or its bytes) to upright RGB: EXIF rotation applied, alpha over white, first frame, 16 bit scaled.
 
+    Args:
+        source: the file, or what it holds.
+        name: what an error calls the image; by default the file.
+
     Raises:
-        ImageError: missing, empty, truncated, not an image, or larger than Pillow's decompression-bomb limit.
+        ImageError: missing, empty, truncated, not an image, longer than ``MAX_SIDE`` pixels, or of more pixels than
+            Pillow's decompression-bomb limit.
     """
     path = name or (source if isinstance(source, Path) else Path("<bytes>"))
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-                image.seek(0)
-                return _to_rgb(ImageOps.exif_transpose(image))
+        file = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
     except FileNotFoundError:
         raise ImageError(path, "no such file") from None
+    except OSError as error:
+        raise ImageError(path, f"cannot be read ({error.strerror})") from None
+    try:
+        with file, warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            if not file.read(1):
+                raise ImageError(path, "the file is empty")
+            file.seek(0)
+            with Image.open(file) as image:
+                if max(image.size) > MAX_SIDE:
+                    raise ImageError(path, f"a side of {max(image.size)} pixels is too long; {MAX_SIDE} is the limit")
+                image.load()
+                return _to_rgb(_upright(image))
+    except ImageError:
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(
             path, f"more than {Image.MAX_IMAGE_PIXELS} pixels, which is refused as a decompression bomb"
         ) from None
     except UnidentifiedImageError:
         raise ImageError(path, "not an image that Pillow can read") from None
-    except (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, ZeroDivisionError) as error:
-        # Damaged files make Pillow's decoders fail in all of these ways.
+    except Exception as error:  # damaged files make Pillow's decoders fail in every possible way
         raise ImageError(path, f"damaged image ({' '.join(str(error).split()) or type(error).__name__})") from None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn a loaded image as its EXIF data says. (``ImageOps.exif_transpose`` also rewrites that data, which may fail.)"""
+    try:
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # only the camera's notes are damaged, the pixels are whole
+        log.debug("damaged EXIF data is ignored, the image is taken as upright", exc_info=True)
+        turn = None
+    return image if turn is None else image.transpose(turn)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         return _scale_to_8_bit(image)
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, image).convert("RGB")
@@ -73,15 +114,24 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _scale_to_8_bit(image: Image.Image) -> Image.Image:
-    """Scale 16-bit grey (0..65535) to 8 bit; other integer and float greys by their own maximum if it is beyond 255."""
-    values = np.asarray(image).astype(np.float64)
-    highest = 65535.0 if image.mode.startswith("I;16") or values.max() > 255 else 255.0
+    """Scale grey of more than 8 bits: 16 bit by 65535, the rest by the first of ``RANGES`` that holds its brightest pixel.
+
+    The range of 1 is for floats alone. A transparent grey value becomes white.
+    """
+    values = np.nan_to_num(np.asarray(image).astype(np.float64))
+    ranges = RANGES[2:3] if image.mode.startswith("I;16") else RANGES[image.mode == "I" :]
+    highest = next((limit for limit in ranges if values.max() <= limit), values.max())
     scaled = (values.clip(0, highest) / highest * 255).round().astype(np.uint8)
+    if "transparency" in image.info:
+        scaled[values == image.info["transparency"]] = 255
     return Image.fromarray(scaled).convert("RGB")
 
 
 def target_pad(image: Image.Image, ratio: float = 1.25) -> Image.Image:
-    """Pad the short axis with black until the sides' ratio is at most ``ratio``; a squarer image is returned as it is."""
+    """Pad an RGB image with black, on both sides of its short axis, until long / short is about ``ratio`` (CLIP4Cir).
+
+    An image that is squarer than ``ratio`` is returned as it is.
+    """
     width, height = image.size
     if max(width, height) / min(width, height) < ratio:
         return image
@@ -90,7 +140,7 @@ def target_pad(image: Image.Image, ratio: float = 1.25) -> Image.Image:
 
 
 def square_pad(image: Image.Image) -> Image.Image:
-    """Pad the short axis with black until the image is square (to within a pixel)."""
+    """Pad an RGB image with black, on both sides of its short axis, until it is square (to within a pixel)."""
     longest = max(image.size)
     return _pad(image, (longest - image.width) // 2, (longest - image.height) // 2)
 
@@ -104,11 +154,22 @@ def _pad(image: Image.Image, left: int, top: int) -> Image.Image:
 
 
 class ImageTransform:
-    """Pad, resize the shorter side to ``size`` (bicubic), crop the centre: RGB image -> uint8 (3, size, size)."""
+    """Pad, resize the shorter side to ``size`` (bicubic, antialiased), crop the centre: RGB image -> uint8 (3, size, size).
+
+    Args:
+        size: side of the result, pixels.
+        pad: "target" (to ``ratio``), "square" or "none".
+        ratio: highest ratio of the sides that "target" leaves alone.
+
+    Raises:
+        UserError: a size or ratio below 1, an unknown pad.
+    """
 
     def __init__(self, size: int, pad: Pad = "target", ratio: float = 1.25) -> None:
         if size < 1 or ratio < 1:
             raise UserError(f"image size must be at least 1 pixel and pad ratio at least 1, got {size} and {ratio}")
+        if pad not in get_args(Pad):
+            raise UserError(f"unknown pad {pad!r}{nearest(pad, get_args(Pad))}; known: {', '.join(get_args(Pad))}")
         self.size, self.pad, self.ratio = size, pad, ratio
 
     def __call__(self, image: Image.Image) -> Tensor:
@@ -117,34 +178,54 @@ class ImageTransform:
             image = target_pad(image, self.ratio)
         elif self.pad == "square":
             image = square_pad(image)
+        image = _shorten(image)
         width, height = image.size
-        short, long = min(width, height), max(width, height)
-        other = int(self.size * long / short)
+        other = int(self.size * max(width, height) / min(width, height))
         new_size = (self.size, other) if width <= height else (other, self.size)
-        image = image.resize(new_size, Image.Resampling.BICUBIC)
-        left = round((image.width - self.size) / 2.0)
-        top = round((image.height - self.size) / 2.0)
-        image = image.crop((left, top, left + self.size, top + self.size))
+        image = _crop(image.resize(new_size, Image.Resampling.BICUBIC), self.size, self.size)
         return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).contiguous()
 
 
-def normalise(pixels_B3SS: Tensor) -> Tensor:
-    """Return float32 pixels, standardised per channel, of pixels in 0..255, on their device."""
-    mean = torch.tensor(MEAN, device=pixels_B3SS.device).view(3, 1, 1) * 255
-    std = torch.tensor(STD, device=pixels_B3SS.device).view(3, 1, 1) * 255
-    return (pixels_B3SS.float() - mean) / std
+def _shorten(image: Image.Image) -> Image.Image:
+    """Cut the ends of a strip, which the centre crop drops anyway: enlarged as a whole it might not fit into memory."""
+    limit = MAX_STRIP * min(image.size)
+    return _crop(image, min(image.width, limit), min(image.height, limit)) if max(image.size) > limit else image
+
+
+def _crop(image: Image.Image, width: int, height: int) -> Image.Image:
+    left, top = round((image.width - width) / 2.0), round((image.height - height) / 2.0)
+    return image.crop((left, top, left + width, top + height))
+
+
+def normalise(pixels_B3SS: Tensor, mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> Tensor:
+    """Return float32 pixels (B, 3, S, S), standardised per channel, of uint8 or float ones in 0..255, on their device.
+
+    Args:
+        pixels_B3SS: images as ``ImageTransform`` makes them, stacked.
+        mean: of each channel, for pixels in 0..1; by default CLIP's.
+        std: likewise.
+    """
+    mean_C11, std_C11 = (torch.tensor(x, device=pixels_B3SS.device).view(-1, 1, 1) * 255 for x in (mean, std))
+    return (pixels_B3SS.float() - mean_C11) / std_C11
 
 
 def find_images(folder: Path) -> dict[str, Path]:
     """Return the images of a folder by name without suffix; where a name has several, .png is taken first.
 
-    The folder is listed once. A folder that does not exist has no images.
+    The folder is listed once, not searched below. A folder that does not exist has no images.
+
+    Raises:
+        UserError: the folder cannot be listed.
     """
     if not folder.is_dir():
         return {}
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise UserError(f"{folder} cannot be listed ({error.strerror}); check its permissions") from None
     found: dict[str, Path] = {}
     order = {suffix: rank for rank, suffix in enumerate(SUFFIXES)}
-    for path in sorted(folder.iterdir()):
+    for path in paths:
         rank = order.get(path.suffix.lower(), math.inf)
         best = found.get(path.stem)
         if rank != math.inf and (best is None or rank < order[best.suffix.lower()]):

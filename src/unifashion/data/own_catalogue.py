@@ -5,16 +5,18 @@
                            photos/0001.jpg,"A red dress with short sleeves.",17,dresses,49.90
       photos/0001.jpg
 
-Columns ``image`` (relative to the folder) and ``text`` are needed; ``id`` makes rows views of one product (default: every image
-is a product), ``subcategory`` and ``split`` (train or val) are used where they are there, other columns are left to later use.
-Without a ``split`` column a tenth of the products, chosen by a hash of their id, is the validation split. The separator may be
-a comma, a semicolon or a tab. Without a table, ``0001.txt`` beside ``0001.jpg`` is its text.
+Columns ``image`` (a path below the folder) and ``text`` are needed; ``id`` makes rows views of one product (default: every image
+is a product), ``subcategory`` (or ``category``) and ``split`` (train or val) are used where they are there; ``read_metadata``
+returns the others. Without a ``split`` column a tenth of the products, chosen by a hash of their id, is the validation split.
+The separator may be a comma, a semicolon or a tab. Without a table, ``0001.txt`` beside ``0001.jpg`` is its text.
 """
 
 import csv
 import hashlib
+import io
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from unifashion.data.annotations import read_text
@@ -29,25 +31,25 @@ VALIDATION_SHARE = 10  # one product in ten
 
 @dataclass(frozen=True, slots=True)
 class _Row:
+    place: str
     image: Path
     text: str
     product: str
     subcategory: str
     split: str
+    metadata: dict[str, str] = field(default_factory=dict)
 
 
 def read_own_catalogue(folder: Path, split: str) -> PairSplit:
     """Read one split of a catalogue, in the order of its table (or of its file names).
 
     Raises:
-        UserError: no such folder or table, a column or value that is missing, a path that leaves the folder, a split
-            without products.
+        UserError: no such folder, a malformed table, a column or value that is missing, a path that leaves the folder, a
+            product in both splits, a split without products.
     """
     if split not in SPLITS:
         raise UserError(f"unknown catalogue split {split!r}{nearest(split, SPLITS)}; known: {', '.join(SPLITS)}")
-    if not folder.is_dir():
-        raise UserError(f"no catalogue at {folder}: name a folder of images with a {TABLE} (--data-root)")
-    rows = list(_table_rows(folder) if (folder / TABLE).is_file() else _text_file_rows(folder))
+    rows = _rows(folder)
     chosen = [row for row in rows if row.split == split]
     if not chosen:
         raise UserError(
@@ -62,53 +64,104 @@ def read_own_catalogue(folder: Path, split: str) -> PairSplit:
     )
 
 
+def read_metadata(folder: Path) -> dict[Path, dict[str, str]]:
+    """Return, for every image of both splits, what the table says of it beyond image and text: id, price, url, ...
+
+    Empty cells are left out; column names are in lower case. Raises ``UserError`` as ``read_own_catalogue`` does.
+    """
+    return {row.image: row.metadata for row in _rows(folder)}
+
+
+def _rows(folder: Path) -> list[_Row]:
+    if not folder.is_dir():
+        raise UserError(f"no catalogue at {folder}: name a folder of images with a {TABLE} (--data-root)")
+    rows = list(_table_rows(folder) if (folder / TABLE).is_file() else _text_file_rows(folder))
+    split_of: dict[str, str] = {}
+    for row in rows:
+        if split_of.setdefault(row.product, row.split) != row.split:
+            raise UserError(f"{row.place}: product {row.product} is in both splits; give all its rows the same split")
+    return rows
+
+
 def _table_rows(folder: Path) -> Iterator[_Row]:
     path = folder / TABLE
-    lines = read_text(path).splitlines(keepends=True)
-    separator = max(",;\t", key=lines[0].count)
-    reader = csv.DictReader(lines, delimiter=separator)
-    columns = [column.strip().lower() for column in reader.fieldnames or []]
-    reader.fieldnames = columns
-    for needed in ("image", "text"):
-        if needed not in columns:
-            raise UserError(f"{path}: no column {needed!r}{nearest(needed, columns)}; it has {', '.join(columns)}")
-    seen: set[Path] = set()
-    for number, row in enumerate(reader, 2):
-        place = f"{path}, line {number}"
-        values = {name: (value or "").strip() for name, value in row.items() if isinstance(name, str)}
+    text = read_text(path)
+    separator = max(",;\t", key=text.partition("\n")[0].count)
+    reader = csv.DictReader(io.StringIO(text), delimiter=separator, strict=True)
+    columns = _columns(reader, path)
+    lines: dict[Path, int] = {}
+    while (row := _next_row(reader, path)) is not None:
+        place = f"{path}, line {reader.line_num}"
         if None in row:
             raise UserError(f"{place}: more values than columns; put texts with a separator in double quotes")
-        if not values["image"] or not values["text"]:
-            raise UserError(f"{place}: {'image' if not values['image'] else 'text'} is empty")
-        image = _inside(folder, values["image"], place)
-        if image in seen:
-            raise UserError(f"{place}: image {values['image']} is listed twice; remove one of its rows")
-        seen.add(image)
-        product = values.get("id") or values["image"]
-        split = values.get("split") or _split_of(product)
+        values = {name: (row[name] or "").strip() for name in columns}
+        for needed in ("image", "text"):
+            if not values[needed]:
+                raise UserError(f"{place}: {needed} is empty")
+        image = _inside(folder, values.pop("image"), place)
+        if image in lines:
+            raise UserError(
+                f"{place}: image {image.name} is on line {lines[image]} already; remove one of the two rows"
+            )
+        lines[image] = reader.line_num
+        product = values.get("id") or image.relative_to(folder).as_posix()
+        split = values.get("split", "").lower() or _split_of(product)
         if split not in SPLITS:
-            raise UserError(f"{place}: split {split!r} is neither train nor val")
+            raise UserError(f"{place}: split {split!r} is neither train nor val{nearest(split, SPLITS)}")
         subcategory = values.get("subcategory") or values.get("category") or ""
-        yield _Row(image, values["text"], product, subcategory, split)
+        words = values.pop("text")
+        metadata = {name: value for name, value in values.items() if value}
+        yield _Row(place, image, words, product, subcategory, split, metadata)
+    if not lines:
+        raise UserError(f"{path} has a header but no rows; add one row for each image")
+
+
+def _columns(reader: "csv.DictReader[str]", path: Path) -> list[str]:
+    """Return the names of the columns, in lower case, and make the reader use them."""
+    try:
+        columns = [column.strip().lower() for column in reader.fieldnames or []]
+    except csv.Error as error:
+        raise UserError(f"{path}, line 1: not CSV ({error})") from None
+    reader.fieldnames = columns
+    for needed in ("image", "text"):
+        if columns.count(needed) != 1:
+            number = "no" if needed not in columns else "more than one"
+            hint = nearest(needed, columns) if number == "no" else ""
+            raise UserError(f"{path}: {number} column {needed!r}{hint}; it has {', '.join(columns)}")
+    return columns
+
+
+def _next_row(reader: "csv.DictReader[str]", path: Path) -> dict[str, str] | None:
+    try:
+        return next(reader, None)
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num + 1}: not CSV ({error}); check its double quotes") from None
 
 
 def _inside(folder: Path, name: str, place: str) -> Path:
-    path = folder / name
-    if Path(name).is_absolute() or ".." in Path(name).parts:
+    """Return ``folder / name``. Links are not followed: a link in the folder may lead anywhere."""
+    root = os.path.normpath(folder.absolute())
+    path = Path(os.path.normpath(Path(root, name)))
+    if not path.is_relative_to(root):
         raise UserError(f"{place}: image {name} lies outside {folder}; give paths relative to that folder")
-    return path
+    return folder / path.relative_to(root)
 
 
 def _text_file_rows(folder: Path) -> Iterator[_Row]:
-    images = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    images = sorted(path for path in folder.rglob("*") if _is_image(path.relative_to(folder)))
     if not images:
         raise UserError(f"{folder} has neither {TABLE} nor images; name a folder of images")
     for image in images:
         text_file = image.with_suffix(".txt")
         if not text_file.is_file():
             raise UserError(f"{image} has no text: write {text_file.name} beside it, or a {TABLE} for the folder")
-        name = image.relative_to(folder).as_posix()
-        yield _Row(image, " ".join(read_text(text_file).split()), name, "", _split_of(name))
+        product = image.relative_to(folder).with_suffix("").as_posix()
+        yield _Row(str(image), image, " ".join(read_text(text_file).split()), product, "", _split_of(product))
+
+
+def _is_image(path: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.parts)  # "._0001.jpg" is macOS's note on a file, not an image
+    return path.suffix.lower() in SUFFIXES and not hidden
 
 
 def _split_of(product: str) -> str:

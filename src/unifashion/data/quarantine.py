@@ -22,6 +22,13 @@ class Quarantine:
             self.reasons[path] = reason
             log.warning("%s left out: %s", path, reason)
 
+    def summary(self) -> str:
+        """Return one sentence: how many images were left out, and the first of them."""
+        if not self.reasons:
+            return "no image was left out"
+        path, reason = next(iter(self.reasons.items()))
+        return f"{len(self)} image{'s' if len(self) > 1 else ''} left out, the first is {path} ({reason})"
+
     def write(self, path: Path) -> None:
         """Write a CSV with the columns image and reason."""
         with path.open("w", newline="", encoding="utf-8") as file:

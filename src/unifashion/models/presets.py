@@ -98,6 +98,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             "image_width": 256,
             "max_positions": 64,
             "dropout": 0.0,
+            "initial_std": 0.09,
         },
         num_queries=8,
         embed_dim=128,

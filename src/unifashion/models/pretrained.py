@@ -3,7 +3,8 @@
 import json
 import shutil
 import tempfile
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from unifashion.config import MODEL_NAMES
 from unifashion.errors import UserError
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from unifashion.models.unifashion import UniFashion
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+MODEL_TYPE = "unifashion"
 RUN_CHECKPOINTS = ("best", "last")
+Loaded = tuple[UniFashionConfig, dict[str, Tensor], PreTrainedTokenizerBase | None]
 
 
 def save(
@@ -39,7 +42,7 @@ def save(
     try:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
         save_file(tensors, fresh / WEIGHTS, metadata={"format": "pt"})
-        (fresh / CONFIG).write_text(json.dumps({"model_type": "unifashion", **asdict(config)}, indent=2) + "\n")
+        (fresh / CONFIG).write_text(json.dumps({"model_type": MODEL_TYPE, **asdict(config)}, indent=2) + "\n")
         if tokenizer is not None:
             tokenizer.save_pretrained(str(fresh))
         fresh.chmod(0o755)
@@ -59,43 +62,85 @@ def replace_folder(fresh: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def find_folder(name: str | Path) -> Path:
-    """Return the model folder that ``name`` means: itself, its ``best`` or ``last`` checkpoint, or a hub download.
+@dataclass(frozen=True)
+class Place:
+    """Where a model lies: a file, or a folder, which may be the local copy of hub repository ``repo``."""
+
+    path: Path
+    repo: str | None = None
+
+    def fetch(self, *patterns: str) -> None:
+        """Bring these files of the repository into the folder; nothing to do for a local one."""
+        if self.repo:
+            _download(self.repo, patterns)
+
+
+def find(name: str | Path) -> Place:
+    """Return the place that ``name`` means: a file, a model folder, the ``best`` or ``last`` checkpoint of a run, the hub.
+
+    Of a hub repository only the small files are there yet.
 
     Raises:
-        UserError: no such folder or repository, or a folder without a model in it.
+        UserError: no such file, folder or repository, or a folder without a model in it.
     """
     path = Path(name)
     if path.is_file():
-        raise UserError(f"{path} is a file; --model-path takes a run folder or a saved model folder")
+        return Place(path.parent if path.name == WEIGHTS and model_type(path.parent) else path)
     if path.is_dir():
         for folder in (path, *(path / checkpoint for checkpoint in RUN_CHECKPOINTS)):
-            if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
-                return folder
+            if (folder / CONFIG).is_file() and ((folder / WEIGHTS).is_file() or model_type(folder) != MODEL_TYPE):
+                return Place(folder)
         raise UserError(
             f"no model in {path}: expected {CONFIG} and {WEIGHTS} there or in its {' or '.join(RUN_CHECKPOINTS)} folder"
         )
+    return Place(_download(str(name), ("*.json", "*.txt")), str(name))
+
+
+def _download(repo: str, patterns: Sequence[str]) -> Path:
     try:
-        return Path(snapshot_download(str(name), allow_patterns=["*.json", "*.txt", WEIGHTS]))
+        return Path(snapshot_download(repo, allow_patterns=list(patterns)))
     except (HFValidationError, OSError, ValueError, RuntimeError):
         raise UserError(
-            f"no model at {name!r}: neither a folder here nor a repository that the hub answers for"
+            f"no model at {repo!r}: neither a file or folder here nor a repository that the hub answers for"
         ) from None
 
 
-def load(name: str | Path) -> tuple[UniFashionConfig, dict[str, Tensor], PreTrainedTokenizerBase | None]:
-    """Read config, weights and tokenizer of a model folder.
+def model_type(folder: Path) -> str:
+    """Return the ``model_type`` that the folder's config names, or an empty string."""
+    try:
+        values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        return str(values["model_type"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def load(name: str | Path) -> Loaded:
+    """Read config, weights and tokenizer of a checkpoint in any format that ``unifashion.convert`` knows.
+
+    Raises:
+        UserError: nothing there, or what is there cannot be used.
+    """
+    from unifashion.convert import load_any  # here, because it builds on this module
+
+    return load_any(name)
+
+
+def read_folder(place: Place) -> Loaded:
+    """Read config, weights and tokenizer of a UniFashion model folder.
 
     Raises:
         UserError: a config that is not ours, weights that are damaged.
     """
-    folder = find_folder(name)
+    folder = place.path
     config = read_config(folder / CONFIG)
+    place.fetch(WEIGHTS)
     try:
         weights = load_file(folder / WEIGHTS)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{folder / WEIGHTS} is damaged ({error}); train again or copy it again") from None
-    tokenizer = AutoTokenizer.from_pretrained(folder) if (folder / "tokenizer_config.json").is_file() else None
+    tokenizer = (
+        PreTrainedTokenizerFast.from_pretrained(folder) if (folder / "tokenizer_config.json").is_file() else None
+    )
     return config, weights, tokenizer
 
 
@@ -107,7 +152,7 @@ def read_config(path: Path) -> UniFashionConfig:
     """
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if values.pop("model_type") != "unifashion" or values["model_name"] not in MODEL_NAMES:
+        if values.pop("model_type") != MODEL_TYPE or values["model_name"] not in MODEL_NAMES:
             raise KeyError("model_type")
         return UniFashionConfig(**{**values, "qformer": QFormerConfig(**values["qformer"])})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

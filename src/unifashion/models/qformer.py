@@ -38,6 +38,7 @@ class QFormerConfig:
     max_positions: int = 512
     dropout: float = 0.1
     layer_norm_eps: float = 1e-12
+    initial_std: float = 0.02  # of new weights: BERT's, made for width 768; narrow models need about 1 / sqrt(width)
 
 
 class ImageMemory(NamedTuple):
@@ -142,9 +143,10 @@ class QFormer(nn.Module):
         for layer in self.layers:
             layer.query_ffn.load_state_dict(layer.text_ffn.state_dict())
 
-    @staticmethod
-    def _initialise(module: nn.Module) -> None:
-        if isinstance(module, nn.Linear | nn.Embedding):
+    def _initialise(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=self.config.initial_std)
+        if isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=0.02)
         if isinstance(module, nn.Linear):
             nn.init.zeros_(module.bias)

@@ -95,8 +95,9 @@ class UniFashion(nn.Module):
     def fused_features(self, reference: ImageMemory, ids_BL: Tensor, mask_BL: Tensor) -> tuple[Tensor, Tensor]:
         """Return the composed query: its text vector (B, D) and its query vectors (B, Q, D), all of unit length."""
         queries_BQH = self._queries(self.query_tokens, reference)
-        hidden_BTH = self.qformer(queries_BQH, ids_BL, mask_BL, reference)
-        query_BQH, text_BLH = self._split(hidden_BTH)
+        query_BQH, text_BLH = self._split(self.qformer(queries_BQH, ids_BL, mask_BL, reference))
+        if self.config.query_passes == 2:
+            _, text_BLH = self._split(self.qformer(query_BQH, ids_BL, mask_BL))
         return F.normalize(self.text_proj(text_BLH[:, 0]), dim=-1), self.project_queries(query_BQH)
 
     def match_logits(self, image: ImageMemory, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:

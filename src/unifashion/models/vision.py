@@ -1,14 +1,15 @@
 """The image tower: any transformers image model that returns a grid or a sequence of features.
 
-The paper's tower is EVA-ViT-g, which transformers calls ``Blip2VisionModel``. Its last LayerNorm is not part of the frozen
-tower: the model owns it (``ln_vision``, trainable), so what leaves here is what a feature cache may keep.
+The paper's tower is EVA-ViT-g, which transformers calls ``Blip2VisionModel``; BLIP-2's smaller one is CLIP ViT-L. Their last
+LayerNorm is not part of the frozen tower: the model owns it (``ln_vision``, trainable), so what leaves here is what a feature
+cache may keep.
 """
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, Blip2VisionConfig, Blip2VisionModel
+from transformers import AutoConfig, AutoModel, Blip2VisionConfig, Blip2VisionModel, CLIPVisionConfig
 
 
 class VisionTower(nn.Module):
@@ -20,9 +21,11 @@ class VisionTower(nn.Module):
         options = {key: value for key, value in config.items() if key != "model_type"}
         if config["model_type"] == Blip2VisionConfig.model_type:
             self.encoder: nn.Module = Blip2VisionModel(Blip2VisionConfig(**options))
-            self.encoder.post_layernorm = nn.Identity()
         else:
-            self.encoder = AutoModel.from_config(AutoConfig.for_model(config["model_type"], **options))
+            encoder = AutoModel.from_config(AutoConfig.for_model(config["model_type"], **options))
+            self.encoder = getattr(encoder, "vision_model", encoder)  # older transformers wrap CLIP's tower once more
+        if config["model_type"] in (Blip2VisionConfig.model_type, CLIPVisionConfig.model_type):
+            self.encoder.post_layernorm = nn.Identity()
         self.frozen = False
 
     def freeze(self) -> None:

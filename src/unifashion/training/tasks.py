@@ -5,8 +5,6 @@ Losses are the paper's (section 3.2.1 for ``blip2_cir_cls``, 3.2.2 for ``blip2_c
 rows of one product, or with one text, are never negatives of one another; hard negatives come from all ranks.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
@@ -136,19 +134,15 @@ class ComposedTask(Task):
         return losses
 
 
-TASKS: dict[str, Callable[[UniFashion, TrainingSettings], Task]] = {
-    "blip2_cir_cls": CrossModalTask,
-    "blip2_cir_rerank": ComposedTask,
-}
+TASKS: dict[str, type[Task]] = {"blip2_cir_cls": CrossModalTask, "blip2_cir_rerank": ComposedTask}
 
 
-def make_task(model: UniFashion, settings: TrainingSettings) -> Task:
-    """Return the task that trains ``model``.
+def find_task(model_name: str) -> type[Task]:
+    """Return the task that trains a named model.
 
     Raises:
         UserError: the named model has no training task yet.
     """
-    name = model.config.model_name
-    if name not in TASKS:
-        raise UserError(f"{name} cannot be trained yet; choose from {', '.join(TASKS)}")
-    return TASKS[name](model, settings)
+    if model_name not in TASKS:
+        raise UserError(f"{model_name} cannot be trained yet; choose from {', '.join(TASKS)}")
+    return TASKS[model_name]

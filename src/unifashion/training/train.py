@@ -18,7 +18,7 @@ from unifashion.models.build import build_model
 from unifashion.models.presets import VARIANTS
 from unifashion.models.unifashion import UniFashion
 from unifashion.training.run_folder import RunFolder, fingerprint
-from unifashion.training.tasks import make_task
+from unifashion.training.tasks import find_task
 from unifashion.training.trainer import Trainer, make_accelerator
 
 log = logging.getLogger(__name__)
@@ -39,19 +39,22 @@ def train(
         UserError: unusable settings, data or start checkpoint; a loss that is not finite.
     """
     transformers_logging.set_verbosity_error()
+    make_task = find_task(model.blip_model_name)
     photos = Photos(ImageTransform(data.image_size, pad=data.pad, ratio=data.pad_ratio), keep=data.cache_images)
     rows, described = _read_rows(data, model, photos)
     corpus: Callable[[], Iterable[str]] = partial(map, prepare_text, training_texts(data))
     network = build_model(model, data, corpus, training.seed)
-    task = make_task(network, training)
     accelerator = make_accelerator(training)
+    needed = training.batch_size * accelerator.num_processes
+    if len(rows) < needed:
+        raise UserError(f"a step takes {needed} rows but the training set has {len(rows)}; lower --batch-size")
     run = RunFolder(Path(training.output_dir), training.overwrite) if accelerator.is_main_process else None
     if run is not None:
         run.describe((data, model, training, evaluation), rows=len(rows), data=described)
     if training.tracker != "none":
         accelerator.init_trackers("unifashion")
     trainer = Trainer(
-        task,
+        make_task(network, training),
         TrainingSet(rows, training.seed),
         training,
         accelerator,

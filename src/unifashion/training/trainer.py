@@ -61,15 +61,9 @@ class Trainer:
             evaluate: returns scores and the one number that picks the best checkpoint; None = no validation.
             augment_images: mirror, shift and light.
             num_workers: image-loading processes.
-
-        Raises:
-            UserError: fewer rows than one step needs.
         """
         self.settings, self.run, self.evaluate, self.accelerator = settings, run, evaluate, accelerator
         self.augment_images, self.model, self.rows = augment_images, task.model, rows
-        needed = settings.batch_size * accelerator.num_processes
-        if len(rows) < needed:
-            raise UserError(f"a step takes {needed} rows but the training set has {len(rows)}; lower --batch-size")
         self.sampler = EpochSampler(len(rows), settings.seed)
         loader = DataLoader(
             rows,

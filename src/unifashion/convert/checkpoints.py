@@ -1,0 +1,256 @@
+"""Open a checkpoint of any known kind, and write one for others.
+
+    UniFashion model folder, run folder, hub id      as it is
+    original UniFashion, SPRC, LAVIS  .pt / .pth      {"epoch", "<ClassName>": state dict}, {"model": ...} or a bare state dict
+    Hugging Face BLIP-2 folder or hub id              Blip2ForImageTextRetrieval, Blip2ForConditionalGeneration
+
+What a checkpoint lacks is found elsewhere or filled in, with a line in the log: its image tower (``tower.py``), its tokenizer,
+whole parts of the model (``complete.py``). Weights that are stored in half precision come out as float32.
+"""
+
+import logging
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from unifashion.convert import huggingface
+from unifashion.convert.complete import complete
+from unifashion.convert.files import Weights, is_own, read_file
+from unifashion.convert.lavis import UNUSED_HEADS, from_lavis, to_lavis
+from unifashion.convert.names import summarise
+from unifashion.convert.sizes import qformer_sizes, tower_config
+from unifashion.convert.tower import find_beside, only_tower, read_tower
+from unifashion.errors import UserError
+from unifashion.models import pretrained
+from unifashion.models.presets import VARIANTS, UniFashionConfig
+from unifashion.models.pretrained import Loaded, Place
+from unifashion.models.qformer import QFormerConfig
+from unifashion.models.tokenizer import DEC, load_tokenizer
+from unifashion.models.unifashion import UniFashion
+
+log = logging.getLogger(__name__)
+
+TOKENIZER = "bert-base-uncased"
+OWN_CONFIG = "unifashion_config"
+Format = Literal["unifashion", "lavis"]
+
+# What the class that wrote a checkpoint tells about it. All of them read targets with query_tokens at test time.
+CLASSES: dict[str, dict[str, Any]] = {
+    "Blip2QformerCirCls": {"model_name": "blip2_cir_cls"},
+    "Blip2QformerCirRerank": {"model_name": "blip2_cir_rerank"},
+    "Blip2QformerCirFull": {"model_name": "blip2_cir_full"},
+    "Blip2QformerCirAlignPrompt": {"model_name": "blip2_cir_rerank", "query_passes": 2, "max_text_tokens": 32},
+    "Blip2Qformer": {"model_name": "blip2_cir_cls", "max_text_tokens": 32},
+}
+# Side branches of the original's big model and of BLIP-2 with a language model.
+_BRANCHES = ("llm_model.", "llm_proj.", "proj_layer.", "text_encoder.", "unet.", "vae.", "opt_", "t5_")
+
+
+@dataclass
+class Found:
+    """What a foreign checkpoint brings, under our names, and what is known about it beyond shapes."""
+
+    source: str
+    weights: Weights
+    facts: dict[str, Any] = field(default_factory=dict)
+    qformer: dict[str, Any] = field(default_factory=dict)
+    vision: dict[str, Any] | None = None
+    config: UniFashionConfig | None = None
+    tokenizer: str | None = None
+
+
+def load_any(name: str | Path, tokenizer: str | None = None, vision_tower: str | None = None) -> Loaded:
+    """Read a checkpoint.
+
+    Args:
+        name: file, folder or hub id.
+        tokenizer: folder or hub id of the tokenizer; default: the checkpoint's own, else bert-base-uncased with [DEC]. If
+            it comes with the weights of a BERT, text parts that the checkpoint lacks are taken from there.
+        vision_tower: for a checkpoint without image tower: ``eva_vit_g.pth``, ``clip_vit_L.pth``, or a checkpoint that has
+            it; default: one of these files beside the checkpoint.
+
+    Returns:
+        config, weights (complete, float32) and tokenizer of the model.
+
+    Raises:
+        UserError: nothing there, a damaged or dangerous file, a checkpoint of something else, a part that cannot be found.
+    """
+    place = pretrained.find(name)
+    if is_own(place):
+        config, weights, own_tokenizer = pretrained.read_folder(place)
+        return config, weights, own_tokenizer if tokenizer is None else _load_tokenizer(tokenizer)
+    found = _read_lavis(place.path) if place.path.is_file() else _read_huggingface(place, str(name))
+    _add_tower(found, vision_tower)
+    words = _tokenizer(found, tokenizer)
+    config = found.config or _config(found, words)
+    with torch.device("meta"):
+        shapes = {key: tensor.shape for key, tensor in UniFashion(config).state_dict().items()}
+    return config, complete(found.weights, shapes, found.source, tokenizer or TOKENIZER), words
+
+
+def convert(
+    name: str | Path,
+    out: str | Path,
+    to: Format = "unifashion",
+    tokenizer: str | None = None,
+    vision_tower: str | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Read any checkpoint and write it as a UniFashion folder, or as a file for LAVIS, SPRC and the original code.
+
+    Raises:
+        UserError: what ``load_any`` raises, ``out`` exists, or the model does not fit LAVIS.
+    """
+    out = Path(out)
+    if out.exists() and not overwrite:
+        raise UserError(f"{out} exists; give another name, or --overwrite to replace it")
+    if to == "lavis" and out.suffix not in (".pt", ".pth"):
+        raise UserError(f"{out}: a LAVIS checkpoint is one file, name it with .pt or .pth")
+    config, weights, words = load_any(name, tokenizer, vision_tower)
+    if to == "lavis":
+        save_lavis(out, config, weights)
+    else:
+        pretrained.save(out, config, weights, words)
+    return out
+
+
+def save_lavis(path: Path, config: UniFashionConfig, weights: Weights) -> None:
+    """Write ``{"epoch": 0, "<ClassName>": state dict}``, the form that the original code loads with ``strict=False``.
+
+    Our config goes beside it under a name of its own, so that ``load_any`` gives the same model back.
+
+    Raises:
+        UserError: a model or a tower that LAVIS does not have.
+    """
+    facts = {"model_name": config.model_name, "query_passes": config.query_passes}
+    fitting = [name for name, values in CLASSES.items() if {"query_passes": 1, **values}.items() >= facts.items()]
+    if not fitting:
+        raise UserError(f"LAVIS has no model like this one ({config.model_name}, {config.query_passes} query passes)")
+    content = {"epoch": 0, fitting[0]: to_lavis(weights, config.vision["model_type"]), OWN_CONFIG: asdict(config)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        torch.save(content, Path(folder) / path.name)
+        shutil.move(Path(folder) / path.name, path)
+
+
+def _read_lavis(path: Path) -> Found:
+    key, state, beside = read_file(path)
+    if any(name.startswith("Fformer.") for name in state):
+        raise UserError(
+            f"{path} is SPRC's second-stage re-ranker, which this project does not have; "
+            "give the first-stage checkpoint (Blip2QformerCirAlignPrompt)"
+        )
+    weights, unknown = from_lavis(state)
+    _require_qformer(weights, str(path), list(state))
+    _report_left_out(str(path), unknown)
+    facts = CLASSES.get(key)
+    if facts is None:
+        facts = {"model_name": "blip2_cir_rerank" if "prompt_tokens" in weights else "blip2_cir_cls"}
+        if key not in ("", "model", "state_dict"):
+            log.warning("%s was written by the unknown class %s; read as %s", path, key, facts["model_name"])
+    return Found(str(path), weights, facts, config=_own_config(beside.get(OWN_CONFIG)))
+
+
+def _read_huggingface(place: Place, source: str) -> Found:
+    vision, qformer = huggingface.read_sizes(place)
+    weights, unknown = huggingface.read_weights(place)
+    _require_qformer(weights, source, unknown)
+    _report_left_out(source, unknown)
+    has_tokenizer = any((place.path / name).is_file() for name in ("tokenizer.json", "vocab.txt"))
+    facts = {"model_name": "blip2_cir_cls", "max_text_tokens": 32}
+    return Found(source, weights, facts, qformer, vision, tokenizer=str(place.path) if has_tokenizer else None)
+
+
+def _require_qformer(weights: Weights, source: str, names: list[str]) -> None:
+    needed = ("query_tokens", "qformer.layers.0.cross_attention.key.weight")
+    if not all(name in weights and weights[name].ndim > 1 for name in needed):
+        raise UserError(
+            f"{source} is not a BLIP-2 style checkpoint: it has no Q-Former with query tokens, but {summarise(names, 3)}; "
+            "expected a file of UniFashion, SPRC or LAVIS, or a Hugging Face BLIP-2"
+        )
+
+
+def _report_left_out(source: str, unknown: list[str]) -> None:
+    known = [name for name in unknown if name.startswith((*UNUSED_HEADS, *_BRANCHES))]
+    strange = [name for name in unknown if name not in known]
+    if known:
+        log.info("%s: left out, not part of the retrieval model: %s", source, summarise(known))
+    if strange:
+        log.warning("%s: left out, unknown names: %s", source, summarise(strange))
+
+
+def _own_config(values: Any) -> UniFashionConfig | None:
+    try:
+        config = UniFashionConfig(**{**values, "qformer": QFormerConfig(**values["qformer"])})
+        return config if config.model_name in VARIANTS and "model_type" in config.vision else None
+    except (TypeError, KeyError):
+        return None
+
+
+def _add_tower(found: Found, vision_tower: str | None) -> None:
+    """See that ``found`` has an image tower and knows its sizes."""
+    if only_tower(found.weights):
+        if found.vision is None:
+            found.vision = found.config.vision if found.config else tower_config(found.weights, found.source)
+        return
+    width = found.weights["qformer.layers.0.cross_attention.key.weight"].shape[-1]
+    source = vision_tower or find_beside(Path(found.source), width)
+    tower, found.vision = read_tower(source)
+    if found.vision.get("hidden_size") != width:
+        raise UserError(f"the image tower in {source} does not fit: {found.source} reads images of width {width}")
+    found.weights = {**found.weights, **tower}
+    log.info("%s: image tower taken from %s", found.source, source)
+
+
+def _tokenizer(found: Found, name: str | None) -> PreTrainedTokenizerBase:
+    """Return the tokenizer that the user names, else the checkpoint's own if it is the Q-Former's, else BERT's."""
+    if name is None and found.tokenizer:
+        try:
+            return _check_words(_load_tokenizer(found.tokenizer), found.tokenizer, found)
+        except UserError:
+            log.info("%s: its tokenizer is not that of the Q-Former; %s is used", found.source, TOKENIZER)
+    name = name or TOKENIZER
+    try:
+        words = _load_tokenizer(name)
+    except UserError:
+        raise UserError(
+            f"{found.source} needs the tokenizer {name!r}, which is neither a folder here nor given by the hub; "
+            "convert with --tokenizer FOLDER"
+        ) from None
+    return _check_words(words, name, found)
+
+
+def _load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """Load a tokenizer; one look at the hub, where transformers would keep asking for a minute."""
+    return load_tokenizer(name if Path(name).is_dir() else str(pretrained.find(name).path))
+
+
+def _check_words(words: PreTrainedTokenizerBase, name: str, found: Found) -> PreTrainedTokenizerBase:
+    rows = found.weights.get("qformer.word_embeddings.weight")
+    dec = int(words.convert_tokens_to_ids(DEC))  # type: ignore[arg-type]
+    if rows is not None and not max(dec + 1, words.vocab_size) <= len(rows) <= len(words):
+        raise UserError(
+            f"tokenizer {name!r} has {len(words)} words, but {found.source} has {len(rows)}; "
+            "give the tokenizer that it was trained with (--tokenizer)"
+        )
+    words.truncation_side = "right"
+    return words
+
+
+def _config(found: Found, words: PreTrainedTokenizerBase) -> UniFashionConfig:
+    assert found.vision is not None
+    weights = found.weights
+    return UniFashionConfig(
+        vision=found.vision,
+        qformer=qformer_sizes(weights, len(words), found.source, **found.qformer),
+        num_queries=weights["query_tokens"].shape[1],
+        embed_dim=len(weights["vision_proj.weight"]) if "vision_proj.weight" in weights else UniFashionConfig.embed_dim,
+        dec_token_id=int(words.convert_tokens_to_ids(DEC)),  # type: ignore[arg-type]
+        image_size=int(found.vision["image_size"]),
+        **found.facts,
+    )

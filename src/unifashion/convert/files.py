@@ -1,0 +1,135 @@
+"""Read the weights out of other people's files, and out of nothing else: no pickle is ever allowed to run code."""
+
+import json
+import re
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from unifashion.errors import UserError
+from unifashion.models.pretrained import Place, model_type
+
+Weights = dict[str, Tensor]
+INDEX = ".index.json"
+BLIP2 = "blip-2"
+_REFUSED = re.compile(r"GLOBAL (\S+)")
+
+
+def is_own(place: Place) -> bool:
+    """Tell a UniFashion folder from a single file and from a Hugging Face BLIP-2; what is neither is taken for ours."""
+    return place.path.is_dir() and model_type(place.path) != BLIP2
+
+
+def read_torch(path: Path) -> Any:
+    """Read a ``.pt``, ``.pth`` or ``.bin`` file with ``weights_only=True``.
+
+    Raises:
+        UserError: a damaged file, or one that holds more than tensors and plain values.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # a broken pickle can raise anything
+        refused = _REFUSED.search(str(error))
+        if refused:
+            raise UserError(
+                f"{path} holds more than weights (its pickle asks for {refused[1]}) and was not opened; "
+                "save its state dict alone, with torch.save(model.state_dict(), FILE)"
+            ) from None
+        raise UserError(f"{path} is not a PyTorch weight file, or it is cut short; copy or download it again") from None
+
+
+def read_safetensors(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> Weights:
+    """Read the wanted tensors of a ``.safetensors`` file.
+
+    Raises:
+        UserError: a missing or damaged file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys() if wanted(name)}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is missing or damaged ({error}); copy or download it again") from None
+
+
+def unwrap(content: Any, path: Path) -> tuple[str, Weights, dict[str, Any]]:
+    """Find the state dict in what a training script saved.
+
+    Known are ``{"epoch": ..., "<ClassName>": state_dict}``, ``{"model": state_dict, ...}`` and the bare state dict.
+
+    Returns:
+        the key that it stood under (empty for a bare one), the state dict, and everything that stood beside it.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path} holds a {type(content).__name__}, not a state dict")
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    if tensors:
+        return "", _without_ddp_prefix(tensors), {}
+    nested = {
+        str(key): value
+        for key, value in content.items()
+        if isinstance(value, Mapping) and any(isinstance(item, Tensor) for item in value.values())
+    }
+    if not nested:
+        raise UserError(f"{path} holds no weights (its keys: {', '.join(map(str, list(content)[:5])) or 'none'})")
+    key = min(nested, key=lambda name: (not name.startswith("Blip2"), name not in ("model", "state_dict")))
+    found = {str(name): value for name, value in nested[key].items() if isinstance(value, Tensor)}
+    return key, _without_ddp_prefix(found), {str(name): value for name, value in content.items() if name not in nested}
+
+
+def _without_ddp_prefix(weights: Weights) -> Weights:
+    if all(name.startswith("module.") for name in weights):
+        return {name.removeprefix("module."): tensor for name, tensor in weights.items()}
+    return weights
+
+
+def read_file(path: Path) -> tuple[str, Weights, dict[str, Any]]:
+    """Read a weight file of either kind; see ``unwrap`` for what comes back."""
+    if path.suffix == ".safetensors":
+        return "", read_safetensors(path), {}
+    return unwrap(read_torch(path), path)
+
+
+def read_sharded(place: Place, wanted: Callable[[str], bool]) -> Weights:
+    """Read the wanted tensors of a Hugging Face folder: one file or shards, safetensors or ``.bin``.
+
+    Raises:
+        UserError: files that are missing or damaged.
+    """
+    for stem in ("model.safetensors", "pytorch_model.bin"):
+        index = place.path / (stem + INDEX)
+        if index.is_file():
+            files = _shards(index, wanted)
+        else:
+            place.fetch(stem)
+            files = [stem] if (place.path / stem).is_file() else []
+        if files:
+            break
+    else:
+        raise UserError(
+            f"no weights in {place.path}: expected model.safetensors or pytorch_model.bin, whole or in shards"
+        )
+    place.fetch(*files)
+    weights: Weights = {}
+    for name in files:
+        path = place.path / name
+        if not path.is_file():
+            raise UserError(f"{path} is missing, though {index} names it; copy or download it again")
+        part = read_safetensors(path, wanted) if path.suffix == ".safetensors" else unwrap(read_torch(path), path)[1]
+        weights.update({key: tensor for key, tensor in part.items() if wanted(key)})
+    return weights
+
+
+def _shards(index: Path, wanted: Callable[[str], bool]) -> list[str]:
+    try:
+        files: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        return sorted({file for name, file in files.items() if wanted(name)})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{index} is not an index of weight shards; copy or download it again") from None

@@ -1,0 +1,96 @@
+"""Our models against recordings: the project's own (tests/golden), and those of the original code where they are at hand."""
+
+import dataclasses
+
+import pytest
+import torch
+from toy import GOLDEN, ORIGINALS, Recording, as_float32, build, observe
+
+CASES = [
+    pytest.param((folder, name), id=f"{owner}-{name}")
+    for owner, folder, names in (
+        ("own", GOLDEN, ("cls", "rerank")),
+        ("original", ORIGINALS, ("cls_a", "cls_b", "rerank_a")),
+    )
+    for name in names
+]
+GROUPS = {
+    "image tower": ("vit_out", "image_embeds", "target_embeds", "extract_target_features.embeds"),
+    "Q-Former passes": ("query_", "text_", "fusion_", "target_query", "target_caption", "extract_features", "itm_hidden"),
+    "similarities": ("sim_",),
+    "choice of negatives": ("neg_", "itm_labels"),
+    "matching logits": ("itm_logits", "compute_itm", "inference_rerank"),
+    "captioning": ("lm_", "generate"),
+    "retrieval scores at test": ("inference", "extract_target_features.feats", "extract_caption"),
+    "losses": ("loss_",),
+    "five steps of AdamW": ("adamw",),
+}
+
+
+def group_of(name):
+    """The first group that a recorded output belongs to; longer prefixes win."""
+    fitting = [(len(prefix), group) for group, prefixes in GROUPS.items() for prefix in prefixes if name.startswith(prefix)]
+    assert fitting, f"{name} is compared by no test"
+    return max(fitting)[1]
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request):
+    """A recording, and the same numbers computed now."""
+    folder, name = request.param
+    if not (folder / f"{name}.json").is_file():
+        pytest.skip("the recordings of the original code (../shared/golden) are not on this machine")
+    recording = Recording.read(folder, name)
+    return recording, observe(recording.facts, recording.inputs)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_our_model_gives_the_recorded_numbers(case, group):
+    recording, found = case
+    names = [name for name in recording.outputs if group_of(name) == group]
+    if not names and group == "captioning":
+        pytest.skip("this preset has no captioning loss")
+    assert names, f"the recording has no {group}"
+    for name in names:
+        compare(recording, f"outputs.{name}", found[f"outputs.{name}"], recording.outputs[name])
+
+
+def test_our_gradients_are_the_recorded_ones(case):
+    recording, found = case
+    assert len(recording.grads) > 3
+    for name, gradient in recording.grads.items():
+        compare(recording, f"grads.{name}", found[f"grads.{name}"], gradient)
+
+
+def test_every_single_gradient_has_the_recorded_norm(case):
+    recording, found = case
+    names = recording.facts["grad_norm_names"]
+    # Gradients of key biases are zero up to rounding: a constant added to all keys leaves the softmax alone.
+    for name, ours, recorded in zip(names, found["grads._norms"], recording.grads["_norms"], strict=True):
+        assert ours.item() == pytest.approx(recorded.item(), rel=2e-5, abs=1e-5), name
+
+
+def compare(recording, key, ours, recorded):
+    assert ours.shape == recorded.shape, key
+    if not recorded.is_floating_point():
+        assert torch.equal(ours.long(), recorded.long()), key
+        return
+    largest = recorded.abs().max().item()
+    assert largest > 0, f"{key} proves nothing"
+    torch.testing.assert_close(ours, recorded, rtol=0, atol=recording.tolerance(key, largest), msg=lambda m: f"{key}: {m}")
+
+
+def test_reading_targets_with_the_other_queries_would_be_noticed():
+    """The original trains prompt tokens and tests with query tokens; the two give far apart scores."""
+    recording = Recording.read(GOLDEN, "rerank")
+    model = build(recording.facts).eval()
+    inputs = as_float32(recording.inputs)
+    scores = {}
+    for queries in ("query_tokens", "prompt_tokens"):
+        model.config = dataclasses.replace(model.config, target_queries=queries)
+        target = model.image_features(model.read_images(inputs["target"]))
+        fused, _ = model.fused_features(model.read_images(inputs["image"]), inputs["text_ids"], inputs["text_mask"])
+        scores[queries] = (target @ fused.T).amax(dim=1).T
+    recorded = recording.outputs["inference_no_captions"]
+    torch.testing.assert_close(scores["query_tokens"], recorded, rtol=0, atol=1e-5)
+    assert (scores["prompt_tokens"] - recorded).abs().max() > 0.1
