@@ -34,6 +34,7 @@ def tiny_config(model_name: str = "blip2_cir_cls", **changes) -> UniFashionConfi
         image_width=16,
         max_positions=32,
         dropout=0.0,
+        initial_std=0.25,
     )
     queries = "query_tokens" if model_name == "blip2_cir_cls" else "prompt_tokens"
     values = {

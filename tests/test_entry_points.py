@@ -18,14 +18,23 @@ from unifashion.evaluation.scores import read_scores
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {**os.environ, "PYTHON": sys.executable, "OMP_NUM_THREADS": "2", "UNIFASHION_DATA": ""}
 SMALL = Sizes(
-    train_products=12, val_products=40, train_families=6, val_families=4, val_distractors=4, train_queries=40, val_queries=12, side=48
+    train_products=12,
+    val_products=40,
+    train_families=6,
+    val_families=4,
+    val_distractors=4,
+    train_queries=40,
+    val_queries=12,
+    side=48,
 )
 FAST = ["--max-steps", "3", "--batch-size", "8", "--image-size", "32", "--num-queries", "20", "--num-draws", "2"]
 
 
 def run(*command: str, code: int = 0) -> subprocess.CompletedProcess:
     done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.returncode == code, f"{command} left with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+    assert done.returncode == code, (
+        f"{command} left with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+    )
     return done
 
 
@@ -81,13 +90,30 @@ def test_validation_prints_and_stores_scores_with_their_protocol(pretrained, cat
 
 
 def test_composed_validation_reports_all_protocols_and_reranks_when_asked(composed, catalogue):
-    command = [sys.executable, "src/blip_validate.py", "--dataset", "fashioniq", "--blip-model-name", "blip2_cir_rerank"]
+    command = [
+        sys.executable,
+        "src/blip_validate.py",
+        "--dataset",
+        "fashioniq",
+        "--blip-model-name",
+        "blip2_cir_rerank",
+    ]
     run(*command, "--model-path", str(composed), "--data-root", str(catalogue))
     protocols = {score.protocol for score in read_scores(composed / "validate" / "fashioniq")}
     plain = {"fashioniq/original", "fashioniq/original-noref", "fashioniq/union"}
     assert protocols == plain | {f"{name}+captions" for name in plain}
     folder = composed / "reranked"
-    run(*command, "--model-path", str(composed), "--data-root", str(catalogue), "--rerank", "5", "--output-dir", str(folder))
+    run(
+        *command,
+        "--model-path",
+        str(composed),
+        "--data-root",
+        str(catalogue),
+        "--rerank",
+        "5",
+        "--output-dir",
+        str(folder),
+    )
     assert {score.protocol for score in read_scores(folder)} == {f"{name}+itm5" for name in plain}
 
 
@@ -113,7 +139,16 @@ def test_the_same_seed_gives_the_same_losses(catalogue, pretrained):
 def test_an_interrupt_leaves_a_usable_checkpoint(catalogue):
     folder = catalogue.parent / "interrupted"
     command = [sys.executable, "src/blip_train.py", "--config", "configs/quickstart/pretrain.yaml", *FAST]
-    command += ["--data-root", str(catalogue), "--output-dir", str(folder), "--max-steps", "100000", "--eval-every", "0"]
+    command += [
+        "--data-root",
+        str(catalogue),
+        "--output-dir",
+        str(folder),
+        "--max-steps",
+        "100000",
+        "--eval-every",
+        "0",
+    ]
     process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (folder / "train_metrics.csv").exists() and time.monotonic() < deadline and process.poll() is None:
@@ -140,9 +175,15 @@ VALIDATE = ["blip_validate", "--dataset", "fashiongen"]
         ([*PRETRAIN, "--data-root", "{catalogue}", "--dataset", "fashioniq"], "not on fashioniq"),
         ([*PRETRAIN, "--data-root", "{catalogue}", "--output-dir", "{catalogue}"], "holds files that are not a run"),
         ([*PRETRAIN, "--data-root", "{catalogue}", "--output-dir", "{pretrained}"], "already holds a run"),
-        ([*PRETRAIN, "--data-root", "{catalogue}", "--blip-model-name", "blip2_cir_full"], "blip2_cir_full cannot be trained yet"),
+        (
+            [*PRETRAIN, "--data-root", "{catalogue}", "--blip-model-name", "blip2_cir_full"],
+            "blip2_cir_full cannot be trained yet",
+        ),
         ([*CIR_FT, "--data-root", "{catalogue}", "--init-from", "absent/run"], "absent/run"),
-        ([*CIR_FT, "--data-root", "{catalogue}", "--init-from", "{pretrained}", "--image-size", "48"], "--image-size 32"),
+        (
+            [*CIR_FT, "--data-root", "{catalogue}", "--init-from", "{pretrained}", "--image-size", "48"],
+            "--image-size 32",
+        ),
         ([*VALIDATE], "--model-path is required"),
         ([*VALIDATE, "--model-path", "absent/run"], "absent/run"),
         ([*VALIDATE, "--model-path", "{pretrained}", "--data-root", "absent"], "no FashionGen in absent"),
@@ -150,7 +191,9 @@ VALIDATE = ["blip_validate", "--dataset", "fashiongen"]
         (["blip_validate", "--dataset", "fashioniq", "--model-path", "{pretrained}"], "not evaluated on fashioniq"),
     ],
 )
-def test_bad_input_is_one_sentence_and_leaves_nothing(arguments, sentence, catalogue, pretrained, tmp_path, capsys, monkeypatch):
+def test_bad_input_is_one_sentence_and_leaves_nothing(
+    arguments, sentence, catalogue, pretrained, tmp_path, capsys, monkeypatch
+):
     script, *arguments = [word.format(catalogue=catalogue, pretrained=pretrained) for word in arguments]
     if "--output-dir" not in arguments:
         arguments += ["--output-dir", str(tmp_path / "out")]

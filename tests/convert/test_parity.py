@@ -16,7 +16,15 @@ CASES = [
 ]
 GROUPS = {
     "image tower": ("vit_out", "image_embeds", "target_embeds", "extract_target_features.embeds"),
-    "Q-Former passes": ("query_", "text_", "fusion_", "target_query", "target_caption", "extract_features", "itm_hidden"),
+    "Q-Former passes": (
+        "query_",
+        "text_",
+        "fusion_",
+        "target_query",
+        "target_caption",
+        "extract_features",
+        "itm_hidden",
+    ),
     "similarities": ("sim_",),
     "choice of negatives": ("neg_", "itm_labels"),
     "matching logits": ("itm_logits", "compute_itm", "inference_rerank"),
@@ -29,7 +37,9 @@ GROUPS = {
 
 def group_of(name):
     """The first group that a recorded output belongs to; longer prefixes win."""
-    fitting = [(len(prefix), group) for group, prefixes in GROUPS.items() for prefix in prefixes if name.startswith(prefix)]
+    fitting = [
+        (len(prefix), group) for group, prefixes in GROUPS.items() for prefix in prefixes if name.startswith(prefix)
+    ]
     assert fitting, f"{name} is compared by no test"
     return max(fitting)[1]
 
@@ -77,7 +87,9 @@ def compare(recording, key, ours, recorded):
         return
     largest = recorded.abs().max().item()
     assert largest > 0, f"{key} proves nothing"
-    torch.testing.assert_close(ours, recorded, rtol=0, atol=recording.tolerance(key, largest), msg=lambda m: f"{key}: {m}")
+    torch.testing.assert_close(
+        ours, recorded, rtol=0, atol=recording.tolerance(key, largest), msg=lambda m: f"{key}: {m}"
+    )
 
 
 def test_reading_targets_with_the_other_queries_would_be_noticed():

@@ -4,13 +4,14 @@
 
 The model was equal to the original, number by number, when they were made (tests/convert/test_parity.py checks that against
 recordings of the original code, where these are at hand). Make new ones only when that test passes with the originals.
+``full_size.json`` lists names and shapes of the published sizes; tests/parity/lavis.sh compares them with LAVIS itself.
 """
 
 import json
 
 import torch
 from safetensors.torch import save_file
-from toy import GOLDEN, as_float32, build, observe, training_batch, training_task
+from toy import GOLDEN, as_float32, build, fold, full_size_shapes, observe, training_batch, training_task
 
 from unifashion.convert.lavis import our_name, to_lavis
 
@@ -35,6 +36,7 @@ CASES = {
     "cls": {"model": "Blip2QformerCirCls", "loss_order": ["loss_itc", "loss_itm", "loss_lm"]},
     "rerank": {"model": "Blip2QformerCirRerank", "loss_order": ["loss_itc", "loss_itm", "loss_ttc"]},
 }
+FULL_SIZE = [("blip2_cir_cls", "vitg"), ("blip2_cir_rerank", "vitg"), ("blip2_cir_cls", "vitl")]
 # Of gradients and trained parameters a few are kept whole; of all gradients the norms are.
 WHOLE = ("temp", "query_tokens", "vision_proj.weight", "Qformer.bert.encoder.layer.0.crossattention.self.key.weight")
 
@@ -56,7 +58,9 @@ def make_inputs(composed: bool) -> dict[str, torch.Tensor]:
     inputs = {"image": torch.randn(ROWS, 3, side, side, generator=generator)}
     texts = {"text": ROWS, "longest_text": ROWS, **({"target_caption": ROWS} if composed else {"inference_text": 4})}
     for name, rows in texts.items():
-        inputs[f"{name}_ids"], inputs[f"{name}_mask"] = sentences(rows, LENGTH + 2 * (name == "longest_text"), generator)
+        inputs[f"{name}_ids"], inputs[f"{name}_mask"] = sentences(
+            rows, LENGTH + 2 * (name == "longest_text"), generator
+        )
     inputs["itm_text_ids_48"], inputs["itm_text_mask_48"] = sentences(ROWS, LENGTH + 4, generator)
     if composed:
         inputs["target"] = torch.randn(ROWS, 3, side, side, generator=generator)
@@ -97,7 +101,9 @@ def main() -> None:
         kept = {key: tensor.contiguous() for key, tensor in found.items() if is_kept(key)}
         tensors = {**{f"inputs.{key}": tensor for key, tensor in inputs.items()}, **kept}
         save_file(tensors, GOLDEN / f"{name}.safetensors")
-        (GOLDEN / f"{name}.json").write_text(json.dumps(facts, indent=1) + "\n")
+        (GOLDEN / f"{name}.json").write_text(json.dumps(facts) + "\n")
+    full_size = {f"{preset} {name}": fold(full_size_shapes(name, preset)) for name, preset in FULL_SIZE}
+    (GOLDEN / "full_size.json").write_text(json.dumps(full_size).replace("]], ", "]],\n") + "\n")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ A recording is NAME.json (sizes, and how exact each number is) and NAME.safetens
 
 import json
 import math
+import re
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,11 +15,11 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from unifashion.config import TrainingSettings
+from unifashion.config import DataSettings, TrainingSettings
 from unifashion.convert.lavis import from_lavis, our_name, to_lavis
 from unifashion.models.losses import best_query_scores
 from unifashion.models.negatives import hard_negatives
-from unifashion.models.presets import UniFashionConfig
+from unifashion.models.presets import UniFashionConfig, build_config
 from unifashion.models.qformer import QFormerConfig, attention_mask
 from unifashion.models.unifashion import UniFashion
 from unifashion.training.tasks import TASKS
@@ -66,6 +67,32 @@ def rule_weight(name: str, shape: tuple[int, ...]) -> torch.Tensor:
     if x.ndim >= 2:
         return torch.from_numpy(x / np.float32(math.sqrt(math.prod(shape[1:]))))
     return torch.from_numpy(np.asarray(np.float32(name.endswith("weight")) + np.float32(0.1) * x, dtype=np.float32))
+
+
+def fold(shapes: dict) -> dict:
+    """Names and shapes with the layer numbers of each kind as a range: {"blocks.{}.norm1.bias": [[0, 39, 1], [1408]]}."""
+    kinds: dict[str, tuple[list, list]] = {}
+    for name, shape in shapes.items():
+        kind, number = re.sub(r"\.\d+\.", ".{}.", name), re.search(r"\.(\d+)\.", name)
+        numbers, _ = kinds.setdefault(kind, ([], list(shape)))
+        assert kinds[kind][1] == list(shape), f"{name} has another shape than the layers before it"
+        numbers.append(int(number[1]) if number else 0)
+    return {kind: [_as_range(numbers), shape] for kind, (numbers, shape) in sorted(kinds.items())}
+
+
+def _as_range(numbers: list[int]) -> list[int]:
+    numbers = sorted(numbers)
+    step = numbers[1] - numbers[0] if len(numbers) > 1 else 1
+    assert numbers == list(range(numbers[0], numbers[-1] + 1, step)), numbers
+    return [numbers[0], numbers[-1] + 1, step]
+
+
+def full_size_shapes(model_name: str, preset: str) -> dict[str, tuple[int, ...]]:
+    """LAVIS' names and shapes of one of our presets at full size; nothing is allocated."""
+    with torch.device("meta"):
+        model = UniFashion(build_config(model_name, preset, 30523, 30522, DataSettings()))
+        weights = to_lavis(model.state_dict(), model.config.vision["model_type"])
+    return {name: tuple(tensor.shape) for name, tensor in weights.items()}
 
 
 def build(facts: dict) -> UniFashion:

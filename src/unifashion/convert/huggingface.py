@@ -85,7 +85,7 @@ def read_sizes(place: Place) -> tuple[dict[str, Any], dict[str, Any]]:
         values = json.loads(path.read_text(encoding="utf-8"))
         vision = Blip2VisionConfig(**(values.get("vision_config") or {}))
         qformer = Blip2QFormerConfig(**(values.get("qformer_config") or {}))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except Exception as error:  # transformers checks its configs in its own ways
         raise UserError(f"{path} is not the config of a BLIP-2 model ({' '.join(str(error).split())[:120]})") from None
     if qformer.hidden_act != "gelu":
         raise UserError(f"{path}: a Q-Former with {qformer.hidden_act} is not one of BLIP-2 (gelu)")

@@ -46,7 +46,10 @@ def qformer_sizes(weights: Weights, vocab_size: int, source: str, **known: Any) 
         "image_width": weights["qformer.layers.0.cross_attention.key.weight"].shape[-1],
         "max_positions": len(weights[_POSITIONS]) if _POSITIONS in weights else QFormerConfig.max_positions,
     }
-    return QFormerConfig(**{**sizes, **known})
+    config = QFormerConfig(**{**sizes, **known})
+    if config.hidden_size % config.num_heads:
+        raise UserError(f"{source}: a width of {hidden} cannot be shared by {config.num_heads} attention heads")
+    return config
 
 
 def tower_config(weights: Weights, source: str) -> dict[str, Any]:

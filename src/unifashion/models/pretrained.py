@@ -157,7 +157,7 @@ def read_config(path: Path) -> UniFashionConfig:
         return UniFashionConfig(**{**values, "qformer": QFormerConfig(**values["qformer"])})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(
-            f"{path} is not the config of a UniFashion model; expected what save_pretrained writes"
+            f"{path} is not the config of a UniFashion model (or of a BLIP-2 one); expected what save_pretrained writes"
         ) from None
 
 
@@ -181,10 +181,11 @@ def fill(model: nn.Module, weights: dict[str, Tensor], source: str | Path) -> No
     model.load_state_dict(weights)
 
 
-def push(model: "UniFashion", repo_id: str, **options: str | bool) -> str:
+def push(model: "UniFashion", repo_id: str, private: bool = False, commit_message: str | None = None) -> str:
     """Upload the model's saved form to ``repo_id``, creating the repository; needs a hub login."""
     api = HfApi()
-    api.create_repo(repo_id, exist_ok=True, private=bool(options.pop("private", False)))
+    api.create_repo(repo_id, exist_ok=True, private=private)
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(Path(folder) / "model")
-        return str(api.upload_folder(repo_id=repo_id, folder_path=Path(folder) / "model", **options))  # type: ignore[arg-type]
+        done = api.upload_folder(repo_id=repo_id, folder_path=Path(folder) / "model", commit_message=commit_message)
+    return str(done)

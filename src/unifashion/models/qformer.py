@@ -16,6 +16,7 @@ Shapes: B rows, Q query tokens, L text tokens, T = Q + L, N image tokens, W imag
 Layout and numerics (post-norm, exact GELU, LayerNorm eps 1e-12) follow BERT and the Q-Former of LAVIS.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -110,7 +111,7 @@ class QFormerLayer(nn.Module):
     def __init__(self, config: QFormerConfig, has_cross_attention: bool) -> None:
         super().__init__()
         self.attention = Attention(config, config.hidden_size)
-        self.cross_attention = Attention(config, config.image_width) if has_cross_attention else None
+        self.cross_attention: Attention | None = Attention(config, config.image_width) if has_cross_attention else None
         self.text_ffn = FeedForward(config)
         self.query_ffn = FeedForward(config)
 
@@ -140,20 +141,26 @@ class QFormer(nn.Module):
             QFormerLayer(config, index % config.cross_attention_freq == 0) for index in range(config.num_layers)
         )
         self.apply(self._initialise)
-        for layer in self.layers:
+        for layer in self._each_layer():
             layer.query_ffn.load_state_dict(layer.text_ffn.state_dict())
+
+    def _each_layer(self) -> Iterator[QFormerLayer]:
+        return (layer for layer in self.layers if isinstance(layer, QFormerLayer))
 
     def _initialise(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=self.config.initial_std)
+            nn.init.zeros_(module.bias)
         if isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=0.02)
-        if isinstance(module, nn.Linear):
-            nn.init.zeros_(module.bias)
 
     def project_image(self, image_BNW: Tensor) -> ImageMemory:
         """Compute the keys and values that all passes over these images share."""
-        pairs = [layer.cross_attention.project(image_BNW) for layer in self.layers if layer.cross_attention is not None]
+        pairs = [
+            layer.cross_attention.project(image_BNW)
+            for layer in self._each_layer()
+            if layer.cross_attention is not None
+        ]
         return ImageMemory(tuple(k for k, _ in pairs), tuple(v for _, v in pairs))
 
     def forward(
@@ -182,7 +189,7 @@ class QFormer(nn.Module):
         mask = attention_mask(num_queries, text_mask_BL, causal)
 
         shares = iter(zip(image.keys, image.values, strict=True)) if image is not None else iter(())
-        for layer in self.layers:
+        for layer in self._each_layer():
             share = next(shares, None) if layer.cross_attention is not None else None
             x_BTH = layer(x_BTH, num_queries, mask, share, reads=image is not None)
         return x_BTH

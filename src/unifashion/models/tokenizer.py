@@ -21,7 +21,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # for a broken file, transformers and tokenizers raise whatever they stumble over
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"tokenizer {name!r} could not be loaded ({reason}); give a folder or a hub id, "

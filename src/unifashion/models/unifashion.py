@@ -153,6 +153,6 @@ class UniFashion(nn.Module):
         pretrained.fill(model, weights, name)
         return model.eval()
 
-    def push_to_hub(self, repo_id: str, **options: str | bool) -> str:
+    def push_to_hub(self, repo_id: str, private: bool = False, commit_message: str | None = None) -> str:
         """Upload the saved form to the hub and return the address of the commit."""
-        return pretrained.push(self, repo_id, **options)
+        return pretrained.push(self, repo_id, private, commit_message)

@@ -1,8 +1,9 @@
 """The little that losses need to know about other processes. On one process every function is the identity."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as dist_grad
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -24,11 +25,28 @@ def gather(x_B: Tensor) -> Tensor:
     """
     if world_size() == 1:
         return x_B
-    if x_B.requires_grad:
-        return torch.cat(dist_grad.all_gather(x_B.contiguous()))
-    parts = [torch.empty_like(x_B) for _ in range(world_size())]
-    dist.all_gather(parts, x_B.contiguous())
-    return torch.cat(parts)
+    return _Gather.apply(x_B)
+
+
+class _Gather(torch.autograd.Function):
+    """All-gather of rows; backward sums what every rank's loss wants of this rank's rows.
+
+    torch's own differentiable all_gather misreads gradients that are not contiguous under gloo.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x_B: Tensor) -> Tensor:
+        ctx.num_rows = len(x_B)
+        x_B = x_B.contiguous()
+        parts = [torch.empty_like(x_B) for _ in range(world_size())]
+        dist.all_gather(parts, x_B)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, grad_M: Tensor) -> Tensor:
+        grad_M = grad_M.contiguous()
+        dist.all_reduce(grad_M)
+        return grad_M[rank() * ctx.num_rows : (rank() + 1) * ctx.num_rows]
 
 
 def gather_padded(ids_BL: Tensor) -> Tensor:

@@ -89,7 +89,14 @@ def _sleeves(
     swing = rng.uniform(-0.015, 0.025)
     out, inner = (out[0] + swing, out[1]), (inner[0] + swing, inner[1])
     elbow = [((shoulder + out[0]) / 2 + 0.03, (shoulder_y + out[1]) / 2)]
-    right = [(shoulder - 0.05, shoulder_y - 0.014), (shoulder, shoulder_y), *elbow, out, inner, (chest - 0.01, armpit_y)]
+    right = [
+        (shoulder - 0.05, shoulder_y - 0.014),
+        (shoulder, shoulder_y),
+        *elbow,
+        out,
+        inner,
+        (chest - 0.01, armpit_y),
+    ]
     return [right, [(-x, y) for x, y in right]]
 
 
@@ -98,7 +105,13 @@ def _neck(neckline: str, width: float, top: float) -> list[Point]:
     if neckline == "v-neck":
         return [*above, (width, top), (0.0, top + 0.19), (-width, top)]
     if neckline == "square neck":
-        return [*above, (width + 0.015, top), (width + 0.01, top + 0.115), (-width - 0.01, top + 0.115), (-width - 0.015, top)]
+        return [
+            *above,
+            (width + 0.015, top),
+            (width + 0.01, top + 0.115),
+            (-width - 0.01, top + 0.115),
+            (-width - 0.015, top),
+        ]
     depth = 0.055 if neckline == "collar" else 0.075
     angles = [math.pi * step / 12 for step in range(13)]
     return [*above, *[(width * math.cos(a), top + depth * math.sin(a)) for a in angles]]
@@ -170,12 +183,12 @@ def _mask(side: int, polygons: list[list[Point]]) -> Array:
     pen = ImageDraw.Draw(image)
     for polygon in polygons:
         pen.polygon(polygon, fill=255)
-    return np.asarray(image, dtype=np.float32) / 255
+    return np.asarray(image, dtype=np.float32) / np.float32(255)
 
 
 def _blurred(mask: Array, radius: int) -> Array:
     image = Image.fromarray((mask * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(radius))
-    return np.asarray(image, dtype=np.float32) / 255
+    return np.asarray(image, dtype=np.float32) / np.float32(255)
 
 
 def _rows(side: int) -> Array:
@@ -188,7 +201,9 @@ def _over(photo: Array, paint: Array, mask: Array) -> Array:
 
 def _background(side: int, rng: random.Random) -> Array:
     """A light studio backdrop: nearly white, a little darker towards one edge."""
-    base = np.array([rng.uniform(226, 250)] * 3, dtype=np.float32) + np.float32(rng.uniform(-4, 4)) * np.array([1, 0, -1])
+    base = np.array([rng.uniform(226, 250)] * 3, dtype=np.float32) + np.float32(rng.uniform(-4, 4)) * np.array(
+        [1, 0, -1]
+    )
     slope = rng.uniform(0.0, 0.08)
     shade = 1 - slope * _rows(side) / side
     return (base[None, None] * shade[..., None] * np.ones((side, side, 1), np.float32)).astype(np.float32)
@@ -254,7 +269,8 @@ def _light(side: int, place: _Placement, rng: random.Random) -> Array:
     y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side
     x = x - place.shift[0]
     folds = sum(
-        rng.uniform(0.015, 0.04) * np.sin(math.tau * (rng.uniform(2, 6) * x + rng.uniform(-0.6, 0.6) * y + rng.random()))
+        rng.uniform(0.015, 0.04)
+        * np.sin(math.tau * (rng.uniform(2, 6) * x + rng.uniform(-0.6, 0.6) * y + rng.random()))
         for _ in range(4)
     )
     return (1.02 - 1.1 * x**2 + folds * (0.4 + y)).astype(np.float32)
@@ -275,8 +291,14 @@ def _sew(photo: Array, garment: Garment, outline: Shapes, paint: Array, body: Ar
     for seam in outline.seams:
         pen.line(place(seam), fill=200, width=thin * 2)
     if outline.buttons:
-        pen.line(place([(0.018, outline.buttons[0][1] - 0.09), (0.018, outline.buttons[-1][1] + 0.04)]), fill=120, width=thin)
+        pen.line(
+            place([(0.018, outline.buttons[0][1] - 0.09), (0.018, outline.buttons[-1][1] + 0.04)]), fill=120, width=thin
+        )
     for x, y in (place([button])[0] for button in outline.buttons):
         pen.ellipse([x - thin * 2.2, y - thin * 2.2, x + thin * 2.2, y + thin * 2.2], fill=255)
-    amount = np.asarray(lines, dtype=np.float32) / 255 * np.maximum(body, _mask(side, [place(p) for p in outline.collar]))
-    return _over(photo, paint * dark, amount * 0.8)
+    amount = (
+        np.asarray(lines, dtype=np.float32)
+        / np.float32(255)
+        * np.maximum(body, _mask(side, [place(p) for p in outline.collar]))
+    )
+    return _over(photo, paint * dark, amount * np.float32(0.8))

@@ -70,7 +70,9 @@ def _say(name: str, reference: Garment, target: Garment, rng: random.Random) -> 
     if name == "sleeve":
         longer = SLEEVES.index(target.sleeve) > SLEEVES.index(reference.sleeve)
         noun = SLEEVE_NOUNS[target.sleeve]
-        return rng.choice([f"has {noun}", f"is {target.sleeve}", f"has {'longer' if longer else 'shorter'} sleeves, {noun}"])
+        return rng.choice(
+            [f"has {noun}", f"is {target.sleeve}", f"has {'longer' if longer else 'shorter'} sleeves, {noun}"]
+        )
     if name == "neckline":
         return rng.choice([f"has a {target.neckline}", f"has a {target.neckline} instead of a {reference.neckline}"])
     word = LENGTH_WORDS[target.category][target.length]

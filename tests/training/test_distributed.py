@@ -1,0 +1,52 @@
+"""Two processes with B rows each compute what one process computes on 2B rows (gloo, on the CPU)."""
+
+import dataclasses
+import os
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from unifashion.config import TrainingSettings
+from unifashion.training.tasks import ComposedTask, CrossModalTask
+
+SETTINGS = dataclasses.replace(TrainingSettings(), itm_negatives="unifashion")
+TEXTS = ["a red dress", "a blue striped shirt with dots", "a green top", "is longer and has short sleeves"]
+
+
+def losses_and_gradients(model, rows):
+    """Losses of the rows of this process, and the gradient of their sum."""
+    ids, mask = model.tokenize(TEXTS)
+    keep = mask[rows].sum(1).max()
+    image = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    texts = {"text_ids": ids[rows, :keep], "text_mask": mask[rows, :keep]}
+    same = {"product": torch.arange(4)[rows], "text": torch.arange(4)[rows]}
+    if model.config.model_name == "blip2_cir_cls":
+        losses = CrossModalTask(model, SETTINGS)({"image": image[rows], **texts, **same})
+    else:
+        losses = ComposedTask(model, SETTINGS)({"reference": image[rows], "target": -image[rows], **texts, **same})
+    model.zero_grad()
+    sum(losses.values()).backward()
+    gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    return torch.stack([losses[name].detach() for name in sorted(losses)]), gradient
+
+
+def one_rank(rank, model, port, results):
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    values, gradient = losses_and_gradients(model, slice(2 * rank, 2 * rank + 2))
+    for tensor in (values, gradient):
+        dist.all_reduce(tensor)
+    if rank == 0:
+        torch.save((values / 2, gradient / 2), results)
+    dist.destroy_process_group()
+
+
+def test_two_ranks_equal_one_rank_of_the_same_rows(make_model, tmp_path):
+    for port, name in ((29611, "blip2_cir_cls"), (29612, "blip2_cir_rerank")):
+        model = make_model(name).eval()
+        mp.spawn(one_rank, (model, port, tmp_path / name), nprocs=2)
+        values, gradient = torch.load(tmp_path / name)
+        expected_values, expected_gradient = losses_and_gradients(model, slice(0, 4))
+        torch.testing.assert_close(values, expected_values, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(gradient, expected_gradient, rtol=1e-4, atol=1e-5)
