@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     write_scores(folder, scores)
     print(format_table(scores))
-    print(f"scores.json and scores.csv are in {folder}")
+    print(f"scores.json, scores.csv and examples.png are in {folder}")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from unifashion.convert import checkpoints, load_any
+from unifashion.convert.complete import read_bert
 from unifashion.errors import UserError
 from unifashion.models.losses import best_query_scores
 from unifashion.models.unifashion import UniFashion
@@ -150,6 +151,17 @@ def test_parts_that_hugging_face_dropped_come_from_bert(retrieval, bert, tmp_pat
     assert "has no temperature: new" in caplog.text
 
 
+def test_bert_is_read_under_its_oldest_names(bert, tmp_path):
+    state = BertForMaskedLM.from_pretrained(bert).state_dict()
+    old = {name.replace("LayerNorm.weight", "LayerNorm.gamma"): tensor for name, tensor in state.items()}
+    old = {name.replace("LayerNorm.bias", "LayerNorm.beta"): tensor for name, tensor in old.items()}
+    torch.save(old, tmp_path / "pytorch_model.bin")
+    (tmp_path / "config.json").write_text((bert / "config.json").read_text())
+    found, expected = read_bert(str(tmp_path)), read_bert(str(bert))
+    assert len(expected) > 40 and set(found) == set(expected)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
 def test_a_blip2_with_a_language_model_gives_its_q_former(bert, inputs, tmp_path, caplog):
     original = random(Blip2ForConditionalGeneration(blip2_config()))
     original.save_pretrained(tmp_path)
@@ -227,9 +239,9 @@ BAD_FOLDERS = {
         lambda folder: (folder / "model.safetensors.index.json").write_text("[]"),
         "is not an index of weight shards",
     ),
-    "sizes that do not fit": (
+    "heads that do not fit": (
         lambda folder: change_config(folder, "qformer_config", num_attention_heads=5),
-        "cannot be shared by 5 ",
+        "a width of 32 cannot be shared by 5 attention heads",
     ),
     "an unknown Q-Former": (
         lambda folder: change_config(folder, "qformer_config", hidden_act="relu"),

@@ -79,23 +79,27 @@ class Embedder:
                 parts.append(self.model.fused_features(image, ids, mask)[0].float().cpu())
         return torch.cat(parts)
 
-    def match(self, texts: Sequence[str], paths: Sequence[Path], candidates_QK: Tensor) -> Tensor:
-        """Score each text against its K candidate images with the matching head.
+    def match(self, texts: Sequence[str], paths: Sequence[Path], pairs_P2: Tensor) -> Tensor:
+        """Score (text, image) pairs, given as row numbers, with the matching head.
 
-        Returns (Q, K): the positive logit, averaged over the query tokens.
+        Returns (P,): the positive logit, averaged over the query tokens. Pairs are read in the order of their images, so
+        that each image is read about once.
         """
         words = [prepare_text(text) for text in texts]
         pixels = _Pixels(paths, self.transform)
-        scores_QK = torch.empty(candidates_QK.shape)
-        bar = tqdm(range(len(words)), desc="re-ranking", disable=not self.progress, dynamic_ncols=True, leave=False)
+        order_P = pairs_P2[:, 1].argsort(stable=True)
+        scores_P = torch.empty(len(pairs_P2))
+        starts = range(0, len(order_P), self.batch_size)
         with torch.inference_mode():
-            for query in bar:
-                batch = [pixels[int(index)] for index in candidates_QK[query]]
-                image = self.model.read_images(self._pixels(batch))
-                ids, mask = (x.to(self.device) for x in self.model.tokenize([words[query]]))
-                ids, mask = ids.expand(len(batch), -1), mask.expand(len(batch), -1)
-                scores_QK[query] = self.model.match_logits(image, ids, mask)[:, 1].float().cpu()
-        return scores_QK
+            for start in tqdm(starts, desc="re-ranking", disable=not self.progress, dynamic_ncols=True, leave=False):
+                chosen = order_P[start : start + self.batch_size]
+                images, row_of_pair = pairs_P2[chosen, 1].unique(return_inverse=True)
+                memory = self.model.read_images(self._pixels([pixels[index] for index in images.tolist()]))
+                chunk = [words[index] for index in pairs_P2[chosen, 0].tolist()]
+                ids, mask = (x.to(self.device) for x in self.model.tokenize(chunk))
+                logits = self.model.match_logits(memory.rows(row_of_pair.to(self.device)), ids, mask)
+                scores_P[chosen] = logits[:, 1].float().cpu()
+        return scores_P
 
     def _pixels(self, batch: list[tuple[int, Tensor, str]]) -> Tensor:
         return normalise(torch.stack([pixels for _, pixels, _ in batch]).to(self.device))

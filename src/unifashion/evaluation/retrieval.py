@@ -7,12 +7,13 @@ Which data set is scored how:
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from PIL import Image
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
@@ -22,15 +23,18 @@ from unifashion.data.records import ComposedSplit, ImageText
 from unifashion.data.sets import is_composed, read_blocks, read_composed, read_pairs, root_marks
 from unifashion.errors import UserError
 from unifashion.evaluation.embed import Embedder
+from unifashion.evaluation.examples import examples_sheet
 from unifashion.evaluation.protocols import catalogue, fashiongen, fashioniq
 from unifashion.evaluation.protocols.catalogue import ProductEmbeddings
 from unifashion.evaluation.protocols.fashioniq import CategoryScores
-from unifashion.evaluation.ranks import best_query_scores, merge_reranked, top_k
+from unifashion.evaluation.ranks import best_query_scores, merge_reranked, target_ranks, top_k
 from unifashion.evaluation.scores import MEAN, Metric, Score, as_scores, check_missing, missing_percent
 from unifashion.models.presets import VARIANTS
 from unifashion.models.unifashion import UniFashion
 
 log = logging.getLogger(__name__)
+
+Sheet = Callable[[], Image.Image]
 
 # The line whose mean picks the best checkpoint.
 HEADLINE = {"fashiongen": "fashiongen/sub100", "catalogue": "catalogue/full", "fashioniq": "fashioniq/original"}
@@ -43,6 +47,7 @@ def validate(
     model_id: str = "",
     marks: Sequence[str] = (),
     progress: bool = True,
+    examples: Path | None = None,
 ) -> tuple[list[Score], float]:
     """Score a model on the validation split of ``data.dataset``.
 
@@ -53,6 +58,7 @@ def validate(
         model_id: how score rows name the checkpoint.
         marks: facts about the checkpoint that every score must carry.
         progress: show progress bars.
+        examples: where to write a picture of some queries with their best answers; None = nowhere.
 
     Returns:
         score rows, and the mean that picks the best checkpoint (``HEADLINE``).
@@ -67,7 +73,10 @@ def validate(
     embedder = Embedder(model, evaluation.eval_batch_size, data.num_workers, progress)
     marks = (*marks, *root_marks(data))
     run = _composed if is_composed(data.dataset) else _cross_modal
-    scores = run(embedder, data, evaluation, model_id, marks)
+    scores, sheet = run(embedder, data, evaluation, model_id, marks)
+    if examples is not None:
+        examples.parent.mkdir(parents=True, exist_ok=True)
+        sheet().save(examples)
     return scores, headline(scores, HEADLINE[data.dataset])
 
 
@@ -80,7 +89,7 @@ def headline(scores: Sequence[Score], protocol: str) -> float:
 
 def _cross_modal(
     embedder: Embedder, data: DataSettings, evaluation: EvaluationSettings, model_id: str, marks: Sequence[str]
-) -> list[Score]:
+) -> tuple[list[Score], Sheet]:
     split = read_pairs(data, "val")
     listed = len(split.pairs) + len(split.missing)
     check_missing(len(split.pairs), listed, data.max_missing, "images")
@@ -91,11 +100,13 @@ def _cross_modal(
     pairs = [split.pairs[row] for row in keep]
     embeddings = embed_products(embedder, pairs, image_NVD[keep])
     metrics = _pair_protocols(data, evaluation, embeddings)
+    if evaluation.rerank:
+        metrics += _reranked_full(embedder, data.dataset, evaluation.rerank, pairs, embeddings)
     if data.dataset == "fashiongen":
         metrics += _blocks(embedder, data, {pair.image: row for row, pair in enumerate(pairs)}, embeddings)
     if missing:
         marks = (*marks, "incomplete")
-    return as_scores(
+    scores = as_scores(
         metrics,
         dataset=data.dataset,
         split="val",
@@ -104,13 +115,12 @@ def _cross_modal(
         marks=marks,
         note=note if missing else "",
     )
+    return scores, lambda: _pair_examples(pairs, embeddings)
 
 
 def embed_products(embedder: Embedder, pairs: Sequence[ImageText], image_NVD: Tensor) -> ProductEmbeddings:
     """Join image vectors with one text vector per product (the text of its first view)."""
-    text_of: dict[str, str] = {}
-    for pair in pairs:
-        text_of.setdefault(pair.product, pair.text)
+    text_of = _text_of_product(pairs)
     subcategories = [pair.subcategory for pair in pairs]
     return ProductEmbeddings(
         images=image_NVD,
@@ -119,6 +129,13 @@ def embed_products(embedder: Embedder, pairs: Sequence[ImageText], image_NVD: Te
         text_product=list(text_of),
         image_subcategory=subcategories if all(subcategories) else (),
     )
+
+
+def _text_of_product(pairs: Sequence[ImageText]) -> dict[str, str]:
+    text_of: dict[str, str] = {}
+    for pair in pairs:
+        text_of.setdefault(pair.product, pair.text)
+    return text_of
 
 
 def _pair_protocols(data: DataSettings, evaluation: EvaluationSettings, embeddings: ProductEmbeddings) -> list[Metric]:
@@ -152,9 +169,35 @@ def _blocks(
     return fashiongen.blocks100(image_RVD, embedder.texts([pair.text for pair in blocks.pairs]))
 
 
+def _reranked_full(
+    embedder: Embedder, dataset: str, k: int, pairs: Sequence[ImageText], embeddings: ProductEmbeddings
+) -> list[Metric]:
+    """Run the full protocol again with the best ``k`` of every query re-ordered by the matching head, both ways."""
+    paths, texts = [pair.image for pair in pairs], list(_text_of_product(pairs).values())
+    scores_MN = best_query_scores(embeddings.texts, embeddings.images)
+    positive_MN = embeddings.text_codes[:, None] == embeddings.image_codes
+    ranks = {}
+    for direction, scores_QG, positive_QG in (("i2t", scores_MN.T, positive_MN.T), ("t2i", scores_MN, positive_MN)):
+        top_QK = top_k(scores_QG, k)
+        query_QK = torch.arange(len(top_QK))[:, None].expand_as(top_QK)
+        text_QK, image_QK = (top_QK, query_QK) if direction == "i2t" else (query_QK, top_QK)
+        itm_P = embedder.match(texts, paths, torch.stack([text_QK.flatten(), image_QK.flatten()], dim=1))
+        ranks[direction] = [target_ranks(merge_reranked(scores_QG, top_QK, itm_P.view_as(top_QK)), positive_QG)]
+    gallery = {"i2t": len(texts), "t2i": len(paths)}
+    return catalogue.two_way_metrics(f"{dataset}/full+itm{k}", ranks, gallery, (1, 5, 10))
+
+
+def _pair_examples(pairs: Sequence[ImageText], embeddings: ProductEmbeddings) -> Image.Image:
+    queries = [(None, text) for text in _text_of_product(pairs).values()]
+    positive_MN = embeddings.text_codes[:, None] == embeddings.image_codes
+    targets = [set(row.nonzero()[:, 0].tolist()) for row in positive_MN]
+    scores_MN = best_query_scores(embeddings.texts, embeddings.images)
+    return examples_sheet(queries, scores_MN, targets, [pair.image for pair in pairs])
+
+
 def _composed(
     embedder: Embedder, data: DataSettings, evaluation: EvaluationSettings, model_id: str, marks: Sequence[str]
-) -> list[Score]:
+) -> tuple[list[Score], Sheet]:
     scored = [_score_category(embedder, evaluation, split, data.max_missing) for split in read_composed(data, "val")]
     splits = [split for split, _ in scored]
     queries = sum(len(split.answerable()) for split in splits), sum(len(split.queries) for split in splits)
@@ -166,9 +209,18 @@ def _composed(
         metrics = [replace(metric, protocol=f"{metric.protocol}+itm{evaluation.rerank}") for metric in metrics]
     if missing:
         marks = (*marks, "incomplete")
-    return as_scores(
+    scores = as_scores(
         metrics, dataset=data.dataset, split="val", model=model_id, missing=missing, marks=marks, note=note
     )
+    return scores, lambda: _composed_examples(*scored[0])
+
+
+def _composed_examples(split: ComposedSplit, scored: CategoryScores) -> Image.Image:
+    answered = split.answerable()
+    queries = [(split.images[query.reference], evaluation_feedback(query.feedback)) for query in answered]
+    row_of = {name: row for row, name in enumerate(scored.gallery)}
+    targets = [{row_of[name]} for name in scored.targets]
+    return examples_sheet(queries, scored.scores, targets, [split.images[name] for name in scored.gallery])
 
 
 def _score_category(
@@ -197,9 +249,11 @@ def _score_category(
     scores_QG = best_query_scores(fused_QD, image_GVD)
     gallery = fashioniq.split_gallery(split)
     if evaluation.rerank:
-        top_QK = top_k(scores_QG, min(evaluation.rerank, len(gallery)))
-        itm_QK = embedder.match(feedback, [split.images[name] for name in gallery], top_QK)
-        scores_QG = merge_reranked(scores_QG, top_QK, itm_QK)
+        top_QK = top_k(scores_QG, evaluation.rerank)
+        query_QK = torch.arange(len(top_QK))[:, None].expand_as(top_QK)
+        pairs_P2 = torch.stack([query_QK.flatten(), top_QK.flatten()], dim=1)
+        itm_P = embedder.match(feedback, [split.images[name] for name in gallery], pairs_P2)
+        scores_QG = merge_reranked(scores_QG, top_QK, itm_P.view_as(top_QK))
     scored = fashioniq.category_scores(split, scores_QG)
     if split.captions and not evaluation.rerank:
         captioned = [row for row, name in enumerate(gallery) if name in split.captions]
@@ -234,9 +288,8 @@ def validate_checkpoint(
             f"{model_path} holds a {model.config.model_name}, not a {model_name}; "
             f"set --blip-model-name {model.config.model_name}"
         )
-    device = Accelerator().device
-    scores, _ = validate(model.to(device), data, evaluation, model_id=model_path)
-    if output_dir is not None:
-        return scores, Path(output_dir)
     home = Path(model_path) if Path(model_path).is_dir() else Path("runs")
-    return scores, home / "validate" / data.dataset
+    folder = Path(output_dir) if output_dir is not None else home / "validate" / data.dataset
+    network = model.to(Accelerator().device)
+    scores, _ = validate(network, data, evaluation, model_path, examples=folder / "examples.png")
+    return scores, folder

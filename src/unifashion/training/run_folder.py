@@ -15,6 +15,7 @@ import os
 import platform
 import shutil
 import subprocess
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -48,6 +49,7 @@ class RunFolder:
             shutil.rmtree(path)
         path.mkdir(parents=True, exist_ok=True)
         self._facts: dict[str, Any] = {}
+        self._started = time.monotonic()
 
     def describe(self, groups: Sequence[Any], **facts: Any) -> None:
         """Write ``config.yaml`` and ``run.json``."""
@@ -69,7 +71,7 @@ class RunFolder:
 
     def update(self, **facts: Any) -> None:
         """Change or add facts in ``run.json``."""
-        self._facts.update(facts)
+        self._facts.update(facts, seconds=round(time.monotonic() - self._started, 1))
         self._write_facts()
 
     def _write_facts(self) -> None:

@@ -1,0 +1,116 @@
+"""The ``unifashion`` command, from the outside."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from unifashion.cli import COMMANDS, main
+from unifashion.convert.checkpoints import save_lavis
+from unifashion.models.presets import EVA_VIT_G, UniFashionConfig
+from unifashion.models.qformer import QFormerConfig
+from unifashion.models.tokenizer import train_wordpiece
+from unifashion.models.unifashion import UniFashion
+
+SOURCE = Path(__file__).resolve().parents[1] / "src"
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A model that LAVIS has a place for, saved as ``ours`` and as ``theirs.pt``."""
+    tokenizer = train_wordpiece(["a red dress", "is longer"])
+    sizes = {
+        "hidden_size": 88,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "intermediate_size": 8,
+        "image_size": 14,
+    }
+    config = UniFashionConfig(
+        model_name="blip2_cir_cls",
+        vision={**EVA_VIT_G, **sizes},
+        qformer=QFormerConfig(len(tokenizer), 64, 1, 1, 16, 1, 88, 24),
+        num_queries=2,
+        embed_dim=4,
+        dec_token_id=tokenizer.convert_tokens_to_ids("[DEC]"),
+        image_size=14,
+    )
+    torch.manual_seed(0)
+    model = UniFashion(config, tokenizer).eval()
+    model.save_pretrained(tmp_path / "ours")
+    save_lavis(tmp_path / "theirs.pt", config, dict(model.state_dict()))
+    return model
+
+
+def refused(capsys, *words):
+    """The one sentence that a command line is refused with."""
+    with pytest.raises(SystemExit) as raised:
+        main([str(word) for word in words])
+    assert raised.value.code == 2
+    sentence = capsys.readouterr().err
+    assert sentence.startswith("error: ") and sentence.count("\n") == 1
+    return sentence
+
+
+def assert_same(folder, model):
+    converted = UniFashion.from_pretrained(folder)
+    assert converted.config == model.config
+    assert all(torch.equal(t, model.state_dict()[name]) for name, t in converted.state_dict().items())
+
+
+def test_an_original_file_becomes_a_model_folder(model, tmp_path, capsys):
+    main(["convert", str(tmp_path / "theirs.pt"), str(tmp_path / "new"), "--tokenizer", str(tmp_path / "ours")])
+    assert capsys.readouterr().out == f"written to {tmp_path / 'new'}\n"
+    assert_same(tmp_path / "new", model)
+
+
+def test_a_model_folder_becomes_a_file_for_lavis(model, tmp_path):
+    main(["convert", str(tmp_path / "ours"), str(tmp_path / "new.pt"), "--to", "lavis"])
+    written, expected = (torch.load(tmp_path / name, weights_only=True) for name in ("new.pt", "theirs.pt"))
+    assert set(written) == set(expected) == {"epoch", "Blip2QformerCirCls", "unifashion_config"}
+    ours, theirs = written["Blip2QformerCirCls"], expected["Blip2QformerCirCls"]
+    assert set(ours) == set(theirs) and all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_the_command_runs_as_a_module(model, tmp_path):
+    command = [sys.executable, "-m", "unifashion.cli", "convert", "theirs.pt", "new", "--tokenizer", "ours"]
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "written to new\n"
+    assert_same(tmp_path / "new", model)
+
+
+def test_what_exists_is_replaced_only_on_demand(model, tmp_path, capsys):
+    words = ["convert", tmp_path / "theirs.pt", tmp_path / "ours", "--tokenizer", tmp_path / "ours"]
+    assert "ours exists; give another name, or --overwrite" in refused(capsys, *words)
+    main([*map(str, words), "--overwrite"])
+    assert_same(tmp_path / "ours", model)
+
+
+def test_help_names_every_command_and_every_flag(capsys):
+    for words, expected in ((["--help"], COMMANDS), (["convert", "--help"], ["--to", "--tokenizer", "--vision-tower"])):
+        with pytest.raises(SystemExit) as raised:
+            main(words)
+        assert raised.value.code == 0
+        shown = capsys.readouterr().out
+        assert all(word in shown for word in expected)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["convrt"], "invalid choice: 'convrt'"),
+        (["convert", "a"], "the following arguments are required: OUT; see unifashion convert --help"),
+        (["convert", "a", "b", "--tokeniser", "c"], "unknown argument --tokeniser (did you mean '--tokenizer'?)"),
+        (["convert", "a", "b", "--to", "onnx"], "invalid choice: 'onnx'"),
+        (["convert", "no/such/file.pt", "b"], "no model at 'no/such/file.pt'"),
+        (["convert", "a", "b", "--to", "lavis"], "b: a LAVIS checkpoint is one file, name it with .pt or .pth"),
+    ],
+)
+def test_a_wrong_command_line_is_one_clear_sentence(capsys, words, sentence):
+    assert sentence in refused(capsys, *words)
