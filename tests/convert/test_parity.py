@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from toy import GOLDEN, ORIGINALS, Recording, as_float32, build, observe
+from toy import GOLDEN, ORIGINALS, Recording, as_float32, build, observe, rule_weight
 
 CASES = [
     pytest.param((folder, name), id=f"{owner}-{name}")
@@ -78,6 +78,28 @@ def test_every_single_gradient_has_the_recorded_norm(case):
     # Gradients of key biases are zero up to rounding: a constant added to all keys leaves the softmax alone.
     for name, ours, recorded in zip(names, found["grads._norms"], recording.grads["_norms"], strict=True):
         assert ours.item() == pytest.approx(recorded.item(), rel=2e-5, abs=1e-5), name
+
+
+def test_the_language_model_of_the_full_preset_would_read_the_recorded_rows():
+    """Its prefix is a linear map of Q-Former rows: with the text in training, without it in generation."""
+    if not (ORIGINALS / "full_llm.json").is_file():
+        pytest.skip("the recordings of the original code (../shared/golden) are not on this machine")
+    recording = Recording.read(ORIGINALS, "full_llm")
+    model, inputs = build(recording.facts).eval(), as_float32(recording.inputs)
+    tokens = model.image_tokens(inputs["image"])
+    image = model.qformer.project_image(tokens)
+    queries = model.query_tokens.expand(len(tokens), -1, -1)
+    with_text = model.qformer(queries, inputs["text_ids"], inputs["text_mask"], image)
+    sizes = recording.facts["llm"]["hidden"], recording.facts["hidden"]
+    weight, bias = rule_weight("llm_proj.weight", sizes), rule_weight("llm_proj.bias", sizes[:1])
+    found = {
+        "image_embeds": tokens,
+        "query_text_hidden": with_text,
+        "inputs_llm": torch.nn.functional.linear(with_text, weight, bias),
+        "generate.inputs_llm": torch.nn.functional.linear(model.qformer(queries, image=image), weight, bias),
+    }
+    for name, ours in found.items():
+        compare(recording, f"outputs.{name}", ours, recording.outputs[name])
 
 
 def compare(recording, key, ours, recorded):

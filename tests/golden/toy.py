@@ -26,7 +26,11 @@ from unifashion.training.tasks import TASKS
 
 GOLDEN = Path(__file__).resolve().parent
 ORIGINALS = GOLDEN.parents[2] / "shared" / "golden"
-NAMES = {"Blip2QformerCirCls": "blip2_cir_cls", "Blip2QformerCirRerank": "blip2_cir_rerank"}
+NAMES = {
+    "Blip2QformerCirCls": "blip2_cir_cls",
+    "Blip2QformerCirRerank": "blip2_cir_rerank",
+    "Blip2QformerCirFull": "blip2_cir_full",
+}
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ A batch is a dict of tensors:
     phase 1   image (B, 3, S, S) uint8, text_ids, text_mask (B, L)
     phase 2   reference, target (B, 3, S, S) uint8, text_ids, text_mask, and caption_ids, caption_mask where captions exist
     both      product (B,), text (B,): equal numbers mean one product, one text (never negatives of one another)
-and ``rows``, the numbers of its rows, and ``broken``, a list of (path, reason): images that could not be decoded. A row with a
-broken image is replaced by the next one, so that every process keeps its batch size; the trainer reports what was replaced.
+and ``rows``, the numbers of the rows that were asked for, and ``broken``, a list of (path, reason): images that could not be
+decoded. A row with a broken image is replaced by the next one, so that every process keeps its batch size; the trainer reports
+what was replaced.
 
 All randomness of a row comes from (seed, epoch, index): the order of workers and processes changes nothing.
 """
@@ -13,7 +14,7 @@ All randomness of a row comes from (seed, epoch, index): the order of workers an
 import hashlib
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -80,29 +81,29 @@ class ComposedRows:
 
     splits: Sequence[ComposedSplit]
     photos: Photos
+    _rows: list[tuple[ComposedSplit, ComposedQuery, str]] = field(init=False, repr=False)
+    _captioned: bool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        rows = [(split, query) for split in self.splits for query in split.answerable() if query.target is not None]
+        rows = [(s, query, query.target) for s in self.splits for query in s.answerable() if query.target is not None]
         object.__setattr__(self, "_rows", rows)
-        object.__setattr__(self, "_captioned", bool(rows) and all(query.target in s.captions for s, query in rows))
+        object.__setattr__(self, "_captioned", bool(rows) and all(target in s.captions for s, _, target in rows))
 
     def __len__(self) -> int:
-        return len(self._rows)  # type: ignore[attr-defined]
+        return len(self._rows)
 
     def row(self, index: int, rng: random.Random) -> Row:
         """Return one row; ``rng`` decides which feedback sentences are said, and in which order."""
-        split: ComposedSplit
-        query: ComposedQuery
-        split, query = self._rows[index]  # type: ignore[attr-defined]
+        split, query, target = self._rows[index]
         words = prepare_text(training_feedback(query.feedback, rng))
         row: Row = {
             "reference": self.photos(split.images[query.reference]),
-            "target": self.photos(split.images[str(query.target)]),
+            "target": self.photos(split.images[target]),
             "words": words,
-            "product": number(str(query.target)),
+            "product": number(target),
         }
-        if self._captioned:  # type: ignore[attr-defined]
-            row["caption"] = prepare_text(split.captions[str(query.target)])
+        if self._captioned:
+            row["caption"] = prepare_text(split.captions[target])
         return {**row, "text": number(row.get("caption", words))}
 
 
@@ -127,7 +128,11 @@ class TrainingSet(Dataset[Row]):
                 broken.append((error.path, error.reason))
                 continue
             return {**row, "broken": broken, "index": index}
-        raise UserError(f"none of the {len(self.rows)} training rows has a readable image; first: {broken[0][1]}")
+        path, reason = broken[0]
+        raise UserError(
+            f"none of the {len(self.rows)} training rows has a readable image, the first is {path} ({reason}); "
+            "check the images below --data-root"
+        )
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

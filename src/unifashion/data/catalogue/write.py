@@ -5,17 +5,19 @@
       fashionIQ_dataset/    composed queries: families of garments that differ in a few attributes; captions_llava from attributes
       catalogue.csv         the same photos as an own catalogue (image, text, id, category, price, split)
       attributes.jsonl      {"image": "fashionGen/image/0.jpg", "category": "dress", "colour": ...} for every photo
-      manifest.json         sizes and seed, written last: a folder without it is unfinished and is written anew
+      manifest.json         sizes and seed: what says that the folder is this catalogue, and that it is synthetic
 
-Every photo is drawn from a seed of its own, so the bytes do not depend on the number of processes.
+Every photo is drawn from a seed of its own, so the bytes do not depend on the number of processes. The catalogue is drawn in a
+hidden folder beside its place and moved there whole: an interrupted call leaves nothing behind, and processes that write at the
+same time do not meet.
 """
 
 import csv
 import json
 import os
 import random
-import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import permutations
@@ -61,33 +63,50 @@ class _Photo:
 
 def is_synthetic(root: Path) -> bool:
     """Return whether ``root``, or the folder above it, is a catalogue that ``write_catalogue`` wrote."""
+    root = root.resolve()
     return any(_read_manifest(folder).get("synthetic") is True for folder in (root, root.parent))
 
 
 def write_catalogue(root: Path, sizes: Sizes | None = None, progress: bool = True) -> Path:
-    """Write the catalogue below ``root``, unless it stands there already with the same sizes and seed.
+    """Write the catalogue at ``root``, unless it stands there already with the same sizes and seed.
+
+    A catalogue of other sizes is replaced.
 
     Raises:
-        UserError: ``root`` holds files that are not this catalogue; nothing of them is touched.
+        UserError: ``root`` holds anything but a catalogue that this function wrote; nothing of it is touched.
     """
     sizes = sizes or Sizes()
     wanted = {"name": "catalogue", "synthetic": True, "version": VERSION, **asdict(sizes)}
     if _read_manifest(root) == wanted:
         return root
-    strangers = [path.name for path in root.iterdir() if path.name not in PARTS] if root.is_dir() else []
-    if root.is_file() or strangers:
-        raise UserError(f"{root} holds other things ({', '.join(strangers[:3]) or 'a file'}); name an empty folder")
-    for part in PARTS[::-1]:
-        path = root / part
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    root.mkdir(parents=True, exist_ok=True)
-    photos = [*_write_fashiongen(root, sizes), *_write_fashioniq(root, sizes)]
-    _draw_all(root, photos, sizes.side, progress)
-    _write_jsonl(root / "attributes.jsonl", ({"image": p.path, **asdict(p.garment)} for p in photos))
-    unfinished = root / f".{MANIFEST}"
-    unfinished.write_text(json.dumps(wanted, indent=1) + "\n")
-    unfinished.replace(root / MANIFEST)
+    _refuse_strangers(root)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as workshop:
+        new = Path(workshop) / "new"
+        new.mkdir()
+        photos = [*_write_fashiongen(new, sizes), *_write_fashioniq(new, sizes)]
+        _draw_all(new, photos, sizes.side, progress)
+        _write_jsonl(new / "attributes.jsonl", ({"image": p.path, **asdict(p.garment)} for p in photos))
+        (new / MANIFEST).write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
+        try:
+            if root.is_dir():
+                root.replace(Path(workshop) / "old")
+            new.replace(root)
+        except OSError:
+            if _read_manifest(root) != wanted:  # else another process was faster
+                raise
     return root
+
+
+def _refuse_strangers(root: Path) -> None:
+    """Raise unless ``root`` is absent, an empty folder, or a catalogue to which nobody added anything."""
+    if not root.exists():
+        return
+    names = sorted(path.name for path in root.iterdir()) if root.is_dir() else ["a file"]
+    ours = PARTS if _read_manifest(root).get("synthetic") is True else ()
+    strangers = [name for name in names if name not in ours]
+    if strangers:
+        raise UserError(f"{root} holds other things ({', '.join(strangers[:3])}); name an empty folder")
 
 
 def _read_manifest(root: Path) -> dict[str, Any]:
@@ -176,7 +195,7 @@ def _families(
     pairs: list[tuple[int, int]] = []
     seen: set[Garment] = set()
 
-    def add(make: Any) -> int:
+    def add(make: Callable[[], Garment]) -> int:
         garment = make()
         while garment in seen:
             garment = make()
@@ -218,6 +237,6 @@ def _write_json(path: Path, rows: list[Any]) -> None:
     path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
-def _write_jsonl(path: Path, rows: Any) -> None:
+def _write_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

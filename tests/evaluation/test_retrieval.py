@@ -1,0 +1,139 @@
+import dataclasses
+import json
+import shutil
+
+import pytest
+import torch
+from PIL import Image
+
+from unifashion.config import DataSettings, EvaluationSettings
+from unifashion.data.catalogue.write import Sizes, write_catalogue
+from unifashion.data.feedback import prepare_text
+from unifashion.data.images import normalise
+from unifashion.data.own_catalogue import read_own_catalogue
+from unifashion.errors import UserError
+from unifashion.evaluation.embed import Embedder
+from unifashion.evaluation.results import results_table, update
+from unifashion.evaluation.retrieval import validate
+from unifashion.evaluation.scores import as_scores, write_scores
+
+SIZES = Sizes(
+    train_products=2,
+    val_products=36,
+    train_families=2,
+    val_families=3,
+    val_distractors=3,
+    train_queries=9,
+    val_queries=9,
+    side=32,
+)
+EVALUATION = EvaluationSettings(num_draws=2, num_queries=30, num_negatives=10)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return write_catalogue(tmp_path_factory.mktemp("data") / "catalogue", SIZES, progress=False)
+
+
+def run(model, root, dataset, **changes):
+    data = DataSettings(data_root=str(root), dataset=dataset, **changes)
+    return validate(model, data, EVALUATION, "model", progress=False)[0]
+
+
+def values(scores):
+    return {(s.protocol, s.category, s.metric): s.value for s in scores}
+
+
+def test_batch_size_changes_no_vector(make_model, root):
+    model = make_model()
+    paths = sorted((root / "fashionGen" / "image_val").iterdir())[:7]
+    one, many = (Embedder(model, size, progress=False).images(paths)[0] for size in (1, 5))
+    torch.testing.assert_close(one, many, rtol=1e-4, atol=1e-5)
+    assert one.shape == (7, 4, 12)
+
+
+def test_workers_change_no_vector(make_model, root):
+    paths = sorted((root / "fashionGen" / "image_val").iterdir())[:5]
+    here, elsewhere = (Embedder(make_model(), 2, workers, False).images(paths)[0] for workers in (0, 1))
+    assert torch.equal(here, elsewhere)
+
+
+def test_a_broken_gallery_image_is_counted_marked_and_named(make_model, root, tmp_path, caplog):
+    copy = tmp_path / "catalogue"
+    shutil.copytree(root, copy)
+    victim = json.loads((copy / "fashionIQ_dataset/captions/cap.dress.val.json").read_text())[0]["target"]
+    (copy / "fashionIQ_dataset/images" / f"{victim}.jpg").write_bytes(b"broken")
+    with pytest.raises(UserError, match=r"images missing: .* --max-missing"):
+        run(make_model("blip2_cir_rerank"), copy, "fashioniq")
+    scores = run(make_model("blip2_cir_rerank"), copy, "fashioniq", max_missing=60.0)
+    assert all("incomplete" in score.marks and score.missing > 0 and "used" in score.note for score in scores)
+    assert f"{victim}.jpg left out" in caplog.text
+
+
+def test_a_missing_photo_is_counted_in_the_pair_protocols(make_model, root, tmp_path):
+    copy = tmp_path / "catalogue"
+    shutil.copytree(root, copy)
+    next((copy / "fashionGen" / "image_val").iterdir()).unlink()
+    scores = run(make_model(), copy, "fashiongen", max_missing=5.0)
+    assert all("incomplete" in score.marks for score in scores)
+    with pytest.raises(UserError, match="images missing"):
+        run(make_model(), copy, "fashiongen", max_missing=0.1)
+
+
+def test_reranking_by_brute_force(make_model, root):
+    model = make_model().eval()
+    data = DataSettings(data_root=str(root), dataset="catalogue")
+    again = dataclasses.replace(EVALUATION, rerank=3)
+    scores = values(validate(model, data, again, "model", progress=False)[0])
+    embedder = Embedder(model, 8, progress=False)
+    pairs = read_own_catalogue(root, "val").pairs
+    texts = list(dict.fromkeys((pair.product, pair.text) for pair in pairs))
+    image = embedder.images([pair.image for pair in pairs])[0]
+    text = embedder.texts([text for _, text in texts])
+    hits = 0
+    for query, (product, words) in enumerate(texts):
+        first = (image @ text[query]).amax(1)
+        best = first.topk(3).indices.tolist()
+        pixels = [embedder.transform(Image.open(pairs[row].image).convert("RGB")) for row in best]
+        ids, mask = model.tokenize([prepare_text(words)] * 3)
+        with torch.no_grad():
+            itm = model.match_logits(model.read_images(normalise(torch.stack(pixels))), ids, mask)[:, 1]
+        top = best[int((itm + first[best]).argmax())]
+        hits += pairs[top].product == product
+    assert scores["catalogue/full+itm3", "", "t2i R@1"] == pytest.approx(100 * hits / len(texts))
+    assert scores["catalogue/full", "", "t2i R@10"] >= scores["catalogue/full", "", "t2i R@1"]
+
+
+def test_examples_are_drawn_when_asked(make_model, root, tmp_path):
+    for name, dataset in (("blip2_cir_cls", "fashiongen"), ("blip2_cir_rerank", "fashioniq")):
+        data = DataSettings(data_root=str(root), dataset=dataset)
+        validate(make_model(name), data, EVALUATION, "m", progress=False, examples=tmp_path / f"{dataset}.png")
+        assert Image.open(tmp_path / f"{dataset}.png").size[0] > 700
+
+
+def test_results_are_written_between_the_markers_from_run_files(make_model, root, tmp_path):
+    scores = run(make_model(), root, "fashiongen")
+    folder = tmp_path / "run"
+    write_scores(folder / "validate" / "fashiongen", scores)
+    about = {
+        "started": "2026-01-02T03:04:05Z",
+        "machine": "2 cores",
+        "git": "abc",
+        "seconds": 60,
+        "data": {"used": "all"},
+    }
+    (folder / "run.json").write_text(json.dumps(about))
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- results -->\nold\n<!-- /results -->\nafter\n")
+    update(readme, [folder])
+    text = readme.read_text()
+    assert "fashiongen/sub100" in text and "synthetic" in text and "2026-01-02, 2 cores, 1.0 minutes" in text
+    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
+    with pytest.raises(UserError, match=r"no readable run\.json"):
+        results_table([tmp_path / "absent"])
+
+
+def test_two_scores_of_one_run_share_their_facts(make_model, root):
+    for score in run(make_model(), root, "fashiongen"):
+        assert score.marks == ("synthetic",) and score.n > 0 and score.model == "model" and score.missing == 0
+    assert as_scores([], dataset="d", split="val", model="m") == []
