@@ -179,6 +179,7 @@ VALIDATE = ["blip_validate", "--dataset", "fashiongen"]
             [*PRETRAIN, "--data-root", "{catalogue}", "--blip-model-name", "blip2_cir_full"],
             "blip2_cir_full cannot be trained yet",
         ),
+        ([*PRETRAIN, "--data-root", "{catalogue}", "--freeze-vision"], "would stay random"),
         ([*CIR_FT, "--data-root", "{catalogue}", "--init-from", "absent/run"], "absent/run"),
         (
             [*CIR_FT, "--data-root", "{catalogue}", "--init-from", "{pretrained}", "--image-size", "48"],
@@ -223,3 +224,11 @@ def test_shell_scripts_parse_and_say_what_they_are_for(script):
     run("bash", "-n", script)
     text = (ROOT / script).read_text()
     assert text.startswith("#!/usr/bin/env bash\n# ") and "set -euo pipefail" in text
+
+
+@pytest.mark.parametrize("script", ["quickstart.sh", "tests/run.sh"])
+def test_a_machine_without_a_fitting_python_is_told_so(script, tmp_path):
+    environment = {**ENVIRONMENT, "UNIFASHION_PYTHON": "false", "UNIFASHION_VENV": str(tmp_path / "venv")}
+    done = subprocess.run(["bash", script], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("error: Python 3.10 or newer is needed")
+    assert not (tmp_path / "venv").exists()

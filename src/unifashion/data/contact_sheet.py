@@ -1,6 +1,5 @@
 """Images side by side on white, with words under them and coloured frames around the ones that matter."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -36,15 +35,34 @@ def contact_sheet(
     text_height = LINE * caption_lines if captions is not None else 0
     step_x, step_y = cell + GAP, cell + GAP + text_height
     sheet = Image.new("RGB", (columns * step_x + GAP, max(rows, 1) * step_y + GAP), "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=LINE - 3)
+    pen = ImageDraw.Draw(sheet)
     for number, image in enumerate(images):
         x, y = GAP + number % columns * step_x, GAP + number // columns * step_y
-        fitted = ImageOps.pad(image.convert("RGB"), (cell, cell), color="white")
-        sheet.paste(fitted, (x, y))
+        sheet.paste(ImageOps.pad(image.convert("RGB"), (cell, cell), color="white"), (x, y))
         if frames and number in frames:
             pen.rectangle([x, y, x + cell - 1, y + cell - 1], outline=frames[number], width=FRAME)
         if captions is not None:
-            words = textwrap.wrap(captions[number], width=max(cell // 5, 8), max_lines=caption_lines, placeholder="...")
-            for line, text in enumerate(words):
-                pen.text((x, y + cell + 1 + line * LINE), text, fill="black", font=font)
+            sheet.paste(_label(captions[number], cell, caption_lines), (x, y + cell))
     return sheet
+
+
+def _label(text: str, width: int, max_lines: int) -> Image.Image:
+    """Write a text, wrapped at ``width`` pixels; what does not fit is cut, and "..." says so."""
+    font = ImageFont.load_default(size=LINE - 3)
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    if len(lines) > max_lines:
+        lines = lines[:max_lines]
+        while lines[-1] and font.getlength(f"{lines[-1]}...") > width:
+            lines[-1] = lines[-1][:-1]
+        lines[-1] += "..."
+    label = Image.new("RGB", (width, LINE * max_lines), "white")
+    pen = ImageDraw.Draw(label)
+    for number, line in enumerate(lines):
+        pen.text((0, 1 + number * LINE), line, fill="black", font=font)
+    return label

@@ -33,6 +33,11 @@ def build_model(
     torch.manual_seed(seed)
     if settings.init_from:
         model = _from_checkpoint(settings, data)
+    elif settings.freeze_vision:
+        raise UserError(
+            "a new image tower would stay random because freeze_vision is on; "
+            "start from trained weights (--init-from) or train the tower too (--no-freeze-vision)"
+        )
     else:
         tokenizer = train_wordpiece(corpus()) if settings.tokenizer == "train" else load_tokenizer(settings.tokenizer)
         config = build_config(

@@ -8,8 +8,8 @@
       manifest.json         sizes and seed: what says that the folder is this catalogue, and that it is synthetic
 
 Every photo is drawn from a seed of its own, so the bytes do not depend on the number of processes. The catalogue is drawn in a
-hidden folder beside its place and moved there whole: an interrupted call leaves nothing behind, and processes that write at the
-same time do not meet.
+hidden folder beside its place and moved there whole: an interrupted call leaves no half catalogue, and processes that write at
+the same time do not meet.
 """
 
 import csv
@@ -19,7 +19,9 @@ import random
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -80,18 +82,19 @@ def write_catalogue(root: Path, sizes: Sizes | None = None, progress: bool = Tru
     if _read_manifest(root) == wanted:
         return root
     _refuse_strangers(root)
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as workshop:
+    place = root.resolve()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}-") as workshop:
         new = Path(workshop) / "new"
         new.mkdir()
         photos = [*_write_fashiongen(new, sizes), *_write_fashioniq(new, sizes)]
         _draw_all(new, photos, sizes.side, progress)
         _write_jsonl(new / "attributes.jsonl", ({"image": p.path, **asdict(p.garment)} for p in photos))
         (new / MANIFEST).write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
+        with suppress(FileNotFoundError):
+            place.replace(Path(workshop) / "old")
         try:
-            if root.is_dir():
-                root.replace(Path(workshop) / "old")
-            new.replace(root)
+            new.replace(place)
         except OSError:
             if _read_manifest(root) != wanted:  # else another process was faster
                 raise
@@ -204,11 +207,11 @@ def _families(
         return len(garments) - 1
 
     for _ in range(num_families):
-        base = add(lambda: draw_garment(category, rng))
-        family = [base, *(add(lambda base=base: change(garments[base], rng)) for _ in range(3))]
+        base = add(partial(draw_garment, category, rng))
+        family = [base, *(add(partial(change, garments[base], rng)) for _ in range(3))]
         pairs += [(a, b) for a, b in permutations(family, 2) if len(garments[a].differences(garments[b])) <= 3]
     for _ in range(num_distractors):
-        add(lambda: draw_garment(category, rng))
+        add(partial(draw_garment, category, rng))
     order = list(range(len(garments)))
     rng.shuffle(order)
     place = {old: new for new, old in enumerate(order)}
