@@ -29,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     evaluate = functools.partial(validate, data=data, evaluation=evaluation)
     run = train(data, model, training, evaluation, evaluate)
-    print(f"the run is kept in {run}")
+    if run is not None:
+        print(f"the run is kept in {run}")
 
 
 if __name__ == "__main__":

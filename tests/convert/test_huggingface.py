@@ -206,6 +206,27 @@ def test_the_language_model_is_not_even_read(bert, tmp_path):
         load(tmp_path, bert)
 
 
+def test_a_lavis_checkpoint_takes_the_tower_of_a_folder_and_keeps_its_own_norm(
+    make_original, save_original, words, tmp_path
+):
+    def without_tower(state):
+        return {name: tensor for name, tensor in state.items() if not name.startswith("visual_encoder.")}
+
+    model = make_original()
+    sizes = {key: value for key, value in model.config.vision.items() if key != "model_type"}
+    config = blip2_config(use_qformer_text_input=True)
+    config.vision_config = Blip2VisionConfig(**sizes)
+    config.qformer_config.encoder_hidden_size = sizes["hidden_size"]
+    other = random(Blip2ForImageTextRetrieval(config))
+    other.save_pretrained(tmp_path / "blip2")
+    path = save_original(model, "blip2_pretrained.pth", key="model", change=without_tower)
+    config, weights, _ = load_any(path, str(words), str(tmp_path / "blip2"))
+    assert config.vision == model.config.vision
+    name = "encoder.layers.1.mlp.fc1.weight"
+    assert torch.equal(weights[f"vision.encoder.{name}"], other.vision_model.state_dict()[name])
+    assert torch.equal(weights["ln_vision.weight"], model.ln_vision.weight)
+
+
 def test_the_folders_own_tokenizer_is_used_if_it_is_the_q_formers(retrieval, bert, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "TOKENIZER", str(bert))
     retrieval.save_pretrained(tmp_path)

@@ -1,6 +1,5 @@
 import random
 from collections import Counter
-from dataclasses import dataclass
 
 import pytest
 import torch
@@ -17,15 +16,12 @@ SIDE = 8
 GREYS = [20 * index for index in range(10)]
 
 
-@dataclass
-class CountCharacters:
+def word_lengths(texts):
     """A tokenizer whose ids are the lengths of the words."""
-
-    def __call__(self, texts):
-        lengths = [[len(word) for word in text.split()] for text in texts]
-        longest = max(map(len, lengths))
-        ids = torch.tensor([row + [0] * (longest - len(row)) for row in lengths])
-        return ids, (ids > 0).long()
+    lengths = [[len(word) for word in text.split()] for text in texts]
+    longest = max(map(len, lengths))
+    ids = torch.tensor([row + [0] * (longest - len(row)) for row in lengths])
+    return ids, (ids > 0).long()
 
 
 @pytest.fixture
@@ -82,7 +78,7 @@ def test_views_of_a_product_share_its_number_and_others_do_not(pairs, photos):
 
 
 def test_numbers_are_the_same_on_every_machine_and_fit_a_tensor():
-    assert number("p1") == 7229938812447391321
+    assert number("p1") == 5253249113598888820
     numbers = [number(str(value)) for value in range(2000)]
     assert len(set(numbers)) == 2000 and all(0 <= value < 2**63 for value in numbers)
     assert torch.tensor(numbers).tolist() == numbers
@@ -157,7 +153,7 @@ def test_a_training_set_without_a_readable_image_says_so(pairs, paths, photos):
 
 def test_collated_rows_have_the_documented_shapes(composed, pairs, photos):
     rows = TrainingSet(PairRows(pairs, photos), seed=0)
-    batch = Collate(CountCharacters())([rows[0, index] for index in (4, 0, 5)])
+    batch = Collate(word_lengths)([rows[0, index] for index in (4, 0, 5)])
     assert batch["image"].shape == (3, 3, SIDE, SIDE) and batch["image"].dtype == torch.uint8
     assert [grey_of(pixels) for pixels in batch["image"]] == [80, 0, 100]
     assert batch["text_ids"].tolist() == [[7, 1]] * 3 and batch["text_mask"].tolist() == [[1, 1]] * 3
@@ -169,20 +165,20 @@ def test_collated_rows_have_the_documented_shapes(composed, pairs, photos):
 
 def test_a_composed_batch_has_two_images_and_captions_where_they_exist(composed, photos):
     rows = TrainingSet(ComposedRows([composed], photos), seed=0)
-    batch = Collate(CountCharacters())([rows[0, 0], rows[0, 1]])
+    batch = Collate(word_lengths)([rows[0, 0], rows[0, 1]])
     assert batch["reference"].shape == batch["target"].shape == (2, 3, SIDE, SIDE)
     assert batch["caption_ids"].tolist() == [[1, 3, 5], [1, 5, 5]]
     assert "image" not in batch
     del composed.captions["n1"]
     rows = TrainingSet(ComposedRows([composed], photos), seed=0)
-    assert "caption_ids" not in Collate(CountCharacters())([rows[0, 0], rows[0, 1]])
+    assert "caption_ids" not in Collate(word_lengths)([rows[0, 0], rows[0, 1]])
 
 
 def test_broken_images_of_all_rows_reach_the_batch(pairs, paths, photos):
     paths[1].write_bytes(b"")
     paths[6].write_bytes(b"")
     rows = TrainingSet(PairRows(pairs, photos), seed=0)
-    batch = Collate(CountCharacters())([rows[0, index] for index in (0, 1, 6)])
+    batch = Collate(word_lengths)([rows[0, index] for index in (0, 1, 6)])
     assert batch["broken"] == [(paths[1], "the file is empty"), (paths[6], "the file is empty")]
     assert len(batch["image"]) == 3
 
@@ -213,7 +209,7 @@ def test_two_workers_give_the_batches_of_none(composed, pairs, paths, photos):
                 batch_size=3,
                 sampler=sampler,
                 num_workers=num_workers,
-                collate_fn=Collate(CountCharacters()),
+                collate_fn=Collate(word_lengths),
             )
             batches[num_workers] = []
             for sampler.epoch in (0, 1):

@@ -41,7 +41,9 @@ def make_trainer(make_model, tmp_path):
         run.describe((settings,))
         results = iter(values)
         task = CrossModalTask(make_model(), settings)
-        return Trainer(task, rows, settings, make_accelerator(settings), run, lambda model: score(next(results)))
+        return Trainer(
+            task, rows, settings, make_accelerator(settings, CrossModalTask), run, lambda model: score(next(results))
+        )
 
     return make
 

@@ -51,6 +51,14 @@ _TABLE = NameTable(
         ("itm_head.{p}", "itm_head.{p}"),
     ]
 )
+_TOWER_SIZES = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "image_size",
+    "patch_size",
+)
 _POSITION_IDS = ("embeddings.position_ids",)
 
 
@@ -85,29 +93,14 @@ def read_sizes(place: Place) -> tuple[dict[str, Any], dict[str, Any]]:
         values = json.loads(path.read_text(encoding="utf-8"))
         vision = Blip2VisionConfig(**(values.get("vision_config") or {}))
         qformer = Blip2QFormerConfig(**(values.get("qformer_config") or {}))
+        tower = {name: int(getattr(vision, name)) for name in _TOWER_SIZES}
     except Exception as error:  # transformers checks its configs in its own ways
         raise UserError(f"{path} is not the config of a BLIP-2 model ({' '.join(str(error).split())[:120]})") from None
     if qformer.hidden_act != "gelu":
         raise UserError(f"{path}: a Q-Former with {qformer.hidden_act} is not one of BLIP-2 (gelu)")
-    tower = {
-        "model_type": Blip2VisionConfig.model_type,
-        **{name: getattr(vision, name) for name in _TOWER_SIZES},
-    }
+    tower |= {name: getattr(vision, name) for name in ("model_type", "layer_norm_eps", "hidden_act", "qkv_bias")}
     return tower, {
         "num_heads": qformer.num_attention_heads,
         "dropout": qformer.hidden_dropout_prob,
         "layer_norm_eps": qformer.layer_norm_eps,
     }
-
-
-_TOWER_SIZES = (
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "image_size",
-    "patch_size",
-    "layer_norm_eps",
-    "hidden_act",
-    "qkv_bias",
-)

@@ -33,7 +33,7 @@ def read_tower(name: str | Path) -> tuple[Weights, dict[str, Any]]:
         return only_tower(weights), config.vision
     if place.path.is_dir():
         vision, _ = huggingface.read_sizes(place)
-        return huggingface.read_weights(place, tower_only=True)[0], vision
+        return only_tower(huggingface.read_weights(place, tower_only=True)[0]), vision
     _, state, _ = read_file(place.path)
     if any(key.startswith(TOWER) for key in state):
         weights = only_tower(from_lavis(state)[0])

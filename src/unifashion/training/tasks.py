@@ -23,6 +23,8 @@ Losses = dict[str, Tensor]
 class Task(nn.Module):
     """Base of the tasks: the model, the loss settings, and what both tasks share."""
 
+    uses_all_parameters = True  # whether every trained parameter takes part in every step
+
     def __init__(self, model: UniFashion, settings: TrainingSettings) -> None:
         super().__init__()
         self.model = model
@@ -108,6 +110,8 @@ class ComposedTask(Task):
     matching is another row's caption; the original takes another row's feedback (``itm_negatives: unifashion``), which the
     head can tell by its style alone.
     """
+
+    uses_all_parameters = False  # the language head rests
 
     def forward(self, batch: Batch) -> Losses:
         """Return losses itc, itm and, where the batch has captions, ttc."""

@@ -30,8 +30,8 @@ def train(
     training: TrainingSettings,
     evaluation: EvaluationSettings,
     evaluate: Callable[[UniFashion], tuple[list[Score], float]],
-) -> Path:
-    """Run one phase and return its run folder.
+) -> Path | None:
+    """Run one phase and return its run folder (None on all but the main process).
 
     Everything that can be wrong with the input is found before the run folder is made.
 
@@ -44,7 +44,7 @@ def train(
     rows, described = _read_rows(data, model, photos)
     corpus: Callable[[], Iterable[str]] = partial(map, prepare_text, training_texts(data))
     network = build_model(model, data, corpus, training.seed)
-    accelerator = make_accelerator(training)
+    accelerator = make_accelerator(training, make_task)
     needed = training.batch_size * accelerator.num_processes
     if len(rows) < needed:
         raise UserError(f"a step takes {needed} rows but the training set has {len(rows)}; lower --batch-size")
@@ -65,7 +65,7 @@ def train(
     )
     trainer.fit()
     accelerator.end_training()
-    return Path(training.output_dir)
+    return run.path if run is not None else None
 
 
 def _read_rows(
@@ -91,5 +91,5 @@ def _read_rows(
     composed = ComposedRows(splits, photos)
     listed = sum(len(split.queries) for split in splits)
     used = check_missing(len(composed), listed, data.max_missing)
-    files = ((path, name) for split in splits for name, path in split.images.items())
+    files = ((split.images[q.reference], f"{q.target} {q.feedback}") for split in splits for q in split.answerable())
     return composed, {"set": data.dataset, "used": used, "fingerprint": fingerprint(files)}

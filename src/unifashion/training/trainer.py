@@ -11,7 +11,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -222,8 +221,12 @@ class Trainer:
         )
 
 
-def make_accelerator(settings: TrainingSettings, **options: Any) -> Accelerator:
-    """Return the accelerator that owns devices, precision, processes and trackers."""
+def make_accelerator(settings: TrainingSettings, task: type[Task]) -> Accelerator:
+    """Return the accelerator that owns devices, precision, processes and trackers.
+
+    Raises:
+        UserError: bf16 on a GPU that has none.
+    """
     bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     if settings.precision == "bf16" and not (bf16 or not torch.cuda.is_available()):
         raise UserError("this GPU has no bf16; use --precision fp32")
@@ -233,6 +236,5 @@ def make_accelerator(settings: TrainingSettings, **options: Any) -> Accelerator:
         gradient_accumulation_steps=settings.accumulation_steps,
         log_with=None if settings.tracker == "none" else settings.tracker,
         project_dir=settings.output_dir,
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-        **options,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=not task.uses_all_parameters)],
     )
