@@ -7,9 +7,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from unifashion.config import DataSettings, ModelSettings
 from unifashion.convert import checkpoints, convert, load_any, tower
 from unifashion.convert.lavis import to_lavis
 from unifashion.errors import UserError
+from unifashion.models.build import build_model
 from unifashion.models.unifashion import UniFashion
 
 BLOCK = "visual_encoder.blocks.0."
@@ -134,6 +136,18 @@ def test_model_path_takes_an_original_file_directly(make_original, save_original
     monkeypatch.setattr(checkpoints, "TOKENIZER", str(words))
     model = make_original("blip2_cir_rerank")
     assert_same_model(UniFashion.from_pretrained(save_original(model)), model)
+
+
+def test_phase_2_starts_from_a_phase_1_file_with_prompt_tokens_equal_to_its_queries(
+    make_original, save_original, words, monkeypatch
+):
+    monkeypatch.setattr(checkpoints, "TOKENIZER", str(words))
+    original = make_original()
+    settings = ModelSettings(blip_model_name="blip2_cir_rerank", init_from=str(save_original(original)))
+    model = build_model(settings, DataSettings(image_size=28), lambda: [])
+    assert model.config.target_queries == "prompt_tokens"
+    assert torch.equal(model.prompt_tokens, original.query_tokens)
+    assert torch.equal(model.vision_proj.weight, original.vision_proj.weight)
 
 
 # The image tower ----------------------------------------------------------------------------------------------------------
@@ -374,7 +388,7 @@ def test_a_tokenizer_with_another_number_of_words_is_refused(make_original, save
         }
 
     path = save_original(make_original(), change=drop_words)
-    with pytest.raises(UserError, match=r"has \d+ words, but .*original\.pt has \d+; give the tokenizer"):
+    with pytest.raises(UserError, match=r"\(\d+ words\) is not that of .*original\.pt \(\d+\); give the tokenizer"):
         load_any(path, str(words))
 
 

@@ -52,6 +52,15 @@ def test_words_stay_below_their_own_image(words):
     assert changed and changed[0] >= GAP and changed[2] <= GAP + 50 and changed[1] >= GAP + 50
 
 
+def test_the_next_row_starts_below_the_words():
+    images = [Image.new("RGB", (20, 20), colour) for colour in (RED, BLUE)]
+    sheet = contact_sheet(images, columns=1, cell=20, captions=["", ""], caption_lines=2)
+    column = [sheet.getpixel((GAP + 10, y)) for y in range(sheet.height)]
+    second = GAP + 20 + 2 * LINE + GAP
+    assert column.index(BLUE) == second and column.count(RED) == column.count(BLUE) == 20
+    assert sheet.height == second + 20 + 2 * LINE + GAP
+
+
 def test_a_text_that_is_cut_says_so():
     image = [Image.new("RGB", (50, 50), RED)]
     sheets = [

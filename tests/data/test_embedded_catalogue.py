@@ -4,6 +4,7 @@ import random
 import re
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -377,15 +378,30 @@ def test_an_interrupted_call_leaves_nothing_half_done(tmp_path, monkeypatch):
     assert content(root) == before
 
 
-def test_two_processes_may_write_at_the_same_time(tmp_path, monkeypatch):
-    root, draw_all = tmp_path / "catalogue", write._draw_all
+def test_the_catalogue_of_a_faster_process_is_left_in_place(tmp_path, monkeypatch):
+    root, draw_all, inodes = tmp_path / "catalogue", write._draw_all, []
 
     def draw_while_another_finishes(*args):
         monkeypatch.setattr(write, "_draw_all", draw_all)
-        write_catalogue(root, TINY, progress=False)
+        inodes.append(write_catalogue(root, TINY, progress=False).stat().st_ino)
         draw_all(*args)
 
     monkeypatch.setattr(write, "_draw_all", draw_while_another_finishes)
+    write_catalogue(root, TINY, progress=False)
+    assert [root.stat().st_ino] == inodes
+    assert [path.name for path in tmp_path.iterdir()] == ["catalogue"]
+
+
+def test_two_processes_may_finish_at_the_same_moment(tmp_path, monkeypatch):
+    root, move = tmp_path / "catalogue", Path.replace
+
+    def move_after_another(path, target):
+        if path.name == "new":
+            monkeypatch.setattr(Path, "replace", move)
+            write_catalogue(root, TINY, progress=False)
+        return move(path, target)
+
+    monkeypatch.setattr(Path, "replace", move_after_another)
     write_catalogue(root, TINY, progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["catalogue"]
     assert content(root) == content(write_catalogue(tmp_path / "alone", TINY, progress=False))
@@ -437,7 +453,7 @@ def test_it_is_synthetic_from_wherever_it_is_read(root, tmp_path, monkeypatch):
     assert is_synthetic(root) and is_synthetic(root / "fashionGen") and is_synthetic(root / "fashionIQ_dataset")
     assert not is_synthetic(root.parent) and not is_synthetic(tmp_path)
     monkeypatch.chdir(root / "fashionGen")
-    assert is_synthetic(type(root)("."))
+    assert is_synthetic(Path())
     (tmp_path / "manifest.json").write_text("[]")
     assert not is_synthetic(tmp_path)
 

@@ -134,6 +134,15 @@ def test_a_path_may_wander_inside_the_folder_but_not_leave_it(folder, monkeypatc
     assert [pair.image.name for pair in read_own_catalogue(type(folder)("."), "train").pairs] == ["1.jpg", "2.jpg"]
 
 
+def test_photos_may_be_links_to_another_disk(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("disk")
+    (elsewhere / "5.jpg").touch()
+    (folder / "linked").symlink_to(elsewhere)
+    (folder / "catalogue.csv").write_text("image,text,split\nlinked/5.jpg,A hat.,train\n")
+    split = read_own_catalogue(folder, "train")
+    assert [pair.image for pair in split.pairs] == [folder / "linked/5.jpg"] and split.missing == ()
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [

@@ -233,9 +233,10 @@ def _load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 def _check_words(words: PreTrainedTokenizerBase, name: str, found: Found) -> PreTrainedTokenizerBase:
     rows = found.weights.get("qformer.word_embeddings.weight")
     dec = int(words.convert_tokens_to_ids(DEC))  # type: ignore[arg-type]
-    if rows is not None and not max(dec + 1, words.vocab_size) <= len(rows) <= len(words):
+    fits = rows is None or max(dec + 1, words.vocab_size) <= len(rows) <= len(words)
+    if not fits or (found.config and found.config.dec_token_id != dec):
         raise UserError(
-            f"tokenizer {name!r} has {len(words)} words, but {found.source} has {len(rows)}; "
+            f"tokenizer {name!r} ({len(words)} words) is not that of {found.source} ({0 if rows is None else len(rows)}); "
             "give the tokenizer that it was trained with (--tokenizer)"
         )
     words.truncation_side = "right"

@@ -91,10 +91,11 @@ def write_catalogue(root: Path, sizes: Sizes | None = None, progress: bool = Tru
         _draw_all(new, photos, sizes.side, progress)
         _write_jsonl(new / "attributes.jsonl", ({"image": p.path, **asdict(p.garment)} for p in photos))
         (new / MANIFEST).write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
-        with suppress(FileNotFoundError):
-            place.replace(Path(workshop) / "old")
         try:
-            new.replace(place)
+            if _read_manifest(root) != wanted:
+                with suppress(FileNotFoundError):
+                    place.replace(Path(workshop) / "old")
+                new.replace(place)
         except OSError:
             if _read_manifest(root) != wanted:  # else another process was faster
                 raise
