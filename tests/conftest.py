@@ -11,6 +11,8 @@ from unifashion.models.qformer import QFormerConfig
 from unifashion.models.tokenizer import train_wordpiece
 from unifashion.models.unifashion import UniFashion
 
+torch.set_num_threads(1)  # toy tensors: threads only wait for one another
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 WORDS = ["a red dress with short sleeves", "a blue striped shirt", "is longer and has dots", "a green floral top"]

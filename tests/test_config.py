@@ -83,6 +83,14 @@ def test_every_experiment_file_fits_the_schema_and_says_how_to_run_it(path):
     assert "# command" in path.read_text()
 
 
+def test_the_data_root_is_the_flag_then_the_environment_then_dataset(monkeypatch):
+    for value, root in (("elsewhere", "elsewhere"), ("", "dataset")):
+        monkeypatch.setenv("UNIFASHION_DATA", value)
+        assert DataSettings().root() == Path(root)
+        assert DataSettings(dataset="catalogue").root() == Path(root) / "catalogue"
+        assert DataSettings(data_root="here").root() == Path("here")
+
+
 def test_written_settings_read_back_equal(tmp_path):
     groups = resolve(GROUPS, {"num_epochs": 4, "betas": [0.5, 0.6], "data_root": None})
     write_yaml(tmp_path / "config.yaml", groups)

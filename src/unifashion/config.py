@@ -57,7 +57,7 @@ class DataSettings:
         """Return the data root that the flag, the environment or the default names."""
         if self.data_root is not None:
             return Path(self.data_root)
-        base = Path(os.environ.get("UNIFASHION_DATA", "dataset"))
+        base = Path(os.environ.get("UNIFASHION_DATA") or "dataset")
         return base / "catalogue" if self.dataset == "catalogue" else base
 
 
@@ -68,7 +68,8 @@ class ModelSettings:
     blip_model_name: ModelName = setting("blip2_cir_cls", "model preset: its inputs and its losses")
     architecture: Literal["tiny", "vitl", "vitg"] = setting("vitg", "sizes of tower and Q-Former (models/presets.py)")
     init_from: str | None = setting(
-        None, "checkpoint to start from: a run, a saved model folder or a hub id; default: random weights"
+        None,
+        "checkpoint to start from: a run, a model folder, a .pt of LAVIS or UniFashion, a BLIP-2, a hub id; default: random",
     )
     tokenizer: str = setting(
         "bert-base-uncased", "Hugging Face tokenizer (path or hub id); 'train' builds a WordPiece on the training texts"

@@ -20,6 +20,12 @@ def nearest(name: str, known: Sequence[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
+def sentence(error: UserError) -> str:
+    """Return what the error says, without the traceback that torch puts before errors of its loader processes."""
+    last = str(error).rstrip().splitlines()[-1]
+    return last.removeprefix(f"{UserError.__module__}.{UserError.__qualname__}: ")
+
+
 def exit_with_one_sentence(main: Callable[..., None]) -> Callable[..., None]:
     """Wrap an entry point: a ``UserError`` becomes ``error: ...`` and exit code 2, Ctrl-C exit code 130."""
 
@@ -28,7 +34,7 @@ def exit_with_one_sentence(main: Callable[..., None]) -> Callable[..., None]:
         try:
             main(argv)
         except UserError as error:
-            sys.stderr.write(f"error: {error}\n")
+            sys.stderr.write(f"error: {sentence(error)}\n")
             raise SystemExit(2) from None
         except KeyboardInterrupt:
             sys.stderr.write("interrupted\n")

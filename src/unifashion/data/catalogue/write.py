@@ -34,7 +34,7 @@ from unifashion.data.catalogue.words import caption, describe, feedback
 from unifashion.errors import UserError
 
 MANIFEST = "manifest.json"
-VERSION = 1
+VERSION = 2
 PARTS = ("fashionGen", "fashionIQ_dataset", "catalogue.csv", "attributes.jsonl", MANIFEST)
 FASHIONIQ_NAMES = {"dress": "dress", "shirt": "shirt", "top": "toptee"}
 
@@ -128,9 +128,13 @@ def _write_fashiongen(root: Path, sizes: Sizes) -> Iterator[_Photo]:
     number = product = 0
     for split, images, count in (("train", "image", sizes.train_products), ("val", "image_val", sizes.val_products)):
         rows, objects, firsts = [], [], []
+        seen: set[Garment] = set()
         for index in range(count * len(CATEGORIES)):
             rng = random.Random(f"{sizes.seed}/{split}/{index}")
             garment = draw_garment(CATEGORIES[index % len(CATEGORIES)], rng)
+            while split == "val" and garment in seen:  # a twin would make its text ambiguous
+                garment = draw_garment(garment.category, rng)
+            seen.add(garment)
             text, price = describe(garment, rng), rng.randrange(1500, 15000, 50) / 100
             facts = {"productID": product, "subcategory": garment.category, "category": garment.category}
             views = list(range(number, number + rng.choice((1, 2, 2, 3))))
