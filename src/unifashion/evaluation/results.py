@@ -8,7 +8,7 @@ replaces what stands between ``<!-- results -->`` and ``<!-- /results -->`` in t
 import argparse
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from unifashion.errors import UserError, exit_with_one_sentence
@@ -18,12 +18,12 @@ _MARKERS = re.compile(r"(<!-- results -->\n).*(<!-- /results -->)", re.DOTALL)
 
 
 def results_table(runs: Sequence[Path]) -> str:
-    """Return a Markdown table: one line per run, protocol and category, with date, machine and config below it.
+    """Return a Markdown table: one line per run and protocol, with date, machine and config below it.
 
     Raises:
         UserError: a run without ``run.json`` or without validated scores.
     """
-    lines = ["| run | protocol | category | N | gallery | scores (%) | marks |", "|---|---|---|---|---|---|---|"]
+    lines = ["| run | protocol | N | gallery | scores (%) | marks |", "|---|---|---|---|---|---|"]
     facts = []
     for run in runs:
         try:
@@ -44,18 +44,25 @@ def results_table(runs: Sequence[Path]) -> str:
 
 
 def _lines(run: str, scores: Sequence[Score]) -> list[str]:
-    groups: dict[tuple[str, str], list[Score]] = {}
+    """Return one line per protocol; where there are categories, the values are their macro mean."""
+    protocols: dict[str, list[Score]] = {}
     for score in scores:
-        groups.setdefault((score.protocol, score.category), []).append(score)
+        protocols.setdefault(score.protocol, []).append(score)
     lines = []
-    for (protocol, category), group in groups.items():
-        values = ", ".join(f"{score.metric} **{score.value:.1f}**" for score in group)
-        parts = [score for score in group if score.metric != MEAN] or group
-        num = "/".join(dict.fromkeys(str(score.n) for score in parts))
-        gallery = "/".join(dict.fromkeys("-" if score.gallery is None else str(score.gallery) for score in parts))
+    for protocol, group in protocols.items():
+        shown = [score for score in group if score.category in ("", MEAN)]
+        parts = [score for score in group if score.category != MEAN and score.metric != MEAN]
+        values = ", ".join(f"{score.metric} **{score.value:.1f}**" for score in shown)
+        num = "/".join(_distinct((score.category, str(score.n)) for score in parts))
+        gallery = "/".join(_distinct((score.category, str(score.gallery)) for score in parts))
         marks = " ".join(dict.fromkeys(mark for score in group for mark in score.marks))
-        lines.append(f"| {run} | {protocol} | {category} | {num} | {gallery} | {values} | {marks} |")
+        lines.append(f"| {run} | {protocol} | {num} | {gallery} | {values} | {marks} |")
     return lines
+
+
+def _distinct(values: Iterable[tuple[str, str]]) -> list[str]:
+    """Return the values without repetition inside a category."""
+    return [value for _, value in dict.fromkeys(values)]
 
 
 def update(file: Path, runs: Sequence[Path]) -> None:
