@@ -5,6 +5,8 @@ On a laptop, on the embedded catalogue:
 
     python src/blip_train.py --config configs/quickstart/pretrain.yaml
     python src/blip_train.py --config configs/quickstart/cir_ft.yaml
+
+A run that was stopped, by whatever, goes on with --resume RUN, as if it had never stopped.
 """
 
 import functools
@@ -14,20 +16,23 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # runs from a bare clone
 
-from unifashion.config import DataSettings, EvaluationSettings, ModelSettings, TrainingSettings, parse
+from unifashion.config import DataSettings, EvaluationSettings, ModelSettings, TrainingSettings
 from unifashion.errors import exit_with_one_sentence
 
 
 @exit_with_one_sentence
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, train, print where the run is kept."""
-    data, model, training, evaluation = parse(
-        (DataSettings, ModelSettings, TrainingSettings, EvaluationSettings), argv, __doc__.split("\n")[0]
-    )
+    from unifashion.training.resume import parse_settings
+
+    groups = (DataSettings, ModelSettings, TrainingSettings, EvaluationSettings)
+    words = sys.argv[1:] if argv is None else argv
+    data, model, training, evaluation = parse_settings(groups, words, __doc__.split("\n")[0])
+    from unifashion.data.mixture import validation_part
     from unifashion.evaluation.retrieval import validate
     from unifashion.training.train import train
 
-    evaluate = functools.partial(validate, data=data, evaluation=evaluation)
+    evaluate = functools.partial(validate, data=validation_part(data), evaluation=evaluation)
     run = train(data, model, training, evaluation, evaluate)
     if run is not None:
         print(f"the run is kept in {run}")

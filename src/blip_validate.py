@@ -1,8 +1,10 @@
-"""Validate a retrieval checkpoint: recall as a table, scores.csv and scores.json.
+"""Validate a retrieval checkpoint: recall as a table, scores.csv and scores.json, and what every query found, answers.jsonl.
 
     python src/blip_validate.py --dataset fashiongen --blip-model-name blip2_cir_cls --model-path runs/pretrain
     python src/blip_validate.py --dataset fashioniq --blip-model-name blip2_cir_rerank --model-path runs/cir_ft
+    python src/blip_validate.py --dataset cirr --split test --blip-model-name blip2_cir_rerank --model-path runs/cir_ft
 
+The last one writes the files for the server that scores CIRR's test split (the same with --dataset circo).
 After the quickstart, on a laptop: --data-root dataset/catalogue, --model-path runs/quickstart/pretrain or .../cir_ft.
 """
 
@@ -10,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # runs from a bare clone
 
@@ -23,9 +26,8 @@ class CheckpointSettings:
 
     model_path: str | None = setting(None, "a run, a saved model folder or a hub id; required")
     blip_model_name: ModelName = setting("blip2_cir_cls", "the named model that the checkpoint must hold")
-    output_dir: str | None = setting(
-        None, "folder for scores.csv and scores.json; default: the run, in validate/DATASET"
-    )
+    split: Literal["val", "test"] = setting("val", "val = scores; test = submission files for the servers of cirr and circo")
+    output_dir: str | None = setting(None, "folder for what is written; default: the run, in validate/DATASET")
 
 
 @exit_with_one_sentence
@@ -36,15 +38,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     if checkpoint.model_path is None:
         raise UserError("--model-path is required: a run, a saved model folder or a hub id")
-    from unifashion.evaluation.retrieval import validate_checkpoint
+    from unifashion.evaluation.retrieval import submit_checkpoint, validate_checkpoint
     from unifashion.evaluation.scores import format_table, write_scores
 
-    scores, folder = validate_checkpoint(
-        checkpoint.model_path, checkpoint.blip_model_name, checkpoint.output_dir, data, evaluation
-    )
+    run = checkpoint.model_path, checkpoint.blip_model_name, checkpoint.output_dir, data, evaluation
+    if checkpoint.split == "test":
+        for path in submit_checkpoint(*run):
+            print(f"{path}: checked and ready for the server")
+        return
+    scores, folder = validate_checkpoint(*run)
     write_scores(folder, scores)
     print(format_table(scores))
-    print(f"scores.json, scores.csv and examples.png are in {folder}")
+    print(f"scores.json, scores.csv, answers.jsonl and examples.png are in {folder}")
 
 
 if __name__ == "__main__":

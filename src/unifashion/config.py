@@ -22,6 +22,8 @@ from unifashion.errors import UserError, nearest
 
 ModelName = Literal["blip2_cir_cls", "blip2_cir_rerank", "blip2_cir_full"]
 MODEL_NAMES: tuple[str, ...] = typing.get_args(ModelName)
+IMAGE_TEXT_SETS = ("fashiongen", "fashion200k", "fashioniq-cap", "catalogue")
+COMPOSED_SETS = ("fashioniq", "cirr", "circo")
 
 
 def setting(default: Any, doc: str) -> Any:
@@ -38,8 +40,13 @@ class DataSettings:
         "folder that holds the data sets; default: $UNIFASHION_DATA, else dataset/ "
         "(for --dataset catalogue: dataset/catalogue)",
     )
-    dataset: Literal["fashiongen", "fashioniq", "catalogue"] = setting(
-        "fashiongen", "data set to use; 'catalogue' is any folder of images with a catalogue.csv"
+    dataset: str = setting(
+        "fashiongen",
+        f"data set to use: {', '.join(IMAGE_TEXT_SETS)} (any folder of images with a catalogue.csv), "
+        f"{', '.join(COMPOSED_SETS)}; a mixture to train on is a+b, with weights a:1+b:0.5 (half of b each epoch)",
+    )
+    include_val: bool = setting(
+        False, "also train on the validation split; the checkpoint's scores are then marked trained-on-val"
     )
     image_size: int = setting(224, "side of the square that the image tower sees, pixels")
     pad: Literal["target", "square", "none"] = setting("target", "how a photo is padded before it is resized")
@@ -48,10 +55,41 @@ class DataSettings:
     augment: bool = setting(False, "random mirror, shift and light of training images, for towers trained from scratch")
     num_workers: int = setting(0, "processes that load images, per training process")
     cache_images: bool = setting(False, "decode every image once and keep the resized pixels in memory")
+    feature_cache: str | None = setting(
+        None, "folder that keeps what the frozen image tower says about each image, computed once; needs --freeze-vision"
+    )
+    feature_form: Literal["fp16", "int8"] = setting("fp16", "how the feature cache keeps numbers; int8 takes half the space")
     max_missing: float = setting(1.0, "highest share of missing or broken images that is accepted, percent")
     allow_leaky_captions: bool = setting(
         False, "accept generated captions that were written with the query's own words; marks every score"
     )
+
+    def __post_init__(self) -> None:
+        kinds = {name in COMPOSED_SETS for name in self.mixture()}
+        if len(kinds) > 1:
+            raise UserError(
+                f"dataset: {self.dataset!r} mixes images with texts ({', '.join(IMAGE_TEXT_SETS)}) and composed queries "
+                f"({', '.join(COMPOSED_SETS)}); choose sets of one kind"
+            )
+
+    def mixture(self) -> dict[str, float]:
+        """Return the weight of every data set named by ``dataset``, in that order: how often an epoch passes over it.
+
+        Raises:
+            UserError: an unknown name (names the nearest known one), a name given twice, a weight that is not above 0.
+        """
+        known = IMAGE_TEXT_SETS + COMPOSED_SETS
+        weights: dict[str, float] = {}
+        for part in self.dataset.split("+"):
+            name, _, weight = part.strip().partition(":")
+            if name not in known:
+                raise UserError(f"dataset: {name!r} is not one of {', '.join(known)}{nearest(name, known)}")
+            if name in weights:
+                raise UserError(f"dataset: {name!r} is there twice in {self.dataset!r}; name it once, with a weight")
+            weights[name] = _number("dataset", float, weight or "1") if weight or part.count(":") == 0 else 0.0
+            if not 0 < weights[name] < float("inf"):
+                raise UserError(f"dataset: the weight in {part.strip()!r} must be a number above 0, as in {name}:0.5")
+        return weights
 
     def root(self) -> Path:
         """Return the data root that the flag, the environment or the default names."""
@@ -83,16 +121,30 @@ class TrainingSettings:
 
     output_dir: str = setting("runs/train", "run folder; must be new unless --overwrite")
     overwrite: bool = setting(False, "replace the run that is in output_dir")
+    resume: str | None = setting(
+        None, "run folder to continue exactly where its last checkpoint stands; settings come from its config.yaml"
+    )
+    save_steps: int = setting(0, "also write a checkpoint after every so many optimiser steps; 0 = after each epoch only")
+    keep_last: int = setting(2, "checkpoints that are kept for --resume, the newest; best and last stay anyway")
     num_epochs: int = setting(2, "passes over the training set")
     batch_size: int = setting(128, "rows per process and step")
     accumulation_steps: int = setting(1, "batches whose gradients are added up before a step")
+    grad_cache_chunk: int = setting(
+        0, "rows in memory at once: gradients of the whole batch, computed chunk by chunk (slower, far larger batches); 0 = off"
+    )
+    length_buckets: int = setting(
+        0, "fill so many batches at a time from rows sorted by text length (less padding, negatives of like length); 0 = off"
+    )
     learning_rate: float = setting(2e-4, "peak of the one-cycle schedule")
     betas: tuple[float, float] = setting((0.9, 0.98), "AdamW momenta")
     adam_epsilon: float = setting(1e-7, "AdamW epsilon")
     weight_decay: float = setting(0.05, "AdamW decay, on every parameter as in the paper")
     warmup_epochs: float = setting(1.5, "rising part of the one-cycle schedule, epochs")
     max_grad_norm: float = setting(0.0, "gradients are clipped to this norm; 0 = never")
-    precision: Literal["auto", "fp32", "bf16"] = setting("auto", "auto = bf16 where the GPU has it, else fp32")
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = setting(
+        "auto", "auto = bf16 where the GPU has it, else fp32; tf32 = fp32 with fast matrix products on a GPU"
+    )
+    compile: bool = setting(False, "compile the layers of tower and Q-Former (torch.compile); the first steps take longer")
     seed: int = setting(0, "one seed for weights, order, augmentation and sampled negatives")
     itc_weight: float = setting(1.0, "weight of the image-text contrastive loss")
     itm_weight: float = setting(1.0, "weight of the image-text matching loss")

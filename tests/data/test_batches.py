@@ -4,9 +4,8 @@ from collections import Counter
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader
 
-from unifashion.data.batches import Collate, ComposedRows, EpochSampler, PairRows, Photos, TrainingSet, number
+from unifashion.data.batches import Collate, ComposedRows, PairRows, Photos, TrainingSet, number
 from unifashion.data.feedback import prepare_text
 from unifashion.data.images import ImageError, ImageTransform
 from unifashion.data.records import ComposedQuery, ComposedSplit, ImageText
@@ -181,45 +180,6 @@ def test_broken_images_of_all_rows_reach_the_batch(pairs, paths, photos):
     batch = Collate(word_lengths)([rows[0, index] for index in (0, 1, 6)])
     assert batch["broken"] == [(paths[1], "the file is empty"), (paths[6], "the file is empty")]
     assert len(batch["image"]) == 3
-
-
-def test_an_epoch_holds_every_row_once_in_an_order_of_seed_and_epoch_alone():
-    def order(seed, epoch):
-        sampler = EpochSampler(50, seed)
-        sampler.epoch = epoch
-        keys = list(sampler)
-        assert len(keys) == len(sampler) == 50 and {key[0] for key in keys} == {epoch}
-        return [index for _, index in keys]
-
-    first = order(0, 0)
-    assert sorted(first) == list(range(50)) and first != sorted(first)
-    random.seed(1)
-    assert order(0, 0) == first
-    assert len({tuple(order(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
-
-
-def test_two_workers_give_the_batches_of_none(composed, pairs, paths, photos):
-    paths[2].write_bytes(b"")
-    for rows in (PairRows(pairs, photos), ComposedRows([composed] * 4, photos)):
-        batches = {}
-        for num_workers in (0, 2):
-            training_set, sampler = TrainingSet(rows, seed=3), EpochSampler(len(rows), seed=3)
-            loader = DataLoader(
-                training_set,
-                batch_size=3,
-                sampler=sampler,
-                num_workers=num_workers,
-                collate_fn=Collate(word_lengths),
-            )
-            batches[num_workers] = []
-            for sampler.epoch in (0, 1):
-                batches[num_workers] += list(loader)
-        assert len(batches[0]) == len(batches[2]) == 2 * -(-len(rows) // 3)
-        for alone, together in zip(batches[0], batches[2], strict=True):
-            assert alone.keys() == together.keys()
-            for name, value in alone.items():
-                same = torch.equal(value, together[name]) if torch.is_tensor(value) else value == together[name]
-                assert same, name
 
 
 def test_photos_are_kept_only_when_told(paths):

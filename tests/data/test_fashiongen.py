@@ -126,7 +126,7 @@ def line(**values):
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        (TRAIN, None, r"annotation_train\.jsonl does not exist; see dataset/README\.md"),
+        (TRAIN, None, r"annotation_train\.jsonl nor fashiongen_256_256_train\.h5 exists; see dataset/README\.md"),
         (TRAIN, b"\n \n", r"annotation_train\.jsonl is empty"),
         (TRAIN, line(index="100", description="x") + b"\n{'index'}\n", r"annotation_train\.jsonl, row 2: not JSON"),
         (TRAIN, b'\n["100", "x"]', r"annotation_train\.jsonl, row 2: expected an object, found \['100', 'x'\]"),
@@ -179,7 +179,7 @@ def test_an_unknown_split_is_answered_with_the_known_ones(root):
 def test_a_folder_without_fashiongen_says_what_was_expected(tmp_path):
     for folder in (tmp_path, tmp_path / "absent"):
         with pytest.raises(
-            UserError, match=r"expected fashionGen/annotation_train\.jsonl there; see dataset/README\.md"
+            UserError, match=r"expected fashionGen/annotation_train\.jsonl or fashionGen/fashiongen_256_256_train\.h5 there; see dataset/README\.md"
         ):
             read_fashiongen(folder, "train")
 

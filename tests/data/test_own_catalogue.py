@@ -157,7 +157,7 @@ def test_photos_may_be_links_to_another_disk(folder, tmp_path_factory):
             "image,text\n\n1.jpg,a\n2.jpg,b,c\n",
             "line 4: more values than columns; put texts with a separator in double",
         ),
-        ("image,text\n1.jpg,a\n1.jpg,b\n", r"line 3: image 1\.jpg is on line 2 already; remove one of the two rows"),
+        ("image,text\n1.jpg,a\n1.jpg,b\n", r"line 3: image 1\.jpg is on line 2 already; name it once"),
         ("image,text\n1.jpg,a\n./1.jpg,b\n", "line 3: .* is on line 2 already"),
         (
             "image,text,split\n1.jpg,a,valid\n",
@@ -179,7 +179,7 @@ def test_a_mistake_in_the_table_is_named_with_its_line(folder, table, message):
 
 def test_a_table_in_another_encoding_is_refused(folder):
     (folder / "catalogue.csv").write_bytes("image,text\n1.jpg,Ärmel\n".encode("latin-1"))
-    with pytest.raises(UserError, match=r"catalogue\.csv is not UTF-8 text \(byte 17\); convert it to UTF-8"):
+    with pytest.raises(UserError, match=r"catalogue\.csv is not UTF-8 text \(byte 17\); save it again as UTF-8"):
         read_own_catalogue(folder, "train")
 
 

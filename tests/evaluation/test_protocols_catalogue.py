@@ -52,7 +52,7 @@ def plain_full(embeddings, k):
 
 @pytest.mark.parametrize("step", [1024, 7])
 def test_full_agrees_with_plain_sorting(monkeypatch, step):
-    monkeypatch.setattr(catalogue, "QUERIES_PER_STEP", step)
+    monkeypatch.setattr(catalogue, "IMAGES_PER_STEP", step)
     embeddings = catalogue_of()
     found = values(full(embeddings))
     expected = {**plain_full(embeddings, 1), **plain_full(embeddings, 5), **plain_full(embeddings, 10)}

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from unifashion.errors import UserError
 from unifashion.evaluation.protocols import catalogue, fashiongen
 from unifashion.evaluation.protocols.catalogue import ProductEmbeddings
-from unifashion.evaluation.protocols.fashiongen import blocks100, draw_candidates, full, sub100
+from unifashion.evaluation.protocols.fashiongen import blocks100, draw_candidates, sub100
 
 RECORDING = Path(__file__).resolve().parents[2] / "../shared/golden/metrics_fashiongen.safetensors"
 
@@ -245,19 +245,12 @@ def test_blocks100_needs_one_whole_block_of_pairs():
         blocks100(torch.zeros(100, 1, 2), torch.zeros(101, 2))
 
 
-def test_full_is_the_catalogue_protocol_under_its_own_name():
-    embeddings = products_of({"tops": 6, "bags": 3})
-    metrics = full(embeddings)
-    assert {metric.protocol for metric in metrics} == {"fashiongen/full"}
-    assert values(metrics) == values(catalogue.full(embeddings))
-
-
 def test_a_broken_embedding_stops_every_protocol():
     embeddings = products_of({"tops": 60, "jeans": 60}, views=(1,))
     embeddings.images[3, 1, 2] = float("nan")
     for run in (
         lambda: sub100(embeddings, num_negatives=59),
-        lambda: full(embeddings),
+        lambda: catalogue.full(embeddings),
         lambda: blocks100(embeddings.images, embeddings.texts.flip(0)),
     ):
         with pytest.raises(UserError, match="NaN"):

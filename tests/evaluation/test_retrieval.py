@@ -13,6 +13,7 @@ from unifashion.data.images import normalise
 from unifashion.data.own_catalogue import read_own_catalogue
 from unifashion.errors import UserError
 from unifashion.evaluation.embed import Embedder
+from unifashion.evaluation.answers import NUM_SHOWN, read_answers
 from unifashion.evaluation.results import results_table, update
 from unifashion.evaluation.retrieval import validate
 from unifashion.evaluation.scores import as_scores, write_scores
@@ -104,11 +105,15 @@ def test_reranking_by_brute_force(make_model, root):
     assert scores["catalogue/full", "", "t2i R@10"] >= scores["catalogue/full", "", "t2i R@1"]
 
 
-def test_examples_are_drawn_when_asked(make_model, root, tmp_path):
+def test_answers_and_examples_are_kept_when_asked(make_model, root, tmp_path):
     for name, dataset in (("blip2_cir_cls", "fashiongen"), ("blip2_cir_rerank", "fashioniq")):
         data = DataSettings(data_root=str(root), dataset=dataset)
-        validate(make_model(name), data, EVALUATION, "m", progress=False, examples=tmp_path / f"{dataset}.png")
-        assert Image.open(tmp_path / f"{dataset}.png").size[0] > 700
+        validate(make_model(name), data, EVALUATION, "m", progress=False, output=tmp_path / dataset)
+        assert Image.open(tmp_path / dataset / "examples.png").size[0] > 700
+        answers = read_answers(tmp_path / dataset)
+        assert {len(answer.top) for answer in answers} == {NUM_SHOWN}
+        for answer in answers:
+            assert answer.rank < NUM_SHOWN or not any(item.hit for item in answer.top)
 
 
 def test_results_are_written_between_the_markers_from_run_files(make_model, root, tmp_path):

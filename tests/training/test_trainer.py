@@ -1,6 +1,8 @@
 import csv
 import dataclasses
 import json
+import os
+import signal
 
 import pytest
 import torch
@@ -85,7 +87,7 @@ def test_the_schedule_is_that_of_the_paper(make_trainer):
 def test_accumulated_batches_make_one_step_and_no_step_is_lost(make_trainer):
     trainer = make_trainer(values=(1.0,) * 4, accumulation_steps=2, num_epochs=2)
     trainer.fit()
-    assert trainer.steps_per_epoch == 1 and trainer.step == 2
+    assert trainer.sampler.steps_per_epoch == 1 and trainer.progress.step == 2
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_the_rows(make_trainer, tmp_path, monkeypatch):
@@ -108,11 +110,18 @@ def test_broken_images_are_replaced_counted_and_named(make_trainer, tmp_path):
     assert row["image"].endswith("3.png") and row["reason"]
 
 
-def test_an_interrupt_saves_last_and_says_so(make_trainer, tmp_path, monkeypatch):
+def test_a_signal_lets_the_step_finish_saves_and_says_so(make_trainer, tmp_path, monkeypatch):
     trainer = make_trainer()
-    monkeypatch.setattr(Trainer, "_validate", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+    forward = CrossModalTask.forward
+
+    def forward_and_signal(self, batch):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return forward(self, batch)
+
+    monkeypatch.setattr(CrossModalTask, "forward", forward_and_signal)
     with pytest.raises(KeyboardInterrupt):
         trainer.fit()
+    assert trainer.progress.step == 1
     assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "interrupted"
     assert torch.equal(UniFashion.from_pretrained(tmp_path / "run").query_tokens, trainer.model.query_tokens)
 

@@ -17,6 +17,7 @@ from typing import NoReturn
 from unifashion.errors import UserError, exit_with_one_sentence, nearest
 
 COMMANDS = {
+    "check-submission": "check a file for the server of CIRR or CIRCO before it is uploaded",
     "convert": "turn checkpoints of others into a UniFashion model, or back",
 }
 
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, purpose in COMMANDS.items():
         sub = commands.add_parser(name, help=purpose, description=f"{purpose}.", allow_abbrev=False)
         if name == chosen:
-            module = importlib.import_module(f"unifashion.cli.{name}")
+            module = importlib.import_module(f"unifashion.cli.{name.replace('-', '_')}")
             module.add_flags(sub)
             sub.set_defaults(run=module.run, parser=sub)
     flags, rest = parser.parse_known_args(words)

@@ -11,6 +11,10 @@ from unifashion.errors import UserError
 HELP = "see dataset/README.md for where it comes from and how its folder looks"
 
 
+class NoSplit(UserError):
+    """A data set, or a split of it, that is not on this machine, or that the set does not have."""
+
+
 def read_text(path: Path) -> str:
     """Read a UTF-8 file (a byte-order mark is tolerated).
 
@@ -22,7 +26,7 @@ def read_text(path: Path) -> str:
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path} does not exist; {HELP}") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text (byte {error.start}); convert it to UTF-8") from None
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start}); save it again as UTF-8") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from None
     if not text.strip():
@@ -36,16 +40,32 @@ def read_json_list(path: Path, kind: type) -> list[Any]:
     Raises:
         UserError: not JSON (names the line), not a list, or a row of another type.
     """
-    try:
-        rows = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
+    rows = _read_json(path)
     if not isinstance(rows, list):
         raise UserError(f"{path}: expected a list, found a {type(rows).__name__}")
     for number, row in enumerate(rows, 1):
         if not isinstance(row, kind):
             raise UserError(f"{path}, row {number}: expected a {kind.__name__}, found {_short(row)}")
     return rows
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that must hold one object.
+
+    Raises:
+        UserError: not JSON (names the line), or not an object.
+    """
+    value = _read_json(path)
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected an object, found a {type(value).__name__}")
+    return value
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -13,14 +13,14 @@ All randomness of a row comes from (seed, epoch, index): the order of workers an
 
 import hashlib
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from unifashion.data.feedback import prepare_text, training_feedback
 from unifashion.data.images import ImageError, ImageTransform, load_image
@@ -30,6 +30,7 @@ from unifashion.errors import UserError
 Batch = dict[str, Any]
 Row = dict[str, Any]
 Tokenize = Callable[[list[str]], tuple[Tensor, Tensor]]
+Load = Callable[[Path], Tensor]  # pixels (3, S, S) uint8, or tokens (N, W) of a feature cache
 
 
 class Photos:
@@ -58,10 +59,24 @@ class PairRows:
     """Phase-1 rows: one photo and its product's text."""
 
     pairs: Sequence[ImageText]
-    photos: Photos
+    photos: Load
+    sizes: tuple[int, ...] = ()  # of the data sets that the pairs come from, one after the other; () = one set
+    weights: tuple[float, ...] = ()  # how often an epoch passes over each of them
 
     def __len__(self) -> int:
         return len(self.pairs)
+
+    def mixture(self) -> tuple[tuple[int, ...], tuple[float, ...]]:
+        """Return sizes and weights of the data sets in here."""
+        return (self.sizes, self.weights) if self.sizes else ((len(self),), (1.0,))
+
+    def images(self) -> list[Path]:
+        """Return every image that the rows show."""
+        return [pair.image for pair in self.pairs]
+
+    def text_length(self, index: int) -> int:
+        """Return the length of a row's text, in characters."""
+        return len(self.pairs[index].text)
 
     def row(self, index: int, _: random.Random) -> Row:
         """Return one row."""
@@ -80,7 +95,7 @@ class ComposedRows:
     """Phase-2 rows: reference, feedback, target and, where it has one, the target's caption."""
 
     splits: Sequence[ComposedSplit]
-    photos: Photos
+    photos: Load
     _rows: list[tuple[ComposedSplit, ComposedQuery, str]] = field(init=False, repr=False)
     _captioned: bool = field(init=False, repr=False)
 
@@ -91,6 +106,18 @@ class ComposedRows:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def mixture(self) -> tuple[tuple[int, ...], tuple[float, ...]]:
+        """Return sizes and weights of the data sets in here: one, taken once an epoch."""
+        return (len(self),), (1.0,)
+
+    def images(self) -> list[Path]:
+        """Return every image that the rows show."""
+        return [split.images[name] for split, query, target in self._rows for name in (query.reference, target)]
+
+    def text_length(self, index: int) -> int:
+        """Return the length of a row's feedback, in characters."""
+        return sum(map(len, self._rows[index][1].feedback))
 
     def row(self, index: int, rng: random.Random) -> Row:
         """Return one row; ``rng`` decides which feedback sentences are said, and in which order."""
@@ -117,6 +144,10 @@ class TrainingSet(Dataset[Row]):
     def __len__(self) -> int:
         return len(self.rows)
 
+    def text_lengths(self) -> list[int]:
+        """Return how long the text of every row is, for batches of texts of like length."""
+        return [self.rows.text_length(index) for index in range(len(self.rows))]
+
     def __getitem__(self, key: tuple[int, int]) -> Row:  # type: ignore[override]
         epoch, index = key
         broken: list[tuple[Path, str]] = []
@@ -133,23 +164,6 @@ class TrainingSet(Dataset[Row]):
             f"none of the {len(self.rows)} training rows has a readable image, the first is {path} ({reason}); "
             "check the images below --data-root"
         )
-
-
-class EpochSampler(Sampler[tuple[int, int]]):
-    """All rows once per epoch, in an order that depends on (seed, epoch) alone; yields (epoch, index)."""
-
-    def __init__(self, num_rows: int, seed: int) -> None:
-        self.num_rows = num_rows
-        self.seed = seed
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        return self.num_rows
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = list(range(self.num_rows))
-        random.Random(f"{self.seed}/{self.epoch}").shuffle(order)
-        return iter([(self.epoch, index) for index in order])
 
 
 def number(name: str) -> int:

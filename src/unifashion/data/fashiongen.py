@@ -1,4 +1,6 @@
-"""FashionGen in its jsonl form: photos of products and their descriptions, one to six views a product.
+"""FashionGen: photos of products and their descriptions, one to six views a product.
+
+As distributed, a split is one HDF5 file (data/fashiongen_hdf5.py). The jsonl form below is read instead where it is there.
 
     fashionGen/
       annotation_train.jsonl  annotation_val.jsonl
@@ -16,7 +18,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from unifashion.data.annotations import HELP, read_jsonl, text_of
+from unifashion.data.annotations import HELP, NoSplit, read_jsonl, text_of
+from unifashion.data.fashiongen_hdf5 import FILES, read_fashiongen_hdf5
 from unifashion.data.images import find_images
 from unifashion.data.records import ImageText, PairSplit
 from unifashion.errors import UserError, nearest
@@ -36,12 +39,17 @@ def read_fashiongen(data_root: Path, split: str) -> PairSplit:
         split: train or val.
 
     Raises:
-        UserError: an unknown split, a missing or malformed file, an image with two different texts.
+        UserError: an unknown split, a malformed file, an image with two different texts.
+        NoSplit: the set or this split of it is not there, in neither form.
     """
     if split not in IMAGE_FOLDERS:
         raise UserError(f"unknown FashionGen split {split!r}{nearest(split, list(IMAGE_FOLDERS))}; known: train, val")
     root = find_root(data_root)
     path = root / f"annotation_{split}.jsonl"
+    if not path.is_file():
+        if (root / FILES[split]).is_file():
+            return read_fashiongen_hdf5(root / FILES[split], split)
+        raise NoSplit(f"neither {path} nor {FILES[split]} exists; {HELP}")
     images = find_images(root / IMAGE_FOLDERS[split])
     products = _products(root / f"annotation_{split}_object.jsonl")
     pairs, missing, repeated = [], [], 0
@@ -90,12 +98,14 @@ def find_root(data_root: Path) -> Path:
     """Return the folder that holds FashionGen's annotations.
 
     Raises:
-        UserError: there is none.
+        NoSplit: there is none.
     """
     for folder in (data_root / FOLDER, data_root):
-        if any(folder.glob("annotation_*.jsonl")):
+        if any((folder / name).is_file() for split in FILES for name in (f"annotation_{split}.jsonl", FILES[split])):
             return folder
-    raise UserError(f"no FashionGen in {data_root}: expected {FOLDER}/annotation_train.jsonl there; {HELP}")
+    raise NoSplit(
+        f"no FashionGen in {data_root}: expected {FOLDER}/annotation_train.jsonl or {FOLDER}/{FILES['train']} there; {HELP}"
+    )
 
 
 def _products(path: Path) -> dict[str, str]:

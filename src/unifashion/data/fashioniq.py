@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from unifashion.data.annotations import HELP, read_json_list, text_of, texts_of
+from unifashion.data.annotations import HELP, NoSplit, read_json_list, text_of, texts_of
 from unifashion.data.images import find_images
-from unifashion.data.records import ComposedQuery, ComposedSplit
+from unifashion.data.records import ComposedQuery, ComposedSplit, ImageText, PairSplit
 from unifashion.errors import UserError, nearest
 
 log = logging.getLogger(__name__)
@@ -68,16 +68,60 @@ def read_fashioniq(data_root: Path, category: str, split: str, allow_leaky: bool
     )
 
 
+def read_fashioniq_cap(data_root: Path, split: str, allow_leaky: bool = False) -> PairSplit:
+    """Read the images that have a generated caption (Fashion-IQ-Cap), as images with texts; every image is a product.
+
+    An image with captions in several categories counts once, with the first.
+
+    Args:
+        data_root: the folder that holds ``fashionIQ_dataset``, or that folder itself.
+        split: train, val or test.
+        allow_leaky: as for ``read_fashioniq``.
+
+    Raises:
+        UserError: an unknown split, a malformed file, leaky captions.
+        NoSplit: FashionIQ is not there, or has no captions of this split.
+    """
+    if split not in SPLITS:
+        raise UserError(f"unknown FashionIQ split {split!r}{nearest(split, SPLITS)}; known: {', '.join(SPLITS)}")
+    root = find_root(data_root)
+    on_disk = find_images(root / "images")
+    pairs: dict[str, ImageText] = {}
+    missing: dict[str, None] = {}
+    for category in CATEGORIES:
+        for name, caption in _read_captions(_caption_file(root, category, split), split, allow_leaky).items():
+            if name in on_disk:
+                pairs.setdefault(name, ImageText(on_disk[name], caption, name, category))
+            else:
+                missing[name] = None
+    if not pairs and not missing:
+        raise NoSplit(f"{root} has no captions_llava/next_llava.{split}.*.caption.json with captions; {HELP}")
+    return PairSplit("fashioniq-cap", split, tuple(pairs.values()), tuple(missing))
+
+
+def val_images(data_root: Path) -> set[Path]:
+    """Return the images of all val galleries that are on disk; no file of annotations, no images.
+
+    Raises:
+        UserError: a malformed split file.
+        NoSplit: FashionIQ is not there.
+    """
+    root = find_root(data_root)
+    files = (root / "image_splits" / f"split.{category}.val.json" for category in CATEGORIES)
+    names = {name for file in files if file.is_file() for name in read_json_list(file, str)}
+    return {path for name, path in find_images(root / "images").items() if name in names}
+
+
 def find_root(data_root: Path) -> Path:
     """Return the folder that holds FashionIQ's ``captions``.
 
     Raises:
-        UserError: there is none.
+        NoSplit: there is none.
     """
     for folder in (data_root / FOLDER, data_root):
         if (folder / "captions").is_dir():
             return folder
-    raise UserError(f"no FashionIQ in {data_root}: expected {FOLDER}/captions there; {HELP}")
+    raise NoSplit(f"no FashionIQ in {data_root}: expected {FOLDER}/captions there; {HELP}")
 
 
 def has_leaky_captions(data_root: Path, split: str) -> bool:

@@ -17,6 +17,7 @@ import torch
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
+from unifashion.data.hdf5_images import read_image, split_member
 from unifashion.errors import UserError, nearest
 
 log = logging.getLogger(__name__)
@@ -52,11 +53,18 @@ class ImageError(UserError):
         return ImageError, (self.path, self.reason)  # crosses the border of loader processes
 
 
+def _load_member(path: Path, inside: tuple[Path, int]) -> Image.Image:
+    try:
+        return Image.fromarray(read_image(*inside))
+    except UserError as error:
+        raise ImageError(path, str(error)) from None
+
+
 def load_image(source: Path | bytes, name: Path | None = None) -> Image.Image:
     """Decode a file (or its bytes) to upright RGB: EXIF rotation applied, alpha over white, first frame, 16 bit scaled.
 
     Args:
-        source: the file, or what it holds.
+        source: the file, an image inside an HDF5 file (data/hdf5_images.py), or what a file holds.
         name: what an error calls the image; by default the file.
 
     Raises:
@@ -64,6 +72,9 @@ def load_image(source: Path | bytes, name: Path | None = None) -> Image.Image:
             Pillow's decompression-bomb limit.
     """
     path = name or (source if isinstance(source, Path) else Path("<bytes>"))
+    inside = split_member(source) if isinstance(source, Path) else None
+    if inside is not None:
+        return _load_member(path, inside)
     try:
         file = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
     except FileNotFoundError:

@@ -5,10 +5,11 @@
                            photos/0001.jpg,"A red dress with short sleeves.",17,dresses,49.90
       photos/0001.jpg
 
-Columns ``image`` (a path below the folder) and ``text`` are needed; ``id`` makes rows views of one product (default: every image
-is a product), ``subcategory`` (or ``category``) and ``split`` (train or val) are used where they are there; ``read_metadata``
-returns the others. Without a ``split`` column a tenth of the products, chosen by a hash of their id, is the validation split.
-The separator may be a comma, a semicolon or a tab. Without a table, ``0001.txt`` beside ``0001.jpg`` is its text.
+Columns ``image`` (a path below the folder) and ``text`` are needed. An image cell may hold several paths with ``;`` between
+them, which are views of one product, and so are rows with one ``id`` (default: every row is a product). ``subcategory`` (or
+``category``) and ``split`` (train or val) are used where they are there; ``read_metadata`` returns the others. Without a
+``split`` column a tenth of the products, chosen by a hash of their id, is the validation split. The separator may be a comma, a
+semicolon or a tab. Without a table, ``0001.txt`` beside ``0001.jpg`` is its text.
 """
 
 import csv
@@ -19,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from unifashion.data.annotations import read_text
+from unifashion.data.annotations import NoSplit, read_text
 from unifashion.data.images import SUFFIXES
 from unifashion.data.records import ImageText, PairSplit
 from unifashion.errors import UserError, nearest
@@ -45,14 +46,15 @@ def read_own_catalogue(folder: Path, split: str) -> PairSplit:
 
     Raises:
         UserError: no such folder, a malformed table, a column or value that is missing, a path that leaves the folder, a
-            product in both splits, a split without products.
+            product in both splits.
+        NoSplit: a split without products.
     """
     if split not in SPLITS:
         raise UserError(f"unknown catalogue split {split!r}{nearest(split, SPLITS)}; known: {', '.join(SPLITS)}")
     rows = _rows(folder)
     chosen = [row for row in rows if row.split == split]
     if not chosen:
-        raise UserError(
+        raise NoSplit(
             f"{folder}: none of its {len(rows)} images is in split {split}; add a column 'split' to {TABLE}"
         )
     present = {row.image for row in chosen if row.image.is_file()}
@@ -98,20 +100,19 @@ def _table_rows(folder: Path) -> Iterator[_Row]:
         for needed in ("image", "text"):
             if not values[needed]:
                 raise UserError(f"{place}: {needed} is empty")
-        image = _inside(folder, values.pop("image"), place)
-        if image in lines:
-            raise UserError(
-                f"{place}: image {image.name} is on line {lines[image]} already; remove one of the two rows"
-            )
-        lines[image] = reader.line_num
-        product = values.get("id") or image.relative_to(folder).as_posix()
+        images = [_inside(folder, name, place) for name in _views(folder, values.pop("image"))]
+        for image in images:
+            if image in lines:
+                raise UserError(f"{place}: image {image.name} is on line {lines[image]} already; name it once")
+            lines[image] = reader.line_num
+        product = values.get("id") or images[0].relative_to(folder).as_posix()
         split = values.get("split", "").lower() or _split_of(product)
         if split not in SPLITS:
             raise UserError(f"{place}: split {split!r} is neither train nor val{nearest(split, SPLITS)}")
         subcategory = values.get("subcategory") or values.get("category") or ""
         words = values.pop("text")
         metadata = {name: value for name, value in values.items() if value}
-        yield _Row(place, image, words, product, subcategory, split, metadata)
+        yield from (_Row(place, image, words, product, subcategory, split, metadata) for image in images)
     if not lines:
         raise UserError(f"{path} has a header but no rows; add one row for each image")
 
@@ -136,6 +137,12 @@ def _next_row(reader: "csv.DictReader[str]", path: Path) -> dict[str, str] | Non
         return next(reader, None)
     except csv.Error as error:
         raise UserError(f"{path}, line {reader.line_num + 1}: not CSV ({error}); check its double quotes") from None
+
+
+def _views(folder: Path, cell: str) -> list[str]:
+    """Return the paths in an image cell: one, or several with ``;`` between them; a file whose name has a ``;`` is one."""
+    names = [name.strip() for name in cell.split(";") if name.strip()]
+    return [cell] if len(names) < 2 or (folder / cell).is_file() else names
 
 
 def _inside(folder: Path, name: str, place: str) -> Path:

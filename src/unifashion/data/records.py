@@ -6,7 +6,10 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class ImageText:
-    """One photo of one product with the product's text; views of a product share ``product`` and ``text``."""
+    """One photo of one product with the product's text; views of a product share ``product`` and ``text``.
+
+    ``image`` is a file, or an image inside an HDF5 file (data/hdf5_images.py); ``load_image`` reads both.
+    """
 
     image: Path
     text: str
@@ -26,19 +29,32 @@ class PairSplit:
 
 @dataclass(frozen=True, slots=True)
 class ComposedQuery:
-    """``reference`` + ``feedback`` should retrieve ``target``; both are names in the split's gallery.
+    """``reference`` + ``feedback`` should retrieve ``target``; all are names in the split's gallery.
 
-    ``target`` is None where the annotations hide it (test splits).
+    ``target`` is None where the annotations hide it (test splits). The rest is there where a set has it:
+
+    id: the name of the query in files that a server scores (CIRR pairid, CIRCO id).
+    targets: every right answer, ``target`` first (CIRCO); empty means that ``target`` is the only one.
+    members: the names of the reference's set of similar images, with the reference (CIRR, six).
+    concept: what reference and targets share, in words (CIRCO shared_concept).
+    aspects: which kinds of change the feedback asks for (CIRCO semantic_aspects).
     """
 
     reference: str
     target: str | None
     feedback: tuple[str, ...]
+    id: str = ""
+    targets: tuple[str, ...] = ()
+    members: tuple[str, ...] = ()
+    concept: str = ""
+    aspects: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ComposedSplit:
-    """One category of one split of a composed-retrieval set, as annotated, and what of it is on disk.
+    """One split of a composed-retrieval set (FashionIQ: one category of it), as annotated, and what of it is on disk.
+
+    ``category`` is empty where the set has none (CIRR, CIRCO).
 
     ``gallery`` holds every listed name once, in the order of the split file; ``images`` only those names, of the gallery or
     of a query, whose file exists; ``captions`` the names that have a generated caption.

@@ -9,6 +9,7 @@ a score depends neither on the chunk size nor on the order of the gallery. (Devi
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,6 +17,15 @@ from torch import Tensor
 from unifashion.errors import UserError
 
 MAX_ELEMENTS = 2**25  # numbers in the largest temporary tensor of a scoring step: 256 MB in double precision
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """What is kept of a ranked gallery, whatever its size: the target's rank and the head of every list."""
+
+    ranks: Tensor  # (Q,) 0-based, of ``target_ranks``
+    top: Tensor  # (Q, K) gallery indices, best first
+    scores: Tensor  # (Q, K) of these
 
 
 @torch.no_grad()
@@ -85,6 +95,46 @@ def recall_at(ranks_Q: Tensor, ks: Sequence[int] = (1, 5, 10)) -> dict[str, floa
     if ranks_Q.numel() == 0:
         raise ValueError("recall of no queries is undefined")
     return {f"R@{k}": 100 * int((ranks_Q < k).sum()) / ranks_Q.numel() for k in ks}
+
+
+def hits_at(ranks_Q: Tensor, ks: Sequence[int]) -> Tensor:
+    """Return which queries have their positive among the first k, as (Q, K) zeros and ones, on the CPU in double precision."""
+    return (ranks_Q.cpu()[:, None] < torch.tensor(ks)).double()
+
+
+def positive_ranks(scores_QG: Tensor, positive_QP: Tensor) -> Tensor:
+    """Return the 0-based place of each of a query's positives in the ranked gallery, best first, as (Q, P) integers.
+
+    Ties count against us: a positive stands behind every other item of the same score; positives of equal score follow one
+    another. The first column equals ``target_ranks``.
+
+    ``positive_QP`` holds gallery indices, no index twice in a row; -1 fills up queries with fewer positives and is returned as
+    the size of the gallery, behind every place.
+    Raises ``UserError`` where a score is NaN or infinite, ``ValueError`` for indices that do not fit.
+    """
+    _require_finite(scores_QG, "score")
+    num_queries, num_items = scores_QG.shape
+    positive_QP = positive_QP.to(scores_QG.device)
+    if len(positive_QP) != num_queries or ((positive_QP < -1) | (positive_QP >= num_items)).any():
+        raise ValueError(f"positives of {len(positive_QP)} queries from {num_queries}, indices from -1 to {num_items - 1}")
+    real_QP = positive_QP >= 0
+    own_QP = scores_QG.gather(1, positive_QP.clamp(min=0)).masked_fill(~real_QP, -torch.inf)
+    own_QP = own_QP.sort(dim=1, descending=True).values
+    as_good_QP = torch.stack([(scores_QG >= own_Q[:, None]).sum(dim=1) for own_Q in own_QP.T], dim=1)
+    own_as_good_QP = (own_QP[:, None, :] >= own_QP[:, :, None]).sum(dim=2)
+    place_QP = as_good_QP - own_as_good_QP + torch.arange(own_QP.shape[1], device=scores_QG.device)
+    return place_QP.masked_fill(own_QP == -torch.inf, num_items)
+
+
+def average_precision_at(ranks_QP: Tensor, num_positives_Q: Tensor, k: int) -> Tensor:
+    """Return each query's AP@k: the sum of the precisions at its hits among the first k, over min(number of positives, k).
+
+    This is the AP@k of CIRCO (Baldrati et al., ICCV 2023, section 6), from 0 to 1, as (Q,) in double precision.
+    ``ranks_QP`` are those of ``positive_ranks``; ``num_positives_Q`` counts all positives, also any that the gallery lacks.
+    """
+    hit_number_P = torch.arange(1, ranks_QP.shape[1] + 1, device=ranks_QP.device)
+    precision_QP = hit_number_P / (ranks_QP.double() + 1)
+    return (precision_QP * (ranks_QP < k)).sum(dim=1) / num_positives_Q.to(ranks_QP.device).clamp(max=k)
 
 
 def top_k(scores_QG: Tensor, k: int, exclude: Tensor | None = None) -> Tensor:

@@ -36,6 +36,8 @@ class Metric:
     seeds: tuple[int, ...] = ()
     marks: tuple[str, ...] = ()
     note: str = ""
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,8 @@ class Score:
     seeds: tuple[int, ...] = ()  # of these draws
     ties: str = "count against the target"
     note: str = ""
+    low: float | None = None  # 95 % bootstrap interval over queries (``bootstrap.interval``); None where there is none, as in
+    high: float | None = None  # files that were written before intervals were
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.value):
@@ -97,6 +101,8 @@ def as_scores(
             std=metric.std,
             seeds=metric.seeds,
             note="; ".join(text for text in (note, metric.note) if text),
+            low=metric.low,
+            high=metric.high,
         )
         for metric in metrics
     ]
@@ -182,8 +188,9 @@ def format_table(rows: Sequence[Score]) -> str:
     """Return the rows as plain text for a terminal.
 
     One line per (data set, protocol, category), metrics as columns, then N, gallery, missing and marks; a block of lines
-    per data set, split and model, under a heading; below it the ties rule, the seeds and the notes. N and gallery are
-    those of the parts of a mean, joined by "/" where directions differ. The same metric twice in a line is a ``ValueError``.
+    per data set, split and model, under a heading; below it the ties rule, the seeds and the notes. Under a value stands its
+    interval, where it has one. N and gallery are those of the parts of a mean, joined by "/" where directions differ. The
+    same metric twice in a line is a ``ValueError``.
     """
     blocks: dict[tuple[str, str, str], list[Score]] = {}
     for row in rows:
@@ -201,12 +208,15 @@ def _format_block(rows: Sequence[Score]) -> str:
             raise ValueError(f"{row.protocol} {row.category} {row.metric} is there twice")
         line[row.metric] = row
     header = ["protocol", "category", *metrics, "N", "gallery", "missing", "marks"]
-    cells = [
-        [*key, *(_value(line.get(metric)) for metric in metrics), *_context(list(line.values()))]
-        for key, line in lines.items()
-    ]
+    cells = []
+    for key, line in lines.items():
+        cells.append([*key, *(_value(line.get(metric)) for metric in metrics), *_context(list(line.values()))])
+        intervals = [_interval(line.get(metric)) for metric in metrics]
+        if any(intervals):
+            cells.append(["", "", *intervals, "", "", "", ""])
     first = rows[0]
     facts = [
+        *(["under each value: its 95 % bootstrap interval over queries"] if any(map(_interval, rows)) else []),
         f"ties: {', '.join(dict.fromkeys(row.ties for row in rows))}",
         *dict.fromkeys(f"seeds of {row.protocol}: {' '.join(map(str, row.seeds))}" for row in rows if row.seeds),
         *dict.fromkeys(f"{row.protocol}: {row.note}" for row in rows if row.note),
@@ -219,6 +229,10 @@ def _value(row: Score | None) -> str:
     if row is None:
         return "-"
     return f"{row.value:.2f}" if row.std is None else f"{row.value:.2f}±{row.std:.2f}"
+
+
+def _interval(row: Score | None) -> str:
+    return "" if row is None or row.low is None or row.high is None else f"{row.low:.1f}-{row.high:.1f}"
 
 
 def _context(line: Sequence[Score]) -> list[str]:

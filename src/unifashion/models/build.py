@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 import torch
 
 from unifashion.config import DataSettings, ModelSettings
+from unifashion.data.mixture import TRAINED_ON_VAL
 from unifashion.errors import UserError
 from unifashion.models import pretrained
 from unifashion.models.presets import VARIANTS, build_config
@@ -48,6 +49,8 @@ def build_model(
             data,
         )
         model = UniFashion(config, tokenizer)
+    if data.include_val and TRAINED_ON_VAL not in model.config.marks:
+        model.config = dataclasses.replace(model.config, marks=(*model.config.marks, TRAINED_ON_VAL))
     if settings.freeze_vision:
         model.vision.freeze()
     return model

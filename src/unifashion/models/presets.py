@@ -29,6 +29,7 @@ class UniFashionConfig:
 
     ``vision`` is a transformers image-model config as a dict. ``target_queries`` names the queries that read target and
     gallery images: a checkpoint of the original ``blip2_cir_rerank`` says ``query_tokens`` (convert/QUIRKS.md).
+    ``marks`` are words that every score of this checkpoint must carry, such as "trained-on-val".
     ``query_passes`` is how often a composed query is read: once, or, in checkpoints of SPRC, once more without the image.
     """
 
@@ -45,6 +46,7 @@ class UniFashionConfig:
     pad: Literal["target", "square", "none"] = "target"
     pad_ratio: float = 1.25
     max_text_tokens: int = 64
+    marks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,8 @@ def read_config(path: Path) -> UniFashionConfig:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if values.pop("model_type") != MODEL_TYPE or values["model_name"] not in MODEL_NAMES:
             raise KeyError("model_type")
-        return UniFashionConfig(**{**values, "qformer": QFormerConfig(**values["qformer"])})
+        marks = tuple(values.pop("marks", ()))
+        return UniFashionConfig(**{**values, "qformer": QFormerConfig(**values["qformer"]), "marks": marks})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(
             f"{path} is not the config of a UniFashion model (or of a BLIP-2 one); expected what save_pretrained writes"

@@ -71,9 +71,13 @@ class UniFashion(nn.Module):
 
     # Reading images ---------------------------------------------------------------------------------------------------
 
-    def image_tokens(self, pixels_B3SS: Tensor) -> Tensor:
-        """Return the image tokens (B, N, W) that the Q-Former reads, from normalised pixels."""
-        tokens_BNW = self.vision(pixels_B3SS)
+    def image_tokens(self, image: Tensor) -> Tensor:
+        """Return the image tokens (B, N, W) that the Q-Former reads.
+
+        Args:
+            image: normalised pixels (B, 3, S, S), or what the tower said about them (B, N, W), from a feature cache.
+        """
+        tokens_BNW = self.vision(image) if image.ndim == 4 else image
         with torch.autocast(tokens_BNW.device.type, enabled=False):
             return self.ln_vision(tokens_BNW.float())
 

@@ -51,6 +51,27 @@ class RunFolder:
         self._facts: dict[str, Any] = {}
         self._started = time.monotonic()
 
+    @classmethod
+    def reopen(cls, path: Path) -> "RunFolder":
+        """Take up a run that was stopped.
+
+        Raises:
+            UserError: no run there.
+        """
+        run = cls.__new__(cls)
+        run.path, run._facts = path, read_facts(path)
+        run._started = time.monotonic() - run._facts.get("seconds", 0)
+        run.update(state="running")
+        return run
+
+    def cut(self, name: str, num_bytes: int) -> None:
+        """Shorten a CSV of this run to what a checkpoint knew of it."""
+        path = self.path / name
+        if num_bytes == 0:
+            path.unlink(missing_ok=True)
+        elif path.exists():
+            os.truncate(path, num_bytes)
+
     def describe(self, groups: Sequence[Any], **facts: Any) -> None:
         """Write ``config.yaml`` and ``run.json``."""
         write_yaml(self.path / "config.yaml", groups)
@@ -91,6 +112,19 @@ class RunFolder:
             if is_new:
                 writer.writeheader()
             writer.writerows(rows)
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """Return what ``run.json`` says.
+
+    Raises:
+        UserError: no run there.
+    """
+    try:
+        facts: dict[str, Any] = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(f"--resume {path}: not a run folder, no readable run.json is in it") from None
+    return facts
 
 
 def now() -> str:

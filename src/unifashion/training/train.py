@@ -1,22 +1,29 @@
 """Train one phase from settings: read, build, fit, keep."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import torch
+from accelerate import Accelerator
+from torch import Tensor
 from transformers import logging as transformers_logging
 
 from unifashion.config import DataSettings, EvaluationSettings, ModelSettings, TrainingSettings
 from unifashion.data.batches import ComposedRows, PairRows, Photos, TrainingSet
+from unifashion.data.feature_cache import FeatureCache, key_of
 from unifashion.data.feedback import prepare_text
 from unifashion.data.images import ImageTransform
-from unifashion.data.sets import is_composed, read_composed, read_pairs, training_texts
+from unifashion.data.mixture import read_training_pairs, read_training_queries
+from unifashion.data.sets import is_composed, training_texts
 from unifashion.errors import UserError
 from unifashion.evaluation.scores import Score, check_missing
 from unifashion.models.build import build_model
 from unifashion.models.presets import VARIANTS
 from unifashion.models.unifashion import UniFashion
+from unifashion.training.resume import check_data
 from unifashion.training.run_folder import RunFolder, fingerprint
 from unifashion.training.tasks import find_task
 from unifashion.training.trainer import Trainer, make_accelerator
@@ -42,14 +49,18 @@ def train(
     make_task = find_task(model.blip_model_name)
     photos = Photos(ImageTransform(data.image_size, pad=data.pad, ratio=data.pad_ratio), keep=data.cache_images)
     rows, described = _read_rows(data, model, photos)
+    if training.resume:
+        check_data(Path(training.resume), described)
     corpus: Callable[[], Iterable[str]] = partial(map, prepare_text, training_texts(data))
     network = build_model(model, data, corpus, training.seed)
     accelerator = make_accelerator(training, make_task)
-    needed = training.batch_size * accelerator.num_processes
+    needed = training.batch_size * training.accumulation_steps * accelerator.num_processes
     if len(rows) < needed:
         raise UserError(f"a step takes {needed} rows but the training set has {len(rows)}; lower --batch-size")
-    run = RunFolder(Path(training.output_dir), training.overwrite) if accelerator.is_main_process else None
-    if run is not None:
+    if data.feature_cache is not None:
+        rows = replace(rows, photos=_cached(rows.images(), photos, data, network, accelerator, training.batch_size))
+    run = _run_folder(training) if accelerator.is_main_process else None
+    if run is not None and not training.resume:
         run.describe((data, model, training, evaluation), rows=len(rows), data=described)
     if training.tracker != "none":
         accelerator.init_trackers("unifashion")
@@ -63,9 +74,50 @@ def train(
         augment_images=data.augment,
         num_workers=data.num_workers,
     )
+    if training.resume:
+        trainer.resume(Path(training.resume))
     trainer.fit()
     accelerator.end_training()
     return run.path if run is not None else None
+
+
+def _run_folder(training: TrainingSettings) -> RunFolder:
+    if training.resume:
+        return RunFolder.reopen(Path(training.resume))
+    return RunFolder(Path(training.output_dir), training.overwrite)
+
+
+def _cached(
+    images: Sequence[Path],
+    photos: Photos,
+    data: DataSettings,
+    network: UniFashion,
+    accelerator: Accelerator,
+    batch_size: int,
+) -> FeatureCache:
+    """Return a filled feature cache in the place of the photos; every process computes its share.
+
+    Raises:
+        UserError: the tower is trained, or images are augmented: then what it says is never twice the same.
+    """
+    if not network.vision.frozen:
+        raise UserError("--feature-cache needs a frozen image tower; add --freeze-vision or leave the cache away")
+    if data.augment:
+        raise UserError("--feature-cache and --augment exclude each other; add --no-augment")
+    tower = network.vision.to(accelerator.device)
+
+    @torch.no_grad()
+    def encode(pixels: Tensor) -> Tensor:
+        with accelerator.autocast():
+            return tower(pixels.to(accelerator.device))
+
+    key = key_of(tower, photos.transform, data.feature_form, accelerator.mixed_precision)
+    cache = FeatureCache(Path(data.feature_cache or ""), key, data.feature_form, photos)
+    share = accelerator.process_index, accelerator.num_processes
+    cache.fill(images, encode, batch_size, share, progress=accelerator.is_main_process)
+    accelerator.wait_for_everyone()
+    cache.reload()
+    return cache
 
 
 def _read_rows(
@@ -83,11 +135,17 @@ def _read_rows(
         )
         raise UserError(f"{model.blip_model_name} trains on {kind}, not on {data.dataset}")
     if not wants_composed:
-        split = read_pairs(data, "train")
-        used = check_missing(len(split.pairs), len(split.pairs) + len(split.missing), data.max_missing, "images")
-        files = ((pair.image, pair.text) for pair in split.pairs)
-        return PairRows(split.pairs, photos), {"set": split.dataset, "used": used, "fingerprint": fingerprint(files)}
-    splits = read_composed(data, "train")
+        read = read_training_pairs(data)
+        used = check_missing(len(read.pairs), len(read.pairs) + len(read.missing), data.max_missing, "images")
+        files = ((pair.image, pair.text) for pair in read.pairs)
+        rows = PairRows(read.pairs, photos, read.sizes, read.weights)
+        return rows, {
+            "set": data.dataset,
+            "used": used,
+            "excluded": str(read.excluded),
+            "fingerprint": fingerprint(files),
+        }
+    splits = read_training_queries(data)
     composed = ComposedRows(splits, photos)
     listed = sum(len(split.queries) for split in splits)
     used = check_missing(len(composed), listed, data.max_missing)

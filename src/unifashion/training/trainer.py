@@ -1,38 +1,73 @@
-"""One trainer for every task: step, log, validate, save, stop.
+"""One trainer for every task: step, log, validate, save, stop, and go on as if it had never stopped.
 
 The loop is plain: a batch goes through the task, its losses are weighted and added up, accelerate does the rest. Optimiser
 and schedule are the paper's: AdamW with decay on every parameter, OneCycleLR (peak ``learning_rate``, start at a hundredth of
 it, rising for ``warmup_epochs``) stepped once per optimiser step. As in the original, OneCycleLR also cycles AdamW's first
 momentum between 0.95 and 0.85, so ``betas[0]`` only matters before the first step.
+
+Everything that a step depends on is in the checkpoint or follows from (seed, epoch, step, rank): the order of the rows
+(data/sampler.py), the rows themselves (data/batches.py), and all chance in the step (randomness.py). So a run that was stopped
+anywhere and resumed takes the very steps of one that never stopped.
 """
 
 import logging
 import time
-from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import send_to_device
 from torch import Tensor
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from unifashion.config import TrainingSettings
 from unifashion.data.augment import augment
-from unifashion.data.batches import Batch, Collate, EpochSampler, TrainingSet
+from unifashion.data.batches import Batch, Collate, TrainingSet
 from unifashion.data.images import normalise
 from unifashion.data.quarantine import Quarantine
+from unifashion.data.sampler import EpochSampler
 from unifashion.errors import UserError
 from unifashion.evaluation.scores import Score
+from unifashion.models import pretrained
 from unifashion.models.unifashion import UniFashion
+from unifashion.training.checkpoint import find_checkpoint, link_model, read_state, write_checkpoint
 from unifashion.training.distributed import mean_over_ranks
+from unifashion.training.interrupt import Interrupt
+from unifashion.training.randomness import seed_everything, seed_for
 from unifashion.training.run_folder import RunFolder, now
 from unifashion.training.tasks import Task
 
 log = logging.getLogger(__name__)
 
 Evaluate = Callable[[UniFashion], tuple[list[Score], float]]
+WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+METRICS = ("train_metrics.csv", "validation_metrics.csv")
+
+
+@dataclass
+class Progress:
+    """Where a run stands; kept in every checkpoint."""
+
+    step: int = 0  # optimiser steps
+    epoch: int = 0  # whole epochs
+    turn: int = 0  # batches of the current epoch
+    sums: dict[str, float] = field(default_factory=dict)  # of the losses of the current epoch
+    seconds: float = 0.0  # of the current epoch
+    best: float | None = None
+    best_step: int = 0
+    lengths: dict[str, int] = field(default_factory=dict)  # bytes of the metrics files
+    broken: dict[str, str] = field(default_factory=dict)  # images that could not be used
 
 
 class Trainer:
@@ -63,15 +98,23 @@ class Trainer:
         """
         self.settings, self.run, self.evaluate, self.accelerator = settings, run, evaluate, accelerator
         self.augment_images, self.model, self.rows = augment_images, task.model, rows
-        self.sampler = EpochSampler(len(rows), settings.seed)
-        loader = DataLoader(
+        self.sampler = EpochSampler(
+            *rows.rows.mixture(),
+            settings.seed,
+            settings.batch_size,
+            settings.accumulation_steps,
+            accelerator.process_index,
+            accelerator.num_processes,
+            rows.text_lengths() if settings.length_buckets else None,
+            settings.length_buckets,
+        )
+        self.loader = DataLoader(
             rows,
-            batch_size=settings.batch_size,
-            sampler=self.sampler,
+            batch_sampler=self.sampler,
             collate_fn=Collate(task.model.tokenize),
             num_workers=num_workers,
-            drop_last=True,
             pin_memory=accelerator.device.type == "cuda",
+            multiprocessing_context="fork" if num_workers else None,
         )
         trained = [parameter for parameter in task.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(
@@ -80,10 +123,13 @@ class Trainer:
             betas=settings.betas,
             eps=settings.adam_epsilon,
             weight_decay=settings.weight_decay,
+            fused=accelerator.device.type in ("cpu", "cuda"),
         )
-        self.task, self.optimizer, self.loader = accelerator.prepare(task, optimizer, loader)
-        self.steps_per_epoch = max(len(self.loader) // settings.accumulation_steps, 1)
-        self.total_steps = settings.max_steps or settings.num_epochs * self.steps_per_epoch
+        if settings.compile:
+            task.model.qformer.compile()
+            task.model.vision.compile()
+        self.task, self.optimizer = accelerator.prepare(task, optimizer)
+        self.total_steps = settings.max_steps or settings.num_epochs * self.sampler.steps_per_epoch
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer.optimizer,
             max_lr=settings.learning_rate,
@@ -91,76 +137,134 @@ class Trainer:
             pct_start=min(settings.warmup_epochs / max(settings.num_epochs, 1), 0.9),
             div_factor=100.0,
         )
-        self.step, self.epoch = 0, 0
-        self.best: float | None = None
-        self.quarantine = Quarantine()
+        self.progress = Progress()
 
-    def fit(self) -> None:
-        """Train to the end; Ctrl-C saves ``last`` before it leaves.
+    # Going on ---------------------------------------------------------------------------------------------------------
+
+    def resume(self, path: Path) -> None:
+        """Take up the newest whole checkpoint of a run; without one the run starts again from its beginning.
 
         Raises:
-            UserError: a loss that is not finite; nothing of that step reaches the weights.
+            UserError: the checkpoint was made by another number of processes.
+        """
+        checkpoint = find_checkpoint(path)
+        if checkpoint is None:
+            log.warning("%s has no checkpoint yet: the run starts again from its beginning", path)
+        else:
+            self._load(checkpoint)
+            log.info("going on from %s", checkpoint)
+        if self.run is not None:
+            for name in METRICS:
+                self.run.cut(name, self.progress.lengths.get(name, 0))
+
+    def _load(self, checkpoint: Path) -> None:
+        state = read_state(checkpoint)
+        if state["world_size"] != self.accelerator.num_processes:
+            raise UserError(
+                f"{checkpoint} was written by {state['world_size']} processes, now there are "
+                f"{self.accelerator.num_processes}; start as many, or a new run with --init-from {checkpoint}/model"
+            )
+        _, weights, _ = pretrained.load(str(checkpoint / "model"))
+        named: dict[str, Any] = {f"model.{name}": tensor for name, tensor in weights.items()}
+        set_model_state_dict(self.task, named, options=WHOLE)
+        set_optimizer_state_dict(self.task, self.optimizer.optimizer, state["optimizer"], options=WHOLE)
+        self.schedule.load_state_dict(state["schedule"])
+        self.progress = Progress(**state["progress"])
+        if self.run is not None and self.progress.best_step == self.progress.step and self.progress.best is not None:
+            link_model(checkpoint, self.run.path / "best")
+
+    # The loop ---------------------------------------------------------------------------------------------------------
+
+    def fit(self) -> None:
+        """Train to the end. Ctrl-C and SIGTERM finish the step, save, and leave.
+
+        Raises:
+            UserError: a loss that is not finite (nothing of that step reaches the weights); a full disk.
+            KeyboardInterrupt: after a signal, when everything is saved.
         """
         try:
-            while self.step < self.total_steps:
-                self._train_epoch()
-                self.epoch += 1
-                self._save("last")
-                due = self.settings.eval_every and self.epoch % self.settings.eval_every == 0
-                if due or (self.settings.eval_every and self.step >= self.total_steps):
-                    self._validate()
+            with Interrupt() as interrupt:
+                while self.progress.step < self.total_steps:
+                    self._train_epoch(interrupt)
+            self._finish("complete")
         except KeyboardInterrupt:
-            self._save("last")
             self._finish("interrupted")
             raise
         except UserError:
             self._finish("failed")
             raise
-        self._finish("complete")
 
-    def _train_epoch(self) -> None:
+    def _train_epoch(self, interrupt: Interrupt) -> None:
         self.task.train()
-        self.sampler.epoch = self.epoch
-        started, sums, count = time.perf_counter(), defaultdict[str, float](float), 0
+        at = self.progress
+        self.sampler.epoch, self.sampler.start = at.epoch, at.turn
+        started = time.perf_counter() - at.seconds
         bar = tqdm(
             self.loader,
-            desc=f"epoch {self.epoch + 1}",
-            total=len(self.loader),
+            desc=f"epoch {at.epoch + 1}",
+            initial=at.turn,
+            total=self.sampler.turns,
             disable=not self.accelerator.is_main_process,
             dynamic_ncols=True,
         )
         for batch in bar:
-            losses = self._train_batch(batch)
-            count += 1
+            losses, stop = self._train_batch(batch, interrupt)
+            at.turn += 1
+            at.seconds = time.perf_counter() - started
             for name, value in losses.items():
-                sums[name] += value
-            bar.set_postfix({name: f"{total / count:.3f}" for name, total in sums.items()}, refresh=False)
-            if self.step >= self.total_steps:
+                at.sums[name] = at.sums.get(name, 0.0) + value
+            bar.set_postfix({name: f"{total / at.turn:.3f}" for name, total in at.sums.items()}, refresh=False)
+            if not self.accelerator.sync_gradients:
+                continue
+            if stop:
+                bar.close()
+                self._save()
+                raise KeyboardInterrupt
+            if at.step >= self.total_steps:
                 break
-        means = {name: total / count for name, total in sums.items()}
-        rate = self.schedule.get_last_lr()[0]
-        self.accelerator.log({**means, "learning_rate": rate}, step=self.step)
-        if self.run is not None:
-            seconds = round(time.perf_counter() - started, 2)
-            row = {"epoch": self.epoch + 1, "step": self.step, **means, "learning_rate": rate, "seconds": seconds}
-            self.run.append("train_metrics.csv", [row])
+            if self.settings.save_steps and at.step % self.settings.save_steps == 0 and at.turn < self.sampler.turns:
+                self._save()
+        self._end_epoch()
 
-    def _train_batch(self, batch: Batch) -> dict[str, float]:
-        """Run one batch; returns its losses, averaged over the processes."""
-        self._report(batch.pop("broken"))
+    def _end_epoch(self) -> None:
+        """Log the epoch, validate if it is time, save."""
+        at = self.progress
+        means = {name: total / at.turn for name, total in at.sums.items()}
+        rate = self.schedule.get_last_lr()[0]
+        self.accelerator.log({**means, "learning_rate": rate}, step=at.step)
+        if self.run is not None:
+            row = {
+                "epoch": at.epoch + 1,
+                "step": at.step,
+                **means,
+                "learning_rate": rate,
+                "seconds": round(at.seconds, 2),
+            }
+            self.run.append(METRICS[0], [row])
+        at.epoch, at.turn, at.sums, at.seconds = at.epoch + 1, 0, {}, 0.0
+        every, over = self.settings.eval_every, at.step >= self.total_steps
+        is_best = self._validate() if every and (over or at.epoch % every == 0) else False
+        self._save(("last", "best") if is_best else ("last",))
+
+    def _train_batch(self, batch: Batch, interrupt: Interrupt) -> tuple[dict[str, float], bool]:
+        """Run one batch; returns its losses, averaged over the processes, and whether any process was told to stop."""
+        self.progress.broken |= {str(path): reason for path, reason in batch.pop("broken")}
         rows = batch.pop("rows")
+        batch = send_to_device(batch, self.accelerator.device, non_blocking=True)
         self.model.clamp_temperature()
         with self.accelerator.accumulate(self.task):
-            losses: dict[str, Tensor] = self.task(self._pixels(batch))
-            loss = sum((self._weight(name) * value for name, value in losses.items()), torch.zeros(()))
-            names = [*losses, "loss"]
-            values = mean_over_ranks(torch.stack([*losses.values(), loss.to(losses["itc"])])).tolist()
-            shown = dict(zip(names, values, strict=True))
+            pixels = self._pixels(batch)
+            seed_everything(*self._key())
+            losses: dict[str, Tensor] = self.task(pixels)
+            loss = torch.stack([self._weight(name) * value.float() for name, value in losses.items()]).sum()
+            signal = torch.tensor(float(bool(interrupt.signal)), device=loss.device)
+            *values, stop = mean_over_ranks(torch.stack([*(v.float() for v in losses.values()), loss, signal])).tolist()
+            shown = dict(zip([*losses, "loss"], values, strict=True))
             if not all(value == value and abs(value) != float("inf") for value in values):
                 words = ", ".join(f"{name} {value:g}" for name, value in shown.items())
                 raise UserError(
-                    f"the loss is not finite in epoch {self.epoch + 1}, step {self.step + 1} ({words}); the batch holds "
-                    f"training rows {', '.join(map(str, rows[:8]))}{', ...' if len(rows) > 8 else ''}; "
+                    f"the loss is not finite in epoch {self.progress.epoch + 1}, step {self.progress.step + 1} ({words}); the "
+                    f"batch holds training rows {', '.join(map(str, rows[:8]))}{', ...' if len(rows) > 8 else ''}; "
                     "nothing of it reached the weights; lower --learning-rate or look at these rows"
                 )
             self.accelerator.backward(loss)
@@ -169,17 +273,20 @@ class Trainer:
             self.optimizer.step()
             self.optimizer.zero_grad()
             if self.accelerator.sync_gradients:
-                self.step += 1
-                if self.step < self.total_steps:
+                self.progress.step += 1
+                if self.progress.step < self.total_steps:
                     self.schedule.step()
-        return shown
+        return shown, stop > 0
+
+    def _key(self) -> tuple[int, int, int, int]:
+        """Return what all chance in a batch depends on."""
+        return self.settings.seed, self.progress.epoch, self.progress.turn, self.accelerator.process_index
 
     def _pixels(self, batch: Batch) -> Batch:
-        """Augment and normalise the images of a batch, on the device."""
-        seed = hash((self.settings.seed, self.step, self.accelerator.process_index))
-        generator = torch.Generator().manual_seed(seed & 0x7FFFFFFF)
+        """Augment and normalise the images of a batch, on the device; what comes from a feature cache stays as it is."""
+        generator = torch.Generator().manual_seed(seed_for("augment", *self._key()))
         for name in ("image", "reference", "target"):
-            if name in batch:
+            if name in batch and batch[name].dtype == torch.uint8:
                 pixels = augment(batch[name], generator) if self.augment_images else batch[name]
                 batch[name] = normalise(pixels)
         return batch
@@ -187,38 +294,61 @@ class Trainer:
     def _weight(self, loss: str) -> float:
         return float(getattr(self.settings, f"{loss}_weight"))
 
-    def _report(self, broken: list[tuple[Path, str]]) -> None:
-        for path, reason in broken:
-            self.quarantine.add(path, reason)
+    # What is kept -----------------------------------------------------------------------------------------------------
 
-    def _validate(self) -> None:
-        """Score the model on the main process, log it, keep it if it is the best so far."""
+    def _validate(self) -> bool:
+        """Score the model on the main process and log it; returns whether it is the best so far."""
         if self.evaluate is None:
-            return
+            return False
+        is_best = False
         self.accelerator.wait_for_everyone()
         if self.run is not None:
+            at = self.progress
             scores, value = self.evaluate(self.model.eval())
-            rows = [{"epoch": self.epoch, "step": self.step, **score.row()} for score in scores]
-            self.run.append("validation_metrics.csv", rows)
-            self.accelerator.log({"validation": value}, step=self.step)
-            if self.best is None or value > self.best:
-                self.best = value
-                self._save("best")
-                self.run.update(best={"epoch": self.epoch, "step": self.step, "value": value})
+            self.run.append(METRICS[1], [{"epoch": at.epoch, "step": at.step, **score.row()} for score in scores])
+            self.accelerator.log({"validation": value}, step=at.step)
+            is_best = at.best is None or value > at.best
+            if is_best:
+                at.best, at.best_step = value, at.step
+                self.run.update(best={"epoch": at.epoch, "step": at.step, "value": value})
         self.accelerator.wait_for_everyone()
+        return is_best
 
-    def _save(self, name: str) -> None:
-        if self.run is not None:
-            self.model.save_pretrained(self.run.path / name)
+    def _save(self, names: tuple[str, ...] = ("last",)) -> None:
+        """Write a checkpoint, and let ``names`` be links to its model. Every process must call this."""
+        weights: dict[str, Any] = get_model_state_dict(self.task, options=WHOLE)
+        optimizer = get_optimizer_state_dict(self.task, self.optimizer.optimizer, options=WHOLE)
+        if self.run is None:
+            return
+        path, at = self.run.path, self.progress
+        at.lengths = {name: (path / name).stat().st_size for name in METRICS if (path / name).exists()}
+        state = {
+            "world_size": self.accelerator.num_processes,
+            "optimizer": optimizer,
+            "schedule": self.schedule.state_dict(),
+            "progress": asdict(at),
+        }
+        own = {name.removeprefix("model."): tensor for name, tensor in weights.items()}
+        checkpoint = write_checkpoint(
+            path,
+            at.step,
+            lambda folder: pretrained.save(folder, self.model.config, own, self.model.tokenizer),
+            state,
+            self.settings.keep_last,
+        )
+        for name in names:
+            link_model(checkpoint, path / name)
 
     def _finish(self, state: str) -> None:
         if self.run is None:
             return
-        if len(self.quarantine):
-            self.quarantine.write(self.run.path / "quarantine.csv")
-        self.run.update(
-            state=state, ended=now(), epochs=self.epoch, steps=self.step, broken_images=len(self.quarantine)
-        )
+        quarantine = Quarantine()
+        for path, reason in self.progress.broken.items():
+            quarantine.add(Path(path), reason)
+        if len(quarantine):
+            quarantine.write(self.run.path / "quarantine.csv")
+        at = self.progress
+        self.run.update(state=state, ended=now(), epochs=at.epoch, steps=at.step, broken_images=len(quarantine))
 
 
 def make_accelerator(settings: TrainingSettings, task: type[Task]) -> Accelerator:
@@ -230,6 +360,7 @@ def make_accelerator(settings: TrainingSettings, task: type[Task]) -> Accelerato
     bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     if settings.precision == "bf16" and not (bf16 or not torch.cuda.is_available()):
         raise UserError("this GPU has no bf16; use --precision fp32")
+    torch.backends.cuda.matmul.allow_tf32 = settings.precision == "tf32"
     mixed = "bf16" if settings.precision == "bf16" or (settings.precision == "auto" and bf16) else "no"
     return Accelerator(
         mixed_precision=mixed,

@@ -144,6 +144,17 @@ def draw(garment: Garment, size: int, rng: random.Random) -> Image.Image:
     return image.resize((size, size), Image.Resampling.LANCZOS)
 
 
+def draw_mask(garment: Garment, size: int, rng: random.Random) -> Image.Image:
+    """Draw the mask (mode L, 255 = cloth) of the photo that ``draw`` makes from the same garment, size and ``rng`` state."""
+    side = size * SCALE
+    outline = shapes(garment, rng)
+    place = _Placement(side, rng)
+    cloth = _mask(side, [place(p) for p in [_smooth(outline.body), *outline.sleeves]]) * (
+        1 - _mask(side, [place(outline.neck)])
+    )
+    return Image.fromarray((cloth * 255).astype(np.uint8)).resize((size, size), Image.Resampling.LANCZOS)
+
+
 class _Placement:
     """Where the garment lies in the picture: shift, scale and a slight turn; maps unit points to pixels."""
 

@@ -35,6 +35,7 @@ from unifashion.errors import UserError
 
 MANIFEST = "manifest.json"
 VERSION = 2
+TRYON = "vitonhd"  # the try-on set, written by tryon.py when somebody asks for it; drawn anew after a change of the rest
 PARTS = ("fashionGen", "fashionIQ_dataset", "catalogue.csv", "attributes.jsonl", MANIFEST)
 FASHIONIQ_NAMES = {"dress": "dress", "shirt": "shirt", "top": "toptee"}
 
@@ -66,7 +67,7 @@ class _Photo:
 def is_synthetic(root: Path) -> bool:
     """Return whether ``root``, or the folder above it, is a catalogue that ``write_catalogue`` wrote."""
     root = root.resolve()
-    return any(_read_manifest(folder).get("synthetic") is True for folder in (root, root.parent))
+    return any(read_manifest(folder).get("synthetic") is True for folder in (root, root.parent))
 
 
 def write_catalogue(root: Path, sizes: Sizes | None = None, progress: bool = True) -> Path:
@@ -79,7 +80,7 @@ def write_catalogue(root: Path, sizes: Sizes | None = None, progress: bool = Tru
     """
     sizes = sizes or Sizes()
     wanted = {"name": "catalogue", "synthetic": True, "version": VERSION, **asdict(sizes)}
-    if _read_manifest(root) == wanted:
+    if read_manifest(root) == wanted:
         return root
     _refuse_strangers(root)
     place = root.resolve()
@@ -92,12 +93,12 @@ def write_catalogue(root: Path, sizes: Sizes | None = None, progress: bool = Tru
         _write_jsonl(new / "attributes.jsonl", ({"image": p.path, **asdict(p.garment)} for p in photos))
         (new / MANIFEST).write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
         try:
-            if _read_manifest(root) != wanted:
+            if read_manifest(root) != wanted:
                 with suppress(FileNotFoundError):
                     place.replace(Path(workshop) / "old")
                 new.replace(place)
         except OSError:
-            if _read_manifest(root) != wanted:  # else another process was faster
+            if read_manifest(root) != wanted:  # else another process was faster
                 raise
     return root
 
@@ -107,13 +108,16 @@ def _refuse_strangers(root: Path) -> None:
     if not root.exists():
         return
     names = sorted(path.name for path in root.iterdir()) if root.is_dir() else ["a file"]
-    ours = PARTS if _read_manifest(root).get("synthetic") is True else ()
-    strangers = [name for name in names if name not in ours]
+    ours = PARTS if read_manifest(root).get("synthetic") is True else ()
+    strangers = [
+        name for name in names if name not in ours and not (name == TRYON and read_manifest(root / TRYON).get("synthetic"))
+    ]
     if strangers:
         raise UserError(f"{root} holds other things ({', '.join(strangers[:3])}); name an empty folder")
 
 
-def _read_manifest(root: Path) -> dict[str, Any]:
+def read_manifest(root: Path) -> dict[str, Any]:
+    """Return what ``manifest.json`` in a folder says; empty where there is none."""
     try:
         manifest = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):

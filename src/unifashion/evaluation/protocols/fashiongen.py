@@ -2,7 +2,7 @@
 
     fashiongen/sub100     1 positive and 100 negatives of the query's sub-category, 5 draws (FAME-ViL; the field's standard)
     fashiongen/blocks100  consecutive blocks of 100 rows (the original UniFashion code)
-    fashiongen/full       all validation images and all product texts
+    fashiongen/full       all validation images and all product texts (``catalogue.full`` under its own name)
 
 Shapes: N images, V vectors of an image, M texts, D width, R rows, Q queries, C candidates of a query.
 """
@@ -16,12 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unifashion.errors import UserError
-from unifashion.evaluation.protocols import catalogue
-from unifashion.evaluation.protocols.catalogue import ProductEmbeddings, two_way_metrics
+from unifashion.evaluation.protocols.catalogue import KS, ProductEmbeddings, two_way_metrics
 from unifashion.evaluation.ranks import gathered_scores, target_ranks
 from unifashion.evaluation.scores import Metric
 
-KS = (1, 5, 10)
 Codes = NDArray[np.int64]
 
 
@@ -145,11 +143,6 @@ def blocks100(image_RVD: Tensor, text_RD: Tensor, *, block: int = 100, ks: Seque
     }
     note = f"{num_dropped} rows after the last whole block dropped" if num_dropped else ""
     return two_way_metrics("fashiongen/blocks100", ranks, {"i2t": block, "t2i": block}, ks, note=note)
-
-
-def full(embeddings: ProductEmbeddings, ks: Sequence[int] = KS) -> list[Metric]:
-    """Rank all validation texts for every image and all images for every text, matched by product id (``catalogue.full``)."""
-    return catalogue.full(embeddings, ks, protocol="fashiongen/full")
 
 
 def _product_subcategories(embeddings: ProductEmbeddings) -> Codes:

@@ -13,14 +13,15 @@ Shapes: Q queries, G gallery images, V vectors of an image, D width.
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
 
 import torch
 from torch import Tensor
 
 from unifashion.data.records import ComposedSplit
 from unifashion.errors import UserError
-from unifashion.evaluation.ranks import best_query_scores, recall_at, target_ranks
+from unifashion.evaluation.bootstrap import measured
+from unifashion.evaluation.protocols.rows import split_gallery, split_queries
+from unifashion.evaluation.ranks import best_query_scores, hits_at, target_ranks
 from unifashion.evaluation.scores import MEAN, Metric
 
 logger = logging.getLogger(__name__)
@@ -66,11 +67,6 @@ class CategoryScores:
                 )
 
 
-def split_gallery(split: ComposedSplit) -> tuple[str, ...]:
-    """Return the listed gallery names that have an image, each once, in the order of the split file."""
-    return tuple(dict.fromkeys(name for name in split.gallery if name in split.images))
-
-
 def union_gallery(split: ComposedSplit) -> tuple[str, ...]:
     """Return the gallery names that some annotated query has as candidate or target, each once, in gallery order."""
     used = {name for query in split.queries for name in (query.reference, query.target)}
@@ -78,11 +74,11 @@ def union_gallery(split: ComposedSplit) -> tuple[str, ...]:
 
 
 def category_scores(split: ComposedSplit, scores_QG: Tensor, captioned_QG: Tensor | None = None) -> CategoryScores:
-    """Name the rows and columns of scores whose rows are ``split.answerable()`` and columns ``split_gallery(split)``.
+    """Name the rows and columns of scores whose rows are ``split_queries(split)`` and columns ``split_gallery(split)``.
 
     Raises ``UserError`` where targets are hidden (test split), else as ``CategoryScores``.
     """
-    queries = split.answerable()
+    queries = split_queries(split)
     targets = [query.target for query in queries if query.target is not None]
     if len(targets) != len(queries):
         raise UserError(f"FashionIQ {split.category} {split.split} hides its targets: evaluate the val split")
@@ -118,17 +114,36 @@ def evaluate(categories: Sequence[CategoryScores], ks: Sequence[int] = KS) -> li
 
 
 def _protocols(categories: Sequence[CategoryScores], ks: Sequence[int]) -> list[Metric]:
-    lines: dict[str, list[Metric]] = {}
+    lines: dict[str, list[_CategoryHits]] = {}
     for scores in categories:
         for protocol, (ranks_Q, gallery) in _ranks(scores).items():
-            lines.setdefault(protocol, []).extend(
-                Metric(protocol, name, value, len(ranks_Q), gallery, category=scores.category)
-                for name, value in recall_at(ranks_Q, ks).items()
-            )
+            lines.setdefault(protocol, []).append(_CategoryHits(scores.category, gallery, hits_at(ranks_Q, ks)))
     complete = {scores.category for scores in categories} == set(CATEGORIES)
     if categories and not complete:
         logger.warning("no FashionIQ mean: it is over %s, and not all of them were evaluated", ", ".join(CATEGORIES))
-    return [metric for line in lines.values() for metric in (*line, *(_macro_mean(line) if complete else ()))]
+    metrics = []
+    for protocol, line in lines.items():
+        for hits in line:
+            metrics += [
+                measured(protocol, f"R@{k}", [hits.hits_QK[:, column]], hits.gallery, category=hits.category)
+                for column, k in enumerate(ks)
+            ]
+        metrics += _macro_mean(protocol, line, ks) if complete else []
+    return metrics
+
+
+@dataclass(frozen=True, eq=False)
+class _CategoryHits:
+    category: str
+    gallery: int
+    hits_QK: Tensor  # which queries have their target among the first k, for every k
+
+
+def _macro_mean(protocol: str, line: Sequence[_CategoryHits], ks: Sequence[int]) -> list[Metric]:
+    """Average each recall over the categories of one protocol, and these averages; categories all weigh the same."""
+    groups = {f"R@{k}": [hits.hits_QK[:, column] for hits in line] for column, k in enumerate(ks)}
+    groups[MEAN] = [hits.hits_QK.mean(dim=1) for hits in line]
+    return [measured(protocol, name, group, None, category=MEAN) for name, group in groups.items()]
 
 
 def _ranks(scores: CategoryScores) -> dict[str, tuple[Tensor, int]]:
@@ -149,16 +164,3 @@ def _ranks(scores: CategoryScores) -> dict[str, tuple[Tensor, int]]:
         ranks_Q = target_ranks(gallery_scores, target_Q, exclude=reference_Q if reference_removed else None)
         ranks[f"fashioniq/{protocol}"] = ranks_Q, len(gallery)
     return ranks
-
-
-def _macro_mean(line: Sequence[Metric]) -> list[Metric]:
-    """Average each recall over the categories of one protocol, and these averages, which all weigh the same."""
-    by_name: dict[str, list[Metric]] = {}
-    for metric in line:
-        by_name.setdefault(metric.name, []).append(metric)
-    by_name[MEAN] = list(line)
-    num_queries = sum({metric.category: metric.n for metric in line}.values())
-    return [
-        Metric(line[0].protocol, name, fmean(metric.value for metric in parts), num_queries, None, category=MEAN)
-        for name, parts in by_name.items()
-    ]

@@ -1,0 +1,39 @@
+"""Train UNIStableVITON: put a garment (photo or sketch, and words) on a person.
+
+On GPUs, with the paper's settings:   cd src/UNIStableVITON && bash train.sh --init-from SD_FOLDER
+Second stage, with the attention loss: bash train.sh --init-from runs/tryon --atv-weight 0.001 --output-dir runs/tryon_atv
+On a laptop, on the embedded set:      bash train.sh --config configs/quickstart/tryon.yaml
+A run that was stopped goes on with:   bash train.sh --resume runs/tryon
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a bare clone
+
+from unifashion.config import parse
+from unifashion.errors import exit_with_one_sentence
+from unifashion.tryon.settings import TryOnDataSettings, TryOnModelSettings, TryOnTrainingSettings
+
+GROUPS = (TryOnDataSettings, TryOnModelSettings, TryOnTrainingSettings)
+
+
+@exit_with_one_sentence
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line, train, print where the run is kept."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    title = __doc__.split("\n")[0]
+    data, model, training = parse(GROUPS, argv, title)
+    if training.resume:
+        config = str(Path(training.resume) / "config.yaml")
+        data, model, training = parse(GROUPS, [*argv, "--config", config], title)
+    from unifashion.tryon.train import train
+
+    run = train(data, model, training)
+    if run is not None:
+        print(f"the run is kept in {run}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""FashionGen as it is distributed: one HDF5 file a split, with photos and texts.
+
+    fashiongen_256_256_train.h5  fashiongen_256_256_validation.h5
+        input_image        uint8 [N, 256, 256, 3]; read in place, never unpacked (data/hdf5_images.py)
+        input_description  iso-8859-1 bytes [N, 1]
+        input_productID    [N, 1]: rows of one product are its views
+        input_subcategory  iso-8859-1 bytes [N, 1], optional
+"""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unifashion.data.hdf5_images import IMAGES, check_images, member, open_hdf5
+from unifashion.data.records import ImageText, PairSplit
+from unifashion.errors import UserError
+
+log = logging.getLogger(__name__)
+
+FILES = {"train": "fashiongen_256_256_train.h5", "val": "fashiongen_256_256_validation.h5"}
+TEXT, PRODUCT, SUBCATEGORY = "input_description", "input_productID", "input_subcategory"
+ROWS_AT_ONCE = 10_000
+
+
+def read_fashiongen_hdf5(path: Path, split: str) -> PairSplit:
+    """Read the rows of one file, in order: the same records as from the jsonl form of the same data.
+
+    Args:
+        path: the HDF5 file.
+        split: how the result names it, train or val.
+
+    Raises:
+        UserError: not a whole HDF5 file, a key that is missing, of another length or type.
+    """
+    with open_hdf5(path) as file:
+        for key in (IMAGES, TEXT, PRODUCT):
+            if key not in file:
+                raise UserError(f"{path}: no {key!r}; it has {', '.join(map(repr, file)) or 'no keys'}")
+        count = check_images(file[IMAGES], path)
+        if not count:
+            raise UserError(f"{path} holds no images; fetch it again")
+        try:
+            texts, products = (_column(file[key], key, count, path) for key in (TEXT, PRODUCT))
+            subcategories = _column(file[SUBCATEGORY], SUBCATEGORY, count, path) if SUBCATEGORY in file else [""] * count
+        except OSError as error:
+            raise UserError(f"{path} is damaged ({' '.join(str(error).split())}); fetch it again") from None
+    blank = sum(not text.strip() for text in texts)
+    if blank:
+        log.warning("%s: %d descriptions are empty", path, blank)
+    rows = enumerate(zip(texts, products, subcategories, strict=True))
+    return PairSplit("fashiongen", split, tuple(ImageText(member(path, row), *facts) for row, facts in rows))
+
+
+def _column(values: Any, key: str, count: int, path: Path) -> list[str]:
+    shape = getattr(values, "shape", None)
+    if shape not in ((count,), (count, 1)):
+        found = "a group" if shape is None else f"{list(shape)}"
+        raise UserError(f"{path}: {key!r} must have one value for each of the {count} images, found {found}")
+    return list(_texts(values, key, count, path))
+
+
+def _texts(values: Any, key: str, count: int, path: Path) -> Iterator[str]:
+    for start in range(0, count, ROWS_AT_ONCE):
+        for row, value in enumerate(np.asarray(values[start : start + ROWS_AT_ONCE]).reshape(-1).tolist(), start):
+            if isinstance(value, bytes):
+                yield value.decode("iso-8859-1")
+            elif isinstance(value, int | str) and not isinstance(value, bool):
+                yield str(value)
+            else:
+                raise UserError(f"{path}, row {row}: {key!r} must be text or a whole number, found {value!r}")

@@ -1,0 +1,253 @@
+"""Image tokens of a frozen tower, computed once and read from disk ever after.
+
+    cache = FeatureCache(Path("features"), key_of(tower, transform, "fp16"), "fp16", photos)
+    cache.fill(paths, encode, batch_size=64)      # what is there already is not computed again
+    tokens_NW = cache(path)                       # what the tower says about one image; a drop-in for ``Photos``
+
+    features/3f9a.../about.json                   what the key stands for
+    features/3f9a.../<name>/tokens.npy            (rows, N, W) fp16, or int8 with scales.npy (rows, N): a finished shard
+    features/3f9a.../<name>/images.txt            one line a row: the hash of the image's bytes
+
+The key covers the tower's weights, the preprocessing and the number form; a row is found by the image's content, so a photo
+that changed is computed anew and one that moved is not. A shard appears whole or not at all: any number of processes may fill
+one cache, and what they finished survives a kill. Shapes: N image tokens, W width.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from unifashion.data.images import ImageError, ImageTransform, normalise
+from unifashion.errors import UserError
+
+log = logging.getLogger(__name__)
+
+Form = Literal["fp16", "int8"]
+FORMS: tuple[str, ...] = get_args(Form)
+SHARD_BYTES = 128 * 2**20
+RESERVE = 2**30  # bytes of the disk that a cache leaves free
+
+Load = Callable[[Path], Tensor]
+Encode = Callable[[Tensor], Tensor]
+
+
+def key_of(tower: nn.Module, transform: ImageTransform, form: Form, precision: str) -> tuple[str, dict[str, object]]:
+    """Return the name of a cache, and in words what it depends on.
+
+    Args:
+        tower: the frozen tower; every weight counts.
+        transform: size and padding.
+        form: how numbers are kept.
+        precision: what the tower computes in, such as "no" or "bf16".
+    """
+    digest = hashlib.blake2b(digest_size=12)
+    for name, tensor in sorted(tower.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    about: dict[str, object] = {
+        "tower": digest.hexdigest(),
+        "image_size": transform.size,
+        "pad": transform.pad,
+        "pad_ratio": transform.ratio,
+        "form": form,
+        "precision": precision,
+    }
+    return hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=12).hexdigest(), about
+
+
+class FeatureCache:
+    """One cache of one tower. Called with a path it returns the image's tokens (N, W) in float16."""
+
+    def __init__(self, folder: Path, key: tuple[str, dict[str, object]], form: Form, load: Load) -> None:
+        """Open the cache below ``folder``, making it if needed.
+
+        Args:
+            folder: the folder of all caches.
+            key: from ``key_of``.
+            form: "fp16", or "int8" with one scale per token (half the space).
+            load: pixels (3, S, S) uint8 of an image, such as ``Photos``.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        name, about = key
+        self.folder, self.form, self.load = folder / name, form, load
+        self._row: dict[str, tuple[Path, int]] = {}
+        self._digest: dict[Path, str] = {}
+        self._open: dict[Path, tuple[np.ndarray, np.ndarray | None]] = {}
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            unfinished = self.folder / f".about.{os.getpid()}"
+            unfinished.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+            unfinished.replace(self.folder / "about.json")
+        except OSError as error:
+            raise UserError(
+                f"--feature-cache {folder} cannot be written ({error.strerror}); name another folder"
+            ) from None
+        self.reload()
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_open": {}}
+
+    def __call__(self, path: Path) -> Tensor:
+        """Return the tokens (N, W), float16.
+
+        Raises:
+            ImageError: the image is missing, broken, or was not there when the cache was filled.
+        """
+        place = self._row.get(self._digest_of(path))
+        if place is None:
+            self.load(path)
+            raise ImageError(path, "it changed after the feature cache was filled; start again")
+        shard, row = place
+        if shard not in self._open:
+            scales = np.load(shard / "scales.npy", mmap_mode="r") if self.form == "int8" else None
+            self._open[shard] = np.load(shard / "tokens.npy", mmap_mode="r"), scales
+        tokens, scales = self._open[shard]
+        tokens_NW = torch.from_numpy(np.array(tokens[row]))
+        if scales is None:
+            return tokens_NW
+        return (tokens_NW.float() * torch.from_numpy(np.array(scales[row]))[:, None]).half()
+
+    def reload(self) -> None:
+        """Take up the shards that other processes have finished."""
+        for shard in sorted(self.folder.iterdir()):
+            if shard.name.startswith(".") or not shard.is_dir():
+                continue
+            for row, digest in enumerate((shard / "images.txt").read_text(encoding="ascii").split()):
+                self._row.setdefault(digest, (shard, row))
+
+    def fill(
+        self,
+        paths: Sequence[Path],
+        encode: Encode,
+        batch_size: int,
+        share: tuple[int, int] = (0, 1),
+        progress: bool = True,
+    ) -> None:
+        """Compute the images that lack tokens; broken ones are left out and raise when they are asked for.
+
+        Args:
+            paths: the images that a run will read; equal contents are computed once.
+            encode: the tower: normalised pixels (B, 3, S, S) on the CPU -> tokens (B, N, W).
+            batch_size: images per call of ``encode``.
+            share: (rank, number of ranks): this process computes every so-manieth missing image.
+            progress: show progress bars.
+
+        Raises:
+            UserError: the disk has too little room, or the tower returns numbers that the form cannot hold.
+        """
+        wanted = {digest: path for path, digest in self._digests(paths, progress) if digest}
+        missing = sorted(digest for digest in wanted if digest not in self._row)
+        if not missing:
+            return
+        rank, num_ranks = share
+        self._check_room(len(missing), encode, wanted[missing[0]])
+        shard = _Shard(self.folder, self.form)
+        mine = missing[rank::num_ranks]
+        bar = tqdm(total=len(mine), desc="image features", unit="image", disable=not progress, dynamic_ncols=True)
+        try:
+            for start in range(0, len(mine), batch_size):
+                part = mine[start : start + batch_size]
+                pixels = {digest: self._pixels(wanted[digest]) for digest in part}
+                read = {digest: tensor for digest, tensor in pixels.items() if tensor is not None}
+                if read:
+                    shard.add(list(read), encode(normalise(torch.stack(list(read.values())))))
+                bar.update(len(part))
+        finally:
+            shard.finish()
+            bar.close()
+        self.reload()
+
+    def _pixels(self, path: Path) -> Tensor | None:
+        try:
+            return self.load(path)
+        except ImageError:
+            return None
+
+    def _check_room(self, num_images: int, encode: Encode, example: Path) -> None:
+        """Say how much the cache will take, and refuse where it does not fit."""
+        pixels = self._pixels(example)
+        if pixels is None:
+            return
+        _, num_tokens, width = encode(normalise(pixels[None])).shape
+        per_image = num_tokens * (width * 2 if self.form == "fp16" else width + 4)
+        need, free = num_images * per_image, shutil.disk_usage(self.folder).free
+        sizes = f"{num_images} images x {num_tokens} tokens x {width} in {self.form} = {need / 2**30:.2f} GiB"
+        log.info("feature cache %s: %s, %.1f GiB free", self.folder, sizes, free / 2**30)
+        if need + RESERVE > free:
+            raise UserError(
+                f"--feature-cache {self.folder.parent}: {sizes} do not fit, {free / 2**30:.1f} GiB are free; "
+                "name a folder on a larger disk, use --feature-form int8, or train without the cache"
+            )
+
+    def _digests(self, paths: Sequence[Path], progress: bool) -> Iterable[tuple[Path, str]]:
+        unique = list(dict.fromkeys(paths))
+        with ThreadPoolExecutor() as pool:
+            found = pool.map(self._digest_of, unique)
+            yield from zip(
+                unique, tqdm(found, "hashing images", len(unique), disable=not progress, leave=False), strict=True
+            )
+
+    def _digest_of(self, path: Path) -> str:
+        """Return the hash of an image's bytes (of its pixels, for one inside another file); "" if it cannot be read."""
+        if path not in self._digest:
+            try:
+                content = path.read_bytes() if path.is_file() else self.load(path).numpy().tobytes()
+            except (ImageError, OSError):
+                return ""
+            self._digest[path] = hashlib.blake2b(content, digest_size=16).hexdigest()
+        return self._digest[path]
+
+
+class _Shard:
+    """Rows that are waiting to be written; a shard's folder gets its name when everything is in it."""
+
+    def __init__(self, folder: Path, form: Form) -> None:
+        self.folder, self.form = folder, form
+        self._images: list[str] = []
+        self._tokens: list[Tensor] = []
+        self._bytes = 0
+
+    def add(self, images: list[str], tokens_BNW: Tensor) -> None:
+        """Take rows in, and write a shard when enough are there."""
+        tokens_BNW = tokens_BNW.detach().float().cpu()
+        if self.form == "fp16" and not tokens_BNW.abs().max() < torch.finfo(torch.float16).max:
+            raise UserError("the tower's tokens do not fit into fp16; use --feature-form int8")
+        self._images += images
+        self._tokens.append(tokens_BNW.half() if self.form == "fp16" else tokens_BNW)
+        self._bytes += tokens_BNW.numel() * 2
+        if self._bytes >= SHARD_BYTES:
+            self.finish()
+
+    def finish(self) -> None:
+        """Write what is waiting."""
+        if not self._images:
+            return
+        tokens = torch.cat(self._tokens)
+        with tempfile.TemporaryDirectory(prefix=".", dir=self.folder) as workshop:
+            new = Path(workshop) / "shard"
+            new.mkdir()
+            if self.form == "int8":
+                scales = tokens.abs().amax(dim=-1) / 127
+                tokens = (tokens / scales.clamp_min(1e-12)[..., None]).round().to(torch.int8)
+                np.save(new / "scales.npy", scales.numpy())
+            np.save(new / "tokens.npy", tokens.numpy())
+            (new / "images.txt").write_text("\n".join(self._images) + "\n", encoding="ascii")
+            new.replace(self.folder / Path(workshop).name.removeprefix("."))
+        self._images, self._tokens, self._bytes = [], [], 0

@@ -1,0 +1,193 @@
+"""Try-on pairs as VITON-HD keeps them, with the captions and sketches of its multimodal extension (MGD).
+
+    vitonhd/
+      train_pairs.txt  test_pairs.txt       a line: "00891_00.jpg 01430_00.jpg" (person, garment)
+      captions.json                         {"01430": ["striped t-shirt", "blue shirt", "cotton shirt"]}         optional
+      {train,test}/
+        image/00891_00.jpg                  the person
+        cloth/01430_00.jpg                  the garment
+        cloth-mask/01430_00.jpg             where the garment is in its photo                                      optional
+        agnostic-v3.2/00891_00.jpg          the person without garment and arms       (StableVITON: agnostic)
+        agnostic-mask/00891_00_mask.png     white = to be painted                     (StableVITON: agnostic_mask)
+        image-densepose/00891_00.jpg        the body's surface
+        gt_cloth_warped_mask/00891_00.jpg   where the garment is on the person: for the attention loss             optional
+        im_sketch/00891_00.png              sketch of the garment as it is worn                                    optional
+        im_sketch_unpaired/00891_00_01430_00.png   the same for a person in another's garment                      optional
+
+Paired means that everybody puts on the garment they wear in the photo. Which maps a use needs, it says; what lacks one is named.
+"""
+
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from unifashion.data.annotations import HELP, NoSplit, read_json_object, read_text
+from unifashion.data.images import find_images
+from unifashion.errors import UserError
+
+log = logging.getLogger(__name__)
+
+ROOTS = ("vitonhd", "VITON-HD", "zalando-hd-resized")
+SPLITS = ("train", "test")
+# Maps by name: the folders that may hold them, whether they belong to the person or the garment, and what follows the name.
+MAPS: dict[str, tuple[tuple[str, ...], str, str]] = {
+    "image": (("image",), "person", ""),
+    "agnostic": (("agnostic-v3.2", "agnostic"), "person", ""),
+    "agnostic_mask": (("agnostic-mask", "agnostic_mask"), "person", "_mask"),
+    "densepose": (("image-densepose", "image_densepose"), "person", ""),
+    "warped_mask": (("gt_cloth_warped_mask",), "person", ""),
+    "garment": (("cloth",), "garment", ""),
+    "garment_mask": (("cloth-mask", "cloth_mask"), "garment", ""),
+    "sketch": (("im_sketch",), "person", ""),
+}
+PERSON_MAPS = ("image", "agnostic", "agnostic_mask", "densepose")
+
+
+@dataclass(frozen=True, slots=True)
+class TryOnItem:
+    """A person and the garment they shall wear: names without suffix, files by the names of ``MAPS``, noun chunks."""
+
+    person: str
+    garment: str
+    maps: dict[str, Path]
+    caption: tuple[str, ...] = ()
+
+    @property
+    def is_paired(self) -> bool:
+        """Whether the person's photo shows this garment."""
+        return self.person == self.garment
+
+    @property
+    def name(self) -> str:
+        """Return the name of a result: the person's alone where paired, else person_garment."""
+        return self.person if self.is_paired else f"{self.person}_{self.garment}"
+
+    @property
+    def text(self) -> str:
+        """Return the caption as the text encoder reads it."""
+        return ", ".join(self.caption)
+
+
+@dataclass(frozen=True, slots=True)
+class TryOnSplit:
+    """The usable pairs of one split, and for every unusable one what it lacks: ``"00891_00: no densepose"``."""
+
+    dataset: str
+    split: str
+    items: tuple[TryOnItem, ...]
+    missing: tuple[str, ...] = field(default=())
+
+
+def find_root(root: Path) -> Path:
+    """Return the folder of VITON-HD: ``root`` itself or one of its usual names below it.
+
+    Raises:
+        NoSplit: it is not there.
+    """
+    for folder in (root, *(root / name for name in ROOTS)):
+        if any((folder / split).is_dir() for split in SPLITS):
+            return folder
+    raise NoSplit(f"no VITON-HD in {root}: expected {ROOTS[0]}/train or {ROOTS[0]}/test there; {HELP}")
+
+
+def read_vitonhd(root: Path, split: str, needs: Collection[str], pairs: str = "paired") -> TryOnSplit:
+    """Read one split.
+
+    Args:
+        root: data root or the set's own folder.
+        split: train or test.
+        needs: the maps that an item must have (names of ``MAPS``).
+        pairs: "paired", "unpaired" (the garments of SPLIT_pairs.txt), or the path of another pairs file.
+
+    Raises:
+        NoSplit: the set or the split is not there.
+        UserError: a malformed pairs or caption file; names in it that no photo has; no item has all that is needed.
+    """
+    root = find_root(root)
+    folder = root / split
+    if not folder.is_dir():
+        raise NoSplit(f"{root} has no {split} split; it has {', '.join(s for s in SPLITS if (root / s).is_dir())}")
+    found = {name: _find(folder, name) for name in MAPS}
+    unpaired_sketches = find_images(folder / "im_sketch_unpaired")
+    captions = _read_captions(root / "captions.json")
+    items, missing = [], []
+    for person, garment in _read_pairs(root, split, pairs, found):
+        maps = {
+            name: files[owner]
+            for name, files in found.items()
+            for owner in [garment if MAPS[name][1] == "garment" else person]
+            if owner in files
+        }
+        if person != garment:  # these two show the garment that the person wears in the photo
+            maps.pop("warped_mask", None)
+            maps.pop("sketch", None)
+            if f"{person}_{garment}" in unpaired_sketches:
+                maps["sketch"] = unpaired_sketches[f"{person}_{garment}"]
+        item = TryOnItem(person, garment, maps, captions.get(garment.partition("_")[0], ()))
+        lacking = [name for name in MAPS if name in needs and name not in maps]
+        if lacking:
+            missing.append(f"{item.name}: no {', no '.join(lacking)}")
+        else:
+            items.append(item)
+    if not items:
+        raise UserError(_nothing_usable(folder, missing, found, needs))
+    return TryOnSplit("vitonhd", split, tuple(items), tuple(missing))
+
+
+def _find(folder: Path, name: str) -> dict[str, Path]:
+    """Return the files of a map by the name of the person or garment."""
+    places, _, ending = MAPS[name]
+    for place in places:
+        files = find_images(folder / place)
+        if files:
+            return {stem.removesuffix(ending) if ending else stem: path for stem, path in files.items()}
+    return {}
+
+
+def _read_pairs(root: Path, split: str, pairs: str, found: dict[str, dict[str, Path]]) -> list[tuple[str, str]]:
+    """Return (person, garment) names; every one has a photo."""
+    path = root / f"{split}_pairs.txt" if pairs in ("paired", "unpaired") else Path(pairs)
+    if pairs == "paired" and not path.is_file():
+        return [(name, name) for name in found["image"] if name in found["garment"]]
+    rows: list[tuple[str, str]] = []
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        names = [Path(word).stem for word in line.split()]
+        if not names:
+            continue
+        if len(names) != 2:
+            raise UserError(f"{path}, line {number}: expected 'PERSON.jpg GARMENT.jpg', found {line.strip()[:60]!r}")
+        person, garment = names[0], names[0] if pairs == "paired" else names[1]
+        rows.append((person, garment))
+        if pairs in ("paired", "unpaired"):
+            continue  # the set's own lists may be longer than what is on this machine: such pairs count as missing
+        for name, kind in ((person, "image"), (garment, "garment")):
+            if name not in found[kind]:
+                folder = MAPS[kind][0][0]
+                raise UserError(f"{path}, line {number}: {name!r} is not in {root / split / folder}")
+    if len(set(rows)) < len(rows):
+        twice = next(row for row in rows if rows.count(row) > 1)
+        raise UserError(f"{path}: the pair {twice[0]} {twice[1]} is there twice; each pair gives one result")
+    return rows
+
+
+def _read_captions(path: Path) -> dict[str, tuple[str, ...]]:
+    if not path.is_file():
+        return {}
+    captions = {}
+    for name, parts in read_json_object(path).items():
+        if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+            raise UserError(f"{path}: {name!r} must hold a list of texts")
+        captions[name] = tuple(parts)
+    return captions
+
+
+def _nothing_usable(
+    folder: Path, missing: Sequence[str], found: dict[str, dict[str, Path]], needs: Collection[str]
+) -> str:
+    empty = [f"{' or '.join(MAPS[name][0])} ({name})" for name in MAPS if name in needs and not found[name]]
+    if empty:
+        return f"{folder}: no usable pair, because there are no images in {', '.join(empty)}; {HELP}"
+    if missing:
+        return f"{folder}: none of {len(missing)} pairs is complete ({'; '.join(missing[:3])})"
+    return f"{folder}: there are no pairs; {HELP}"

@@ -1,0 +1,72 @@
+"""``--resume RUN``: the settings of a run that goes on are those in its ``config.yaml``.
+
+Only what cannot change a step may be different: where things lie, how often checkpoints are written, how images are loaded, how
+the model is validated.
+"""
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from unifashion.config import EvaluationSettings, TrainingSettings, parse, read_yaml, resolve
+from unifashion.errors import UserError
+from unifashion.training.run_folder import read_facts
+
+CONFIG = "config.yaml"
+FREE = {
+    "cache_images",
+    "data_root",
+    "eval_every",
+    "keep_last",
+    "max_missing",
+    "num_workers",
+    "output_dir",
+    "overwrite",
+    "resume",
+    "save_steps",
+    "tracker",
+    *(field.name for field in fields(EvaluationSettings)),
+}
+
+
+def parse_settings(groups: Sequence[type], argv: Sequence[str], description: str) -> tuple[Any, ...]:
+    """Parse a command line; with ``--resume RUN`` the run's own settings replace those of ``--config``.
+
+    Raises:
+        UserError: RUN is not a run, or a flag differs from what the run was started with.
+    """
+    given = parse(groups, argv, description)
+    run = next(group.resume for group in given if isinstance(group, TrainingSettings))
+    if run is None:
+        return given
+    read_facts(Path(run))
+    config = Path(run) / CONFIG
+    if not config.is_file():
+        raise UserError(f"--resume {run}: it has no {CONFIG}, the settings of the run are lost; start a new run")
+    former = resolve(groups, read_yaml(config))
+    settings = parse(groups, [*argv, "--config", str(config)], description)
+    for old, new in zip(former, settings, strict=True):
+        for field in fields(old):
+            before, after = getattr(old, field.name), getattr(new, field.name)
+            if before != after and field.name not in FREE:
+                flag = "--" + field.name.replace("_", "-")
+                raise UserError(
+                    f"--resume {run}: it was started with {flag} {before}, now it says {after}; "
+                    "leave the flag away, or start a new run"
+                )
+    return tuple(replace(group, output_dir=run) if isinstance(group, TrainingSettings) else group for group in settings)
+
+
+def check_data(run: Path, described: dict[str, str]) -> None:
+    """Make sure that the training rows are those the run was started with.
+
+    Raises:
+        UserError: they are not.
+    """
+    before = read_facts(run)["data"]
+    if before["fingerprint"] != described["fingerprint"]:
+        raise UserError(
+            f"--resume {run}: the training data changed since the run was started (then: {before['used']}, now: "
+            f"{described['used']}, or other contents); restore it, or start a new run"
+        )

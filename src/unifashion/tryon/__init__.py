@@ -1,0 +1,1 @@
+"""UNIStableVITON: a diffusion model that puts a garment (photo or sketch, and words) on a person."""

@@ -1,0 +1,229 @@
+"""Draw the pairs of a split, or of a pairs file, into a folder; what is there is kept, so a call that was stopped goes on.
+
+    OUT/00891_00.png              a paired result: the person's name
+    OUT/00891_00_01430_00.png     an unpaired one: person_garment
+    OUT/inference.json            settings, model, counts, and the marks that every score of these pictures must carry
+    OUT/examples.png              the first pairs: person, garment, result, and the truth where there is one
+
+Every result has a seed of its own, made of --seed and its name: the same picture whatever is drawn beside it.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from accelerate import PartialState
+from diffusers.utils import logging as diffusers_logging
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+from transformers import logging as transformers_logging
+
+from unifashion.data.catalogue import is_synthetic
+from unifashion.data.catalogue.tryon import write_tryon
+from unifashion.data.contact_sheet import contact_sheet
+from unifashion.data.images import load_image
+from unifashion.data.tryon import ROOTS, TryOnItem, TryOnSplit, find_root, read_vitonhd
+from unifashion.data.tryon_maps import load_maps, to_share, to_unit
+from unifashion.errors import UserError
+from unifashion.evaluation.scores import check_missing
+from unifashion.training.randomness import seed_for
+from unifashion.tryon.loading import load_pipeline
+from unifashion.tryon.pipeline import TryOnPipeline
+from unifashion.tryon.retriever import Retriever
+from unifashion.tryon.rows import needed_files
+from unifashion.tryon.settings import TryOnInferenceSettings, data_root
+
+log = logging.getLogger(__name__)
+
+FACTS = "inference.json"
+NUM_EXAMPLES = 8
+SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
+    "ddim": ("DDIMScheduler", {"clip_sample": False}),
+    "ddpm": ("DDPMScheduler", {"clip_sample": False}),
+    "euler": ("EulerDiscreteScheduler", {}),
+    "dpm++": ("DPMSolverMultistepScheduler", {}),
+    "unipc": ("UniPCMultistepScheduler", {}),
+}
+# What may differ between two calls that fill one folder.
+FREE = ("batch_size", "limit", "overwrite", "output_dir", "max_missing", "base")
+
+
+def run_inference(settings: TryOnInferenceSettings) -> Path | None:
+    """Draw, and return the folder of the results (None on all but the main process). Several processes share the pairs.
+
+    Raises:
+        UserError: a model, data or folder that cannot be used; a folder that holds results of other settings.
+    """
+    transformers_logging.set_verbosity_error()
+    diffusers_logging.set_verbosity_error()
+    state = PartialState()
+    pipe, retriever = _load(settings, state.device)
+    config = pipe.denoiser.config
+    root = data_root(settings.dataset, settings.data_root)
+    if settings.dataset == "catalogue":
+        with state.main_process_first():
+            write_tryon(root / ROOTS[0])
+    unpaired = settings.pairs != "paired"
+    names = tuple(dict.fromkeys(("image", "agnostic", "densepose", "keep", "garment", config.control)))
+    split = read_vitonhd(root, settings.split, needed_files(names), settings.pairs)
+    for line in split.missing[:5]:
+        log.warning("left out: %s", line)
+    listed = len(split.items) + len(split.missing)
+    used = check_missing(len(split.items), listed, settings.max_missing, "pairs")
+    items = split.items[: settings.limit] if settings.limit else split.items
+    out = Path(settings.output_dir)
+    facts = {
+        "settings": {name: value for name, value in asdict(settings).items() if name not in FREE},
+        "model": _digest(pipe),
+        "control": config.control,
+        "used": used,
+        "marks": marks(settings, split, find_root(root)),
+    }
+    if state.is_main_process:
+        _open_folder(out, facts, settings.overwrite)
+    state.wait_for_everyone()
+    share = items[state.process_index :: state.num_processes]
+    todo = [item for item in share if settings.overwrite or not _place(out, item).is_file()]
+    size = (settings.height or config.image_size[0], settings.width or config.image_size[1])
+    hidden = not state.is_main_process
+    with tqdm(
+        total=len(share), initial=len(share) - len(todo), desc="drawing", disable=hidden, dynamic_ncols=True
+    ) as bar:
+        for batch in _batches(todo, settings.batch_size):
+            for item, picture in zip(batch, _draw(pipe, batch, size, settings, retriever), strict=True):
+                _save(picture, _place(out, item))
+                bar.update()
+    state.wait_for_everyone()
+    if not state.is_main_process:
+        return None
+    _examples(out, items[:NUM_EXAMPLES], unpaired)
+    return out
+
+
+def marks(settings: TryOnInferenceSettings, split: TryOnSplit, root: Path) -> list[str]:
+    """Return what every score of the results must say."""
+    found = ["synthetic"] if is_synthetic(root) else []
+    if split.missing:
+        found.append("incomplete")
+    if settings.repaint:
+        found.append("repaint")
+    if settings.start == "ground-truth":
+        found.append("ground-truth start")
+    return found
+
+
+def change_scheduler(pipe: TryOnPipeline, name: str) -> None:
+    """Give the pipeline another sampler over the same noise schedule."""
+    if name != "default":
+        kind, extra = SCHEDULERS[name]
+        pipe.scheduler = getattr(diffusers, kind).from_config(pipe.scheduler.config, **extra)
+
+
+def _load(settings: TryOnInferenceSettings, device: torch.device) -> tuple[TryOnPipeline, Retriever | None]:
+    pipe = load_pipeline(settings.model_path, settings.base)
+    bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported() and settings.precision == "auto"
+    pipe.to(device, torch.bfloat16 if bf16 or settings.precision == "bf16" else torch.float32)
+    change_scheduler(pipe, settings.scheduler)
+    pipe.set_progress_bar_config(disable=True)
+    width = pipe.denoiser.config.adapter_width
+    if (settings.retriever is None) != (width is None):
+        raise UserError(
+            "this model was trained with rows of a retrieval model: name it with --retriever"
+            if width is not None
+            else "this model was trained without a retrieval model: leave out --retriever"
+        )
+    return pipe, Retriever(settings.retriever, device) if settings.retriever else None
+
+
+def _draw(
+    pipe: TryOnPipeline,
+    items: Sequence[TryOnItem],
+    size: tuple[int, int],
+    settings: TryOnInferenceSettings,
+    retriever: Retriever | None,
+) -> list[Image.Image]:
+    control = pipe.denoiser.config.control
+    names = ("image", "agnostic", "densepose", "keep", control)
+    loaded = [load_maps(item, names, *size) for item in items]
+    maps: dict[str, Tensor] = {name: torch.stack([each[name] for each in loaded]) for name in names}
+    units = {name: to_share(pixels) if name == "keep" else to_unit(pixels) for name, pixels in maps.items()}
+    texts = [item.text for item in items]
+    found = pipe(
+        person=units["image"],
+        garment=units[control],
+        agnostic_mask=units["keep"],
+        densepose=units["densepose"],
+        agnostic=units["agnostic"],
+        prompt=texts,
+        num_inference_steps=settings.num_inference_steps,
+        guidance_scale=settings.guidance_scale,
+        repaint=settings.repaint,
+        start=settings.start,
+        generator=pipe.seeded([seed_for(settings.seed, item.name) for item in items]),
+        rows=retriever(maps[control], texts) if retriever else None,
+    )
+    return list(found.images)
+
+
+def _batches(items: Sequence[TryOnItem], size: int) -> Iterator[Sequence[TryOnItem]]:
+    for first in range(0, len(items), max(size, 1)):
+        yield items[first : first + max(size, 1)]
+
+
+def _place(out: Path, item: TryOnItem) -> Path:
+    return out / f"{item.name}.png"
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    fresh = path.with_name(f".{path.name}")
+    picture.save(fresh, format="PNG")
+    fresh.replace(path)
+
+
+def _open_folder(out: Path, facts: dict[str, Any], overwrite: bool) -> None:
+    """Write the facts, unless the folder holds results that other facts made."""
+    if out.is_file():
+        raise UserError(f"--output-dir {out} is a file; name a folder")
+    if out.is_dir() and any(out.iterdir()) and not overwrite:
+        try:
+            found = json.loads((out / FACTS).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise UserError(f"--output-dir {out} holds other files; name another folder") from None
+        differing = [name for name in facts if found.get(name) != facts[name]]
+        if differing:
+            old, new = found.get("settings", {}), facts["settings"]
+            changed = [name for name in new if old.get(name) != new[name]] or differing
+            raise UserError(
+                f"--output-dir {out} holds results made with another {', '.join(changed)}; "
+                "name another folder, or add --overwrite"
+            )
+    out.mkdir(parents=True, exist_ok=True)
+    (out / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+def _digest(pipe: TryOnPipeline) -> str:
+    """Return a short hash of the denoiser's weights: a sum per parameter is enough to tell two models apart."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in pipe.denoiser.state_dict().items():
+        digest.update(f"{name} {float(tensor.double().abs().sum()):.6e}\n".encode())
+    return digest.hexdigest()
+
+
+def _examples(out: Path, items: Sequence[TryOnItem], unpaired: bool) -> None:
+    heads = ["person", "garment", "result"] + ([] if unpaired else ["truth"])
+    cells: list[Image.Image] = []
+    for item in items:
+        cells += [load_image(item.maps["image" if unpaired else "agnostic"]), load_image(item.maps["garment"])]
+        cells.append(load_image(_place(out, item)))
+        if not unpaired:
+            cells.append(load_image(item.maps["image"]))
+    sheet = contact_sheet(cells, 2 * len(heads), 160, heads * len(items), caption_lines=1)
+    _save(sheet, out / "examples.png")

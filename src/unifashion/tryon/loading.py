@@ -1,0 +1,155 @@
+"""From a name to a pipeline: a try-on run or folder, a StableVITON ``.ckpt``, or Stable Diffusion 1.x to start training from."""
+
+import json
+import logging
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from unifashion.convert.stableviton import from_stable_diffusion, read_ckpt
+from unifashion.errors import UserError
+from unifashion.models.pretrained import replace_folder
+from unifashion.tryon.pipeline import TryOnPipeline, default_scheduler
+
+log = logging.getLogger(__name__)
+
+INDEX = "model_index.json"
+LAST = "last"
+
+
+def load_pipeline(name: str | Path, base: str | None = None) -> TryOnPipeline:
+    """Open a finished model: a run, a pipeline folder, a hub id, or a ``.ckpt`` of StableVITON with a base.
+
+    Raises:
+        UserError: nothing there, or something else.
+    """
+    path = Path(name)
+    if path.is_file():
+        return _from_ckpt(path, base)
+    folder = find_pipeline(path)
+    if path.exists() and folder is None:
+        raise UserError(f"no try-on model in {path}: expected {INDEX} of a TryOnPipeline there or in its {LAST} folder")
+    try:
+        return TryOnPipeline.from_pretrained(str(folder or name), local_files_only=folder is not None)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{name}: not a try-on model that can be loaded ({reason})") from None
+
+
+def find_pipeline(path: Path) -> Path | None:
+    """Return the folder of a ``TryOnPipeline``: ``path`` or its ``last`` checkpoint; None where there is none."""
+    for folder in (path, path / LAST):
+        try:
+            index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if index.get("_class_name") == TryOnPipeline.__name__:
+            return folder
+    return None
+
+
+def start_pipeline(name: str, base: str | None, **changes: Any) -> TryOnPipeline:
+    """Build what training starts from: any model of ``load_pipeline``, or a Stable Diffusion 1.x.
+
+    Args:
+        name: the weights.
+        base: Stable Diffusion 1.x for the parts that ``name`` lacks.
+        changes: settings of the denoiser (control, image_size, adapter_width) of this training.
+
+    Raises:
+        UserError: nothing usable there.
+    """
+    path = Path(name)
+    if path.is_file() or find_pipeline(path) is not None:
+        pipe = load_pipeline(name, base)
+        _adopt(pipe, changes)
+        return pipe
+    unet = _part(UNet2DConditionModel, name, "unet")
+    denoiser = from_stable_diffusion(unet, name, **changes)
+    places = [name] if base is None else [base, name]
+    tokenizer = _part(CLIPTokenizer, base or name, "tokenizer")
+    return TryOnPipeline(
+        _part(AutoencoderKL, places[-1], "vae").eval(),
+        _part(CLIPTextModel, base or name, "text_encoder").eval(),
+        tokenizer,
+        denoiser,
+        default_scheduler(),
+    )
+
+
+def _adopt(pipe: TryOnPipeline, changes: dict[str, Any]) -> None:
+    """Set what another training changes; an adapter cannot be added or taken away."""
+    width = changes.pop("adapter_width", None)
+    if width != pipe.denoiser.config.adapter_width:
+        raise UserError(
+            f"the model to start from has {_adapter(pipe.denoiser.config.adapter_width)}, --retriever asks for "
+            f"{_adapter(width)}; start from one that has the same"
+        )
+    pipe.denoiser.register_to_config(**changes)
+
+
+def _adapter(width: int | None) -> str:
+    return "no adapter" if width is None else f"an adapter for rows of width {width}"
+
+
+def _from_ckpt(path: Path, base: str | None) -> TryOnPipeline:
+    if base is None:
+        raise UserError(
+            f"{path} holds no text encoder and tokenizer; name a Stable Diffusion 1.x in diffusers form with --base"
+        )
+    denoiser, vae_weights = read_ckpt(path)
+    vae = _part(AutoencoderKL, base, "vae")
+    if vae_weights:
+        fill_vae(vae, vae_weights, str(path))
+    else:
+        log.warning("%s holds no VAE; that of %s is used", path, base)
+    return TryOnPipeline(
+        vae.eval(),
+        _part(CLIPTextModel, base, "text_encoder").eval(),
+        _part(CLIPTokenizer, base, "tokenizer"),
+        denoiser.eval(),
+        default_scheduler(),
+    )
+
+
+def fill_vae(vae: AutoencoderKL, weights: dict[str, Any], source: str) -> None:
+    """Load a VAE's weights under the names of latent diffusion.
+
+    Raises:
+        UserError: they do not fit.
+    """
+    from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
+
+    try:
+        vae.load_state_dict(convert_ldm_vae_checkpoint(weights, dict(vae.config)))
+    except (RuntimeError, KeyError) as error:
+        raise UserError(
+            f"{source}: its VAE does not fit that of the base ({' '.join(str(error).split())[:200]})"
+        ) from None
+
+
+def _part(kind: Any, name: str, subfolder: str) -> Any:
+    try:
+        return kind.from_pretrained(name, subfolder=subfolder)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(
+            f"{name} has no usable {subfolder} ({reason}); name a Stable Diffusion 1.x in diffusers form with --init-from "
+            "or --base"
+        ) from None
+
+
+def save_pipeline(pipe: TryOnPipeline, folder: Path) -> None:
+    """Write a pipeline beside ``folder`` first and move it into place when it is complete."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        pipe.save_pretrained(fresh)
+        fresh.chmod(0o755)
+        replace_folder(fresh, folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)

@@ -1,0 +1,264 @@
+"""Put a garment on a person, as a diffusers pipeline.
+
+    pipe = TryOnPipeline.from_pretrained("runs/tryon").to("cuda")
+    found = pipe(person, garment, agnostic_mask=mask, densepose=pose, prompt="striped t-shirt", generator=pipe.seeded([0]))
+    found.images[0].save("result.png")
+
+``garment`` is what the denoiser was trained to read: a photo of the garment, or its sketch (``pipe.denoiser.config.control``).
+Any diffusers scheduler that predicts noise does: ``pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)``.
+For memory: ``pipe.enable_model_cpu_offload()``, ``pipe.vae.enable_slicing()``, ``pipe.vae.enable_tiling()``.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from diffusers import AutoencoderKL, DiffusionPipeline, PNDMScheduler
+from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers.utils.torch_utils import randn_tensor
+from PIL import Image
+from torch import Tensor
+from transformers import CLIPTextModel, PreTrainedTokenizerBase
+
+from unifashion.data.tryon_maps import to_map, to_share, to_unit
+from unifashion.errors import UserError
+from unifashion.tryon import encode
+from unifashion.tryon.blocks_vae import BlockAutoencoder
+from unifashion.tryon.denoiser import TryOnDenoiser
+from unifashion.tryon.settings import Start
+
+Pictures = Image.Image | Sequence[Image.Image] | Tensor
+STEPS = 50
+
+
+class TryOnPipeline(DiffusionPipeline):
+    """VAE, text encoder with its tokenizer, denoiser and scheduler."""
+
+    model_cpu_offload_seq = "text_encoder->denoiser->vae"
+    _callback_tensor_inputs = ("latents",)
+
+    def __init__(
+        self,
+        vae: AutoencoderKL | BlockAutoencoder,
+        text_encoder: CLIPTextModel,
+        tokenizer: PreTrainedTokenizerBase,
+        denoiser: TryOnDenoiser,
+        scheduler: SchedulerMixin,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, denoiser=denoiser, scheduler=scheduler
+        )
+        self._interrupt = False
+
+    @property
+    def vae_scale(self) -> int:
+        """Return how many pixels a latent position covers in each direction."""
+        config = self.vae.config
+        return config.patch if "patch" in config else 2 ** (len(config.block_out_channels) - 1)
+
+    @staticmethod
+    def seeded(seeds: Sequence[int]) -> list[torch.Generator]:
+        """Return one generator per picture: its result then does not depend on what else is in the batch."""
+        return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        person: Pictures,
+        garment: Pictures,
+        agnostic_mask: Pictures,
+        densepose: Pictures,
+        agnostic: Pictures | None = None,
+        prompt: str | Sequence[str] = "",
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int = STEPS,
+        guidance_scale: float = 1.0,
+        repaint: bool = False,
+        start: Start = "noise",
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        rows: Tensor | None = None,
+        output_type: Literal["pil", "pt", "latent"] = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]] | None = None,
+    ) -> Any:
+        """Draw each person in the garment that has its number.
+
+        Args:
+            person: photos: a picture, a list, or a tensor (B, 3, H, W) in [-1, 1].
+            garment: photos or sketches of the garments.
+            agnostic_mask: what is painted: white in pictures; 0 in a tensor (B, 1, H, W), where 1 = keep.
+            densepose: surface maps of the persons.
+            agnostic: the persons without garment; by default grey is put where the mask says.
+            prompt: captions of the garments.
+            height: of the result, pixels; by default the photo's. Must be a multiple of the network's reduction.
+            width: likewise.
+            num_inference_steps: steps of the scheduler.
+            guidance_scale: 1 = no unconditional pass; above, the difference to it is enlarged.
+            repaint: put back the person's pixels where the mask says keep.
+            start: noise; or noise added to the agnostic latent; or to that of ``person`` as the original code does, which
+                shows the network the answer when person and garment belong together: only to compare with its numbers.
+            generator: of the noise; a list gives every picture its own (see ``seeded``).
+            rows: rows of the Q-Former (B, Q, H), for a denoiser with an adapter.
+            output_type: "pil", "pt" (B, 3, H, W in [0, 1]) or "latent".
+            return_dict: return diffusers' ``ImagePipelineOutput``, else a tuple.
+            callback_on_step_end: called as (pipeline, step, timestep, {"latents"}) after each step; what it returns
+                replaces the latents. Setting ``pipeline._interrupt`` in it ends the loop.
+
+        Raises:
+            UserError: numbers or sizes of the inputs that do not fit.
+        """
+        device = self._execution_device
+        size = self._size(person, height, width)
+        maps = {"image": person, "garment": garment, "keep": agnostic_mask, "densepose": densepose}
+        tensors = {name: self._tensor(value, name, size).to(device) for name, value in maps.items()}
+        count = _same_count(tensors)
+        keep = tensors["keep"]
+        hidden = (
+            tensors["image"] * (keep >= 0.5)
+            if agnostic is None
+            else self._tensor(agnostic, "agnostic", size).to(device)
+        )
+        if start not in get_args(Start):
+            raise UserError(f"start: {start!r} is not one of {', '.join(get_args(Start))}")
+        context = self._context(prompt, count, rows, guidance_scale)
+        agnostic_latent, pose_latent, hint = (
+            encode.latents(self.vae, encode.posterior(self.vae, image))
+            for image in (hidden, tensors["densepose"], tensors["garment"])
+        )
+        self.scheduler.set_timesteps(num_inference_steps, device=device)
+        noise = randn_tensor(agnostic_latent.shape, generator, torch.device(device), torch.float32)
+        x = self._first(noise, start, agnostic_latent, tensors["image"])
+        x = self._denoise(
+            x, (agnostic_latent, keep, pose_latent), context, hint, guidance_scale, generator, callback_on_step_end
+        )
+        images: Any = x
+        if output_type != "latent":
+            pixels = encode.decode(self.vae, x)
+            if repaint:
+                pixels = tensors["image"] * keep + pixels * (1 - keep)
+            images = (pixels / 2 + 0.5).clamp(0, 1)
+        if output_type == "pil":
+            images = [_picture(image) for image in images]
+        self.maybe_free_model_hooks()
+        return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def _denoise(
+        self,
+        x: Tensor,
+        fixed: tuple[Tensor, Tensor, Tensor],
+        contexts: list[Tensor],
+        hint: Tensor,
+        guidance_scale: float,
+        generator: Any,
+        callback: Callable[..., dict[str, Any]] | None,
+    ) -> Tensor:
+        """Walk from noise to latent: one pass per context and timestep."""
+        self._interrupt = False
+        accepts = inspect.signature(self.scheduler.step).parameters
+        extra = {"generator": generator} if "generator" in accepts else {}
+        dtype = self.denoiser.dtype
+        timesteps = self.scheduler.timesteps
+        for number, t in enumerate(self.progress_bar(timesteps)):
+            x13 = encode.thirteen(self.scheduler.scale_model_input(x, t), *fixed).to(dtype)
+            t_B = t.expand(len(x))
+            passes = [self.denoiser(x13, t_B, context.to(dtype), hint.to(dtype)).noise.float() for context in contexts]
+            noise = passes[0] if len(passes) == 1 else passes[1] + guidance_scale * (passes[0] - passes[1])
+            x = self.scheduler.step(noise, t, x, return_dict=False, **extra)[0]
+            if callback is not None:
+                x = (callback(self, number, t, {"latents": x}) or {}).get("latents", x)
+            if self._interrupt:
+                break
+        return x
+
+    def _first(self, noise: Tensor, start: Start, agnostic_latent: Tensor, person: Tensor) -> Tensor:
+        """Return the x_T that the steps begin with."""
+        if start == "noise":
+            return noise * self.scheduler.init_noise_sigma
+        latent = agnostic_latent
+        if start == "ground-truth":
+            latent = encode.latents(self.vae, encode.posterior(self.vae, person))
+        last = self.scheduler.config.num_train_timesteps - 1
+        t = (
+            self.scheduler.timesteps[:1]
+            if hasattr(self.scheduler, "sigmas")
+            else torch.tensor([last], device=noise.device)
+        )
+        return self.scheduler.add_noise(latent, noise, t.expand(len(noise)))
+
+    def _context(
+        self, prompt: str | Sequence[str], count: int, rows: Tensor | None, guidance_scale: float
+    ) -> list[Tensor]:
+        """Return the context, and the unconditional one where guidance needs it."""
+        texts = [prompt] * count if isinstance(prompt, str) else list(prompt)
+        if len(texts) != count:
+            raise UserError(f"{len(texts)} prompts for {count} persons; give one, or one each")
+        if (rows is None) != (self.denoiser.adapter is None):
+            wants = "has no adapter for" if rows is not None else "was trained with"
+            raise UserError(
+                f"this denoiser {wants} rows of a retrieval model; {'leave out' if rows is not None else 'name'} the retriever"
+            )
+        text = encode.text_states(self.tokenizer, self.text_encoder, texts).to(
+            self._execution_device, self.denoiser.dtype
+        )
+        rows = rows.to(text) if rows is not None else None
+        context = self.denoiser.context(text, rows)
+        if guidance_scale == 1.0:
+            return [context]
+        return [context, self.denoiser.unconditional.expand(count, -1, -1)]
+
+    def _size(self, person: Pictures, height: int | None, width: int | None) -> tuple[int, int]:
+        first = person if isinstance(person, Tensor | Image.Image) else person[0]
+        own = first.shape[-2:] if isinstance(first, Tensor) else (first.height, first.width)
+        size = (height or own[0], width or own[1])
+        step = self.vae_scale
+        if any(side % step for side in size):
+            raise UserError(f"a result of {size[1]} x {size[0]} pixels: both sides must be multiples of {step}")
+        return size
+
+    def _tensor(self, pictures: Pictures, name: str, size: tuple[int, int]) -> Tensor:
+        """Return (B, 3 or 1, H, W): images in [-1, 1], the keep mask in [0, 1]."""
+        if isinstance(pictures, Tensor):
+            expected = (1 if name == "keep" else 3, *size)
+            if tuple(pictures.shape[1:]) != expected:
+                raise UserError(
+                    f"{name}: expected a tensor of (rows, {', '.join(map(str, expected))}), got {tuple(pictures.shape)}"
+                )
+            return pictures.float()
+        pictures = [pictures] if isinstance(pictures, Image.Image) else pictures
+        stacked = torch.stack([to_map(flatten(picture), name, *size) for picture in pictures])
+        return to_share(stacked) if name == "keep" else to_unit(stacked)
+
+
+def flatten(picture: Image.Image) -> Image.Image:
+    """Return an RGB picture: alpha over white, grey and palettes as colours."""
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    return picture.convert("RGB")
+
+
+def default_scheduler() -> PNDMScheduler:
+    """Return the sampler of the original: PLMS over Stable Diffusion's schedule."""
+    return PNDMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        skip_prk_steps=True,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+
+
+def _same_count(tensors: dict[str, Tensor]) -> int:
+    counts = {name: len(tensor) for name, tensor in tensors.items()}
+    if len(set(counts.values())) > 1:
+        raise UserError(f"as many of each are needed, got {', '.join(f'{n} of {name}' for name, n in counts.items())}")
+    return len(tensors["image"])
+
+
+def _picture(image_3HW: Tensor) -> Image.Image:
+    return Image.fromarray((image_3HW.permute(1, 2, 0).cpu() * 255).round().to(torch.uint8).numpy())

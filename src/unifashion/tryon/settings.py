@@ -1,0 +1,153 @@
+"""Settings of try-on: what ``train.sh`` and ``inference.sh`` take as YAML keys and flags (see ``unifashion.config``)."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from unifashion.config import setting
+from unifashion.errors import UserError
+
+Control = Literal["garment", "sketch"]
+Trainable = Literal["paper", "all"]
+Start = Literal["noise", "agnostic", "ground-truth"]
+SchedulerName = Literal["default", "pndm", "ddim", "ddpm", "euler", "dpm++", "unipc"]
+
+SetName = Literal["vitonhd", "catalogue"]
+
+SET_DOC = "vitonhd = VITON-HD as it comes; catalogue = the embedded, synthetic set in the same layout, drawn when it is missing"
+ROOT_DOC = (
+    "folder that holds vitonhd/, or that folder itself; default: $UNIFASHION_DATA, else dataset/ "
+    "(for --dataset catalogue: dataset/catalogue)"
+)
+
+
+@dataclass(frozen=True)
+class TryOnDataSettings:
+    """Data: where the pairs are, what is read of them, and at which size."""
+
+    dataset: SetName = setting("vitonhd", SET_DOC)
+    data_root: str | None = setting(None, ROOT_DOC)
+    height: int = setting(512, "height of the pictures, pixels")
+    width: int = setting(384, "width of the pictures, pixels")
+    control: Control = setting(
+        "garment", "what the garment encoder reads: the garment's photo, or its sketch (UniFashion, MGD)"
+    )
+    num_workers: int = setting(0, "processes that load images, per training process")
+    max_missing: float = setting(1.0, "highest share of pairs that may lack a file, percent")
+
+
+def data_root(dataset: SetName, named: str | None) -> Path:
+    """Return the data root that the flag, the environment or the default names."""
+    base = Path(os.environ.get("UNIFASHION_DATA") or "dataset")
+    return Path(named) if named is not None else base / "catalogue" if dataset == "catalogue" else base
+
+
+@dataclass(frozen=True)
+class TryOnModelSettings:
+    """Model: its size and the weights it starts from."""
+
+    architecture: Literal["sd1", "tiny"] = setting("sd1", "Stable Diffusion 1.x, or a toy that needs no download")
+    init_from: str | None = setting(
+        None,
+        "weights to start from: a try-on run or pipeline folder, a StableVITON .ckpt, or Stable Diffusion 1.x / inpainting / "
+        "Paint-by-Example in diffusers form (folder or hub id)",
+    )
+    base: str | None = setting(
+        None, "Stable Diffusion 1.x in diffusers form, for what --init-from lacks: text encoder, tokenizer, VAE"
+    )
+    retriever: str | None = setting(
+        None,
+        "a UniFashion retrieval model, whose Q-Former rows join the text as context (the paper's adapter); default: none",
+    )
+    trainable: Trainable = setting(
+        "paper",
+        "what trains: garment encoder, warp blocks and the unconditional vector (paper), or also the U-Net (all)",
+    )
+
+
+@dataclass(frozen=True)
+class TryOnTrainingSettings:
+    """Training: optimiser, losses, augmentation, and what is kept."""
+
+    output_dir: str = setting("runs/tryon", "run folder; must be new unless --overwrite")
+    overwrite: bool = setting(False, "replace the run that is in output_dir")
+    resume: str | None = setting(None, "run folder to go on with; its settings are taken from its config.yaml")
+    max_steps: int = setting(360_000, "optimiser steps")
+    batch_size: int = setting(32, "rows per process and step")
+    accumulation_steps: int = setting(1, "batches whose gradients are added up before a step")
+    learning_rate: float = setting(1e-4, "AdamW learning rate, constant after the warm-up")
+    warmup_steps: int = setting(0, "steps over which the learning rate rises to its value")
+    decay_steps: int = setting(0, "last steps, over which the learning rate falls to zero along a cosine; 0 = never")
+    weight_decay: float = setting(0.01, "AdamW decay")
+    max_grad_norm: float = setting(0.0, "gradients are clipped to this norm; 0 = never")
+    ema_decay: float = setting(0.9999, "decay of the moving average that validation and the kept model use; 0 = none")
+    unconditional_drop: float = setting(0.2, "share of rows whose context becomes the learned unconditional vector")
+    atv_weight: float = setting(0.0, "weight of the attention total variation loss; the paper's second stage: 0.001")
+    flip: bool = setting(True, "mirror half of the items")
+    colour: bool = setting(True, "shift hue, saturation, brightness and contrast of half of the items")
+    move: bool = setting(False, "shift and scale half of the items, person and garment apart")
+    cache_latents: bool = setting(
+        False,
+        "encode all pictures and captions once and keep them in memory (with their mirror images); no colour, no move",
+    )
+    gradient_checkpointing: bool = setting(False, "compute activations again in the backward pass: less memory, slower")
+    precision: Literal["auto", "fp32", "bf16"] = setting("auto", "auto = bf16 where the GPU has it, else fp32")
+    seed: int = setting(0, "one seed for weights, order, augmentation and noise")
+    log_steps: int = setting(50, "a row of train_metrics.csv after every so many steps")
+    save_steps: int = setting(
+        5000, "a checkpoint to resume from after every so many steps, and at the end; 0 = at the end only"
+    )
+    validate_steps: int = setting(
+        5000, "validation pictures after every so many steps, and at the end; 0 = at the end only"
+    )
+    num_validation_images: int = setting(8, "pairs of the test split that are drawn each time, from the first on")
+    validation_inference_steps: int = setting(50, "sampler steps of the validation pictures")
+    tracker: Literal["none", "tensorboard", "wandb"] = setting("none", "also log to this tracker, through accelerate")
+
+    def __post_init__(self) -> None:
+        if self.cache_latents and (self.colour or self.move):
+            raise UserError(
+                "cache_latents keeps one encoding of each picture: add --no-colour --no-move, or --no-cache-latents"
+            )
+        if self.unconditional_drop > 1:
+            raise UserError(f"unconditional_drop: a share of rows is at most 1, got {self.unconditional_drop}")
+        if self.ema_decay >= 1:
+            raise UserError(f"ema_decay: must be below 1, got {self.ema_decay}")
+
+
+@dataclass(frozen=True)
+class TryOnInferenceSettings:
+    """Inference: which pairs, which model, how it samples, where the pictures go."""
+
+    dataset: SetName = setting("vitonhd", SET_DOC)
+    data_root: str | None = setting(None, ROOT_DOC)
+    model_path: str = setting(
+        "runs/tryon", "a try-on run or pipeline folder, or a StableVITON .ckpt (then with --base)"
+    )
+    base: str | None = setting(None, "Stable Diffusion 1.x in diffusers form, for the text encoder of a .ckpt")
+    retriever: str | None = setting(None, "the retrieval model that the denoiser was trained with, if it was")
+    split: Literal["train", "test"] = setting("test", "split of the data set")
+    pairs: str = setting("paired", "paired, unpaired, or a file with a line 'PERSON.jpg GARMENT.jpg' per result")
+    output_dir: str = setting(
+        "runs/tryon/inference", "folder of the results; what is there already is kept and not drawn again"
+    )
+    overwrite: bool = setting(False, "draw again what is in output_dir")
+    height: int = setting(0, "height of the results, pixels; 0 = as in training")
+    width: int = setting(0, "width of the results, pixels; 0 = as in training")
+    batch_size: int = setting(8, "pairs at once")
+    limit: int = setting(0, "draw only the first so many pairs; 0 = all")
+    scheduler: SchedulerName = setting(
+        "default", "sampler; default = the one in the model's folder (PNDM without Runge-Kutta steps)"
+    )
+    num_inference_steps: int = setting(50, "steps of the sampler")
+    guidance_scale: float = setting(1.0, "1 = no unconditional pass")
+    repaint: bool = setting(False, "put back the person's pixels where the mask says keep; named in every score")
+    start: Start = setting(
+        "noise",
+        "what sampling starts from; ground-truth is what the original code does, it shows the answer in paired tests "
+        "and marks every score",
+    )
+    seed: int = setting(0, "with the pair's name, the seed of each result")
+    precision: Literal["auto", "fp32", "bf16"] = setting("auto", "auto = bf16 where the GPU has it, else fp32")
+    max_missing: float = setting(1.0, "highest share of pairs that may lack a file, percent")

@@ -1,0 +1,62 @@
+"""The try-on model at toy size: the same classes as at full size, small enough to train on a laptop's CPU in minutes.
+
+There is nothing pretrained at this size, so three things are other than at full size, and all of the denoiser trains:
+
+* the VAE is a linear map of 2 x 2 pixels to 4 numbers, fitted to the training pictures in closed form (blocks_vae.py);
+* the text encoder keeps its random weights, which still tell words apart;
+* the denoiser predicts "v" instead of the noise, which gives global colours in far fewer steps (Salimans & Ho, 2022). The scheduler's
+  ``prediction_type`` says so; loss and sampler follow it.
+"""
+
+from collections.abc import Iterable
+
+from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
+
+from unifashion.models.tokenizer import train_wordpiece
+from unifashion.tryon.blocks_vae import BlockAutoencoder
+from unifashion.tryon.denoiser import TryOnDenoiser
+from unifashion.tryon.pipeline import TryOnPipeline, default_scheduler
+from unifashion.tryon.settings import Control
+
+TEXT_WIDTH, TEXT_LENGTH = 32, 24
+
+
+def tiny_pipeline(
+    texts: Iterable[str],
+    adapter_width: int | None = None,
+    control: Control = "garment",
+    image_size: tuple[int, int] = (48, 36),
+) -> TryOnPipeline:
+    """Build the toy model with fresh weights; torch's global generator decides them.
+
+    Args:
+        texts: captions that the vocabulary is made from.
+        adapter_width: see ``TryOnDenoiser``.
+        control: likewise.
+        image_size: likewise.
+    """
+    tokenizer: PreTrainedTokenizerFast = train_wordpiece(texts)
+    text_config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=TEXT_WIDTH,
+        intermediate_size=2 * TEXT_WIDTH,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=TEXT_LENGTH,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.cls_token_id,
+        eos_token_id=tokenizer.sep_token_id,
+    )
+    scheduler = default_scheduler()
+    scheduler.register_to_config(prediction_type="v_prediction")
+    denoiser = TryOnDenoiser(
+        block_out_channels=(32, 64, 64),
+        layers_per_block=1,
+        cross_attention_dim=TEXT_WIDTH,
+        num_heads=2,
+        norm_num_groups=8,
+        adapter_width=adapter_width,
+        control=control,
+        image_size=image_size,
+    )
+    return TryOnPipeline(BlockAutoencoder(), CLIPTextModel(text_config).eval(), tokenizer, denoiser, scheduler)

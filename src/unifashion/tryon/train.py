@@ -1,0 +1,233 @@
+"""Train try-on from settings: read, build, fit, keep."""
+
+import csv
+import functools
+import json
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from diffusers.utils import logging as diffusers_logging
+from torch import Tensor
+from transformers import logging as transformers_logging
+
+from unifashion.data.catalogue import is_synthetic
+from unifashion.data.catalogue.tryon import write_tryon
+from unifashion.data.tryon import ROOTS, TryOnItem, TryOnSplit, read_vitonhd
+from unifashion.data.tryon_maps import to_unit
+from unifashion.errors import UserError
+from unifashion.evaluation.scores import check_missing
+from unifashion.training.randomness import seed_everything
+from unifashion.training.run_folder import RunFolder, fingerprint
+from unifashion.tryon.blocks_vae import BlockAutoencoder
+from unifashion.tryon.loading import LAST, load_pipeline, start_pipeline
+from unifashion.tryon.pipeline import TryOnPipeline
+from unifashion.tryon.retriever import Retriever
+from unifashion.tryon.rows import LatentCache, TryOnRows, map_names, needed_files
+from unifashion.tryon.settings import TryOnDataSettings, TryOnModelSettings, TryOnTrainingSettings, data_root
+from unifashion.tryon.tiny import tiny_pipeline
+from unifashion.tryon.trainer import RESUME, TryOnTrainer
+from unifashion.tryon.validation import validate
+
+log = logging.getLogger(__name__)
+
+
+VAE_ITEMS = 200
+
+
+def train(data: TryOnDataSettings, model: TryOnModelSettings, training: TryOnTrainingSettings) -> Path | None:
+    """Run one training and return its run folder (None on all but the main process).
+
+    Everything that can be wrong with the input is found before the run folder is made.
+
+    Raises:
+        UserError: unusable settings, data or weights; a loss that is not finite.
+    """
+    transformers_logging.set_verbosity_error()
+    diffusers_logging.set_verbosity_error()
+    accelerator = make_accelerator(training)
+    device = accelerator.device
+    names = map_names(data.control, warped_mask=training.atv_weight > 0)
+    with accelerator.main_process_first():
+        train_split, used = read_split(data, "train", names)
+    size = (data.height, data.width)
+    if len(train_split.items) < training.batch_size * accelerator.num_processes:
+        needed = training.batch_size * accelerator.num_processes
+        raise UserError(f"a step takes {needed} pairs but there are {len(train_split.items)}; lower --batch-size")
+    shown = validation_items(data, training)
+    retriever = Retriever(model.retriever, device) if model.retriever else None
+    seed_everything(training.seed, "weights")
+    pipe = _build(data, model, training, train_split, retriever)
+    rows = TryOnRows(train_split.items, names, size, training)
+    run = _open_run(training) if accelerator.is_main_process else None
+    if run is not None and not training.resume:
+        facts = {"set": "vitonhd", "used": used, "fingerprint": fingerprint(_files(train_split))}
+        run.describe((data, model, training), rows=len(rows.items), data=facts, synthetic=_synthetic(data))
+    if training.tracker != "none":
+        accelerator.init_trackers("unifashion-tryon")
+    if isinstance(pipe.vae, BlockAutoencoder) and not (model.init_from or training.resume):
+        share = pipe.vae.fit(_pictures(rows))
+        log.info("the toy's VAE keeps %.1f %% of the variance of the training pictures", 100 * share)
+    trainer = _trainer(pipe, rows, model, training, accelerator, run, retriever, shown, data.num_workers)
+    if training.resume:
+        trainer.resume(Path(training.resume) / RESUME)
+    trainer.fit()
+    accelerator.end_training()
+    return run.path if run is not None else None
+
+
+def make_accelerator(training: TryOnTrainingSettings) -> Accelerator:
+    """Return the accelerator that owns devices, precision, processes and trackers.
+
+    Raises:
+        UserError: bf16 on a GPU that has none.
+    """
+    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    if training.precision == "bf16" and torch.cuda.is_available() and not bf16:
+        raise UserError("this GPU has no bf16; use --precision fp32")
+    mixed = training.precision == "bf16" or (training.precision == "auto" and bf16)
+    return Accelerator(
+        mixed_precision="bf16" if mixed else "no",
+        gradient_accumulation_steps=training.accumulation_steps,
+        log_with=None if training.tracker == "none" else training.tracker,
+        project_dir=training.output_dir,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=False)],
+    )
+
+
+def read_split(
+    data: TryOnDataSettings, split: str, names: tuple[str, ...], pairs: str = "paired"
+) -> tuple[TryOnSplit, str]:
+    """Read a split that has the files for the maps ``names``; return it and how many of its pairs can be used.
+
+    Raises:
+        UserError: nothing usable, or more missing than ``max_missing``.
+    """
+    root = data_root(data.dataset, data.data_root)
+    if data.dataset == "catalogue":
+        write_tryon(root / ROOTS[0])
+    found = read_vitonhd(root, split, needed_files(names), pairs)
+    for line in found.missing[:5]:
+        log.warning("left out: %s", line)
+    listed = len(found.items) + len(found.missing)
+    return found, check_missing(len(found.items), listed, data.max_missing, "pairs")
+
+
+def validation_items(data: TryOnDataSettings, training: TryOnTrainingSettings) -> tuple[TryOnItem, ...]:
+    """Return the test pairs that are drawn while training.
+
+    Raises:
+        UserError: there are none.
+    """
+    names = ("image", "agnostic", "densepose", "keep", "garment", data.control)
+    split, _ = read_split(data, "test", tuple(dict.fromkeys(names)))
+    return split.items[: max(training.num_validation_images, 1)]
+
+
+def _build(
+    data: TryOnDataSettings,
+    model: TryOnModelSettings,
+    training: TryOnTrainingSettings,
+    split: TryOnSplit,
+    retriever: Retriever | None,
+) -> TryOnPipeline:
+    changes: dict[str, Any] = {
+        "control": data.control,
+        "image_size": (data.height, data.width),
+        "adapter_width": retriever.width if retriever else None,
+    }
+    if training.resume:
+        return load_pipeline(Path(training.resume) / LAST)
+    if model.init_from:
+        return start_pipeline(model.init_from, model.base, **changes)
+    if model.architecture == "tiny":
+        return tiny_pipeline((item.text for item in split.items), **changes)
+    raise UserError(
+        "--init-from is needed: a Stable Diffusion 1.x, inpainting or Paint-by-Example model in diffusers form, a StableVITON "
+        ".ckpt, or a try-on run; without any, --architecture tiny trains a toy from nothing"
+    )
+
+
+def _trainer(
+    pipe: TryOnPipeline,
+    rows: TryOnRows,
+    model: TryOnModelSettings,
+    training: TryOnTrainingSettings,
+    accelerator: Accelerator,
+    run: RunFolder | None,
+    retriever: Retriever | None,
+    shown: tuple[TryOnItem, ...],
+    num_workers: int,
+) -> TryOnTrainer:
+    """Freeze, move to the device, encode what is kept in memory."""
+    step = pipe.vae_scale
+    if any(side % step for side in rows.size):
+        raise UserError(f"height and width must be multiples of {step}, got {rows.size[0]} and {rows.size[1]}")
+    pipe.vae.requires_grad_(False)
+    pipe.text_encoder.requires_grad_(False)
+    pipe.denoiser.freeze(model.trainable)
+    if training.gradient_checkpointing:
+        pipe.denoiser.enable_gradient_checkpointing()
+    pipe.to(accelerator.device)
+    pipe.set_progress_bar_config(disable=True)
+    source: TryOnRows | LatentCache = rows
+    if training.cache_latents:
+        source = LatentCache(rows, pipe, accelerator.device, retriever, accelerator.is_main_process)
+    draw = functools.partial(validate, items=shown, steps=training.validation_inference_steps, retriever=retriever)
+    return TryOnTrainer(pipe, source, training, accelerator, run, draw, retriever, num_workers)
+
+
+def _pictures(rows: TryOnRows) -> Tensor:
+    """Return some pictures of all the kinds that the VAE will meet, (B, 3, H, W) in [-1, 1]."""
+    numbers = range(min(len(rows.items), VAE_ITEMS))
+    kept = [pixels for number in numbers for pixels in rows.load(number).values() if len(pixels) == 3]
+    return to_unit(torch.stack(kept))
+
+
+def _files(split: TryOnSplit) -> Iterator[tuple[Path, str]]:
+    for item in split.items:
+        for path in item.maps.values():
+            yield path, item.text
+
+
+def _synthetic(data: TryOnDataSettings) -> bool:
+    return is_synthetic(data_root(data.dataset, data.data_root) / ROOTS[0])
+
+
+def _open_run(training: TryOnTrainingSettings) -> RunFolder:
+    if training.resume:
+        return _ContinuedRun(Path(training.resume))
+    return RunFolder(Path(training.output_dir), training.overwrite)
+
+
+class _ContinuedRun(RunFolder):
+    """The folder of a run that goes on: its facts stay, rows beyond the step of its checkpoint go."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._facts: dict[str, Any] = json.loads((path / "run.json").read_text(encoding="utf-8"))
+            step = torch.load(path / RESUME, map_location="cpu", weights_only=True, mmap=True)["step"]
+        except Exception:  # a cut file can raise anything
+            raise UserError(f"--resume {path}: no run with a {RESUME} there that can be read") from None
+        self.path, self._started = path, time.monotonic() - float(self._facts.get("seconds", 0))
+        for name in ("train_metrics.csv", "validation_metrics.csv"):
+            _drop_rows_after(path / name, step)
+        self.update(state="running")
+
+
+def _drop_rows_after(path: Path, step: int) -> None:
+    if not path.is_file():
+        return
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    path.unlink()
+    kept = [row for row in rows if int(row["step"]) <= step]
+    if kept:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(kept[0]))
+            writer.writeheader()
+            writer.writerows(kept)

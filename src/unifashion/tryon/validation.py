@@ -1,0 +1,91 @@
+"""Pictures and one number while training: a few test pairs, drawn from fixed seeds, beside the truth.
+
+The number is SSIM (Wang et al., 2004): Gaussian window of 11 pixels and deviation 1.5, on RGB in [0, 1], mean over the picture.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from unifashion.data.contact_sheet import contact_sheet
+from unifashion.data.tryon import TryOnItem
+from unifashion.data.tryon_maps import load_maps, to_share, to_unit
+from unifashion.tryon.pipeline import TryOnPipeline
+from unifashion.tryon.retriever import Retriever
+
+
+def ssim(first_B3HW: Tensor, second_B3HW: Tensor) -> Tensor:
+    """Return the structural similarity (B,) of pictures in [0, 1]; 1 = equal."""
+    channels = first_B3HW.shape[1]
+    places = torch.arange(11, device=first_B3HW.device) - 5.0
+    line = torch.exp(-(places**2) / (2 * 1.5**2))
+    window = (line / line.sum())[:, None] * (line / line.sum())
+    kernel = window.expand(channels, 1, 11, 11)
+
+    def mean(x: Tensor) -> Tensor:
+        return F.conv2d(x, kernel, groups=channels)
+
+    a, b = first_B3HW.float(), second_B3HW.float()
+    mean_a, mean_b = mean(a), mean(b)
+    var_a, var_b = mean(a * a) - mean_a**2, mean(b * b) - mean_b**2
+    both = mean(a * b) - mean_a * mean_b
+    similarity = (2 * mean_a * mean_b + 0.01**2) * (2 * both + 0.03**2)
+    similarity = similarity / ((mean_a**2 + mean_b**2 + 0.01**2) * (var_a + var_b + 0.03**2))
+    return similarity.flatten(1).mean(1)
+
+
+@dataclass(frozen=True)
+class Validated:
+    """Results of a validation: (B, 3, H, W) in [0, 1], their mean SSIM to the truth, and that of the agnostic pictures."""
+
+    pictures: Tensor
+    ssim: float
+    ssim_agnostic: float
+    sheet: Image.Image
+
+
+def validate(
+    pipe: TryOnPipeline,
+    items: Sequence[TryOnItem],
+    steps: int = 50,
+    guidance_scale: float = 1.0,
+    retriever: Retriever | None = None,
+) -> Validated:
+    """Draw paired items, each from its own seed, without repainting, and lay them out: agnostic, garment, result, truth."""
+    config = pipe.denoiser.config
+    names = ("image", "agnostic", "densepose", "keep", *dict.fromkeys(("garment", config.control)))
+    loaded = [load_maps(item, names, *config.image_size) for item in items]
+    maps = {name: torch.stack([each[name] for each in loaded]) for name in names}
+    units = {name: to_share(pixels) if name == "keep" else to_unit(pixels) for name, pixels in maps.items()}
+    texts = [item.text for item in items]
+    pictures = pipe(
+        person=units["agnostic"],  # never the truth
+        garment=units[config.control],
+        agnostic_mask=units["keep"],
+        densepose=units["densepose"],
+        agnostic=units["agnostic"],
+        prompt=texts,
+        num_inference_steps=steps,
+        guidance_scale=guidance_scale,
+        generator=pipe.seeded(range(len(items))),
+        rows=retriever(maps[config.control], texts) if retriever else None,
+        output_type="pt",
+    ).images.cpu()
+    truth, agnostic, garment = (units[name] / 2 + 0.5 for name in ("image", "agnostic", "garment"))
+    columns = (agnostic, garment, pictures, truth)
+    cells = [to_picture(column[row]) for row in range(len(items)) for column in columns]
+    heads = ["person", "garment", "result", "truth"] * len(items)
+    sheet = contact_sheet(cells, 8 if len(items) > 1 else 4, 128, heads, caption_lines=1)
+    return Validated(pictures, float(ssim(pictures, truth).mean()), float(ssim(agnostic, truth).mean()), sheet)
+
+
+def to_picture(image_3HW: Tensor) -> Image.Image:
+    """Return a picture of values in [0, 1]; small ones are enlarged without smoothing."""
+    array = (image_3HW.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+    picture = Image.fromarray(array)
+    factor = max(128 // picture.height, 1)
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)

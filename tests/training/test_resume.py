@@ -1,0 +1,227 @@
+"""A run that was stopped anywhere and resumed is the run that never stopped: the same metrics, the same weights, bit for bit."""
+
+import csv
+import errno
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from unifashion.errors import UserError
+from unifashion.training import checkpoint
+from unifashion.training.resume import parse_settings
+from unifashion.training.trainer import Trainer
+
+SOURCE = Path(__file__).resolve().parents[2] / "src"
+METRICS = ("train_metrics.csv", "validation_metrics.csv")
+
+
+@pytest.fixture(scope="module")
+def blip_train():
+    sys.path.insert(0, str(SOURCE))
+    import blip_train
+
+    return blip_train
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """Twenty-four products, four of them for validation."""
+    folder = tmp_path_factory.mktemp("shop")
+    chance = random.Random(0)
+    lines = ["image,text,split"]
+    for number in range(24):
+        colour = tuple(chance.randrange(256) for _ in range(3))
+        Image.new("RGB", (40, 40), colour).save(folder / f"{number}.png")
+        lines.append(
+            f"{number}.png,garment number {number} in {colour[0]} {colour[1]},{'val' if number > 19 else 'train'}"
+        )
+    (folder / "catalogue.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def flags(shop):
+    settings = {
+        "data-root": shop,
+        "dataset": "catalogue",
+        "image-size": 32,
+        "architecture": "tiny",
+        "tokenizer": "train",
+        "num-epochs": 3,
+        "batch-size": 4,
+        "learning-rate": 1e-3,
+        "save-steps": 2,
+    }
+    return ["--augment", "--no-freeze-vision", *(str(w) for k, v in settings.items() for w in (f"--{k}", v))]
+
+
+@pytest.fixture(scope="module")
+def whole(blip_train, flags, tmp_path_factory):
+    """The run that never stopped: three epochs of five steps."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    blip_train.main([*flags, "--output-dir", str(run)])
+    return run
+
+
+def in_a_process(work):
+    """Run ``work`` in a process of its own; return how it ended (minus the number of the signal that killed it)."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        except SystemExit as leave:
+            code = leave.code or 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def after(count, function, then):
+    """Call ``function`` until it was called ``count`` times, and ``then`` from there on."""
+    calls = iter(range(10**6))
+    return lambda *a, **k: (then if next(calls) >= count else function)(*a, **k)
+
+
+def half_a_file(state, path):
+    """What a kill inside ``torch.save`` leaves."""
+    Path(path).write_bytes(b"half")
+    die()
+
+
+def assert_same_run(run, whole):
+    for name in METRICS:
+        ours, theirs = ([*csv.DictReader((folder / name).open(newline=""))] for folder in (run, whole))
+        for row in [*ours, *theirs]:
+            row.pop("seconds", None)
+        assert ours == theirs and ours
+    for name in ("best", "last"):
+        ours, theirs = (load_file(folder / name / "model.safetensors") for folder in (run, whole))
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    facts = [json.loads((folder / "run.json").read_text()) for folder in (run, whole)]
+    assert facts[0]["state"] == facts[1]["state"] == "complete" and facts[0]["best"] == facts[1]["best"]
+
+
+KILLS = {
+    "before the first checkpoint": (Trainer, "_train_batch", 1, die),
+    "inside an epoch": (Trainer, "_train_batch", 8, die),
+    "inside the writing of a checkpoint": (torch, "save", 3, half_a_file),
+    "before a checkpoint gets its name": (checkpoint, "_to_disk", 45, die),
+    "after an epoch's checkpoint, before last is linked": (checkpoint, "link_model", 1, die),
+    "inside validation": (Trainer, "_validate", 1, die),
+}
+
+
+@pytest.mark.parametrize("point", KILLS)
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(point, blip_train, flags, whole, tmp_path):
+    owner, name, count, then = KILLS[point]
+    run = tmp_path / "run"
+
+    def killed():
+        doomed = after(count, getattr(owner, name), then)
+        setattr(owner, name, doomed)
+        if name == "link_model":
+            sys.modules[Trainer.__module__].link_model = doomed
+        blip_train.main([*flags, "--output-dir", str(run)])
+
+    assert in_a_process(killed) == -signal.SIGKILL
+    assert json.loads((run / "run.json").read_text())["state"] == "running"
+    blip_train.main([*flags, "--resume", str(run)])
+    assert_same_run(run, whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_was_told_to_stop_goes_on_where_it_stood(number, blip_train, flags, whole, tmp_path):
+    run = tmp_path / "run"
+
+    def stopped():
+        Trainer._train_batch = after(
+            7, Trainer._train_batch, lambda *a: [os.kill(os.getpid(), number), original(*a)][1]
+        )
+        blip_train.main([*flags, "--output-dir", str(run)])
+
+    original = Trainer._train_batch
+    assert in_a_process(stopped) == 130
+    assert json.loads((run / "run.json").read_text())["state"] == "interrupted"
+    assert checkpoint.find_checkpoint(run).name == "step_00000008"
+    blip_train.main([*flags, "--resume", str(run)])
+    assert_same_run(run, whole)
+
+
+def test_loader_processes_change_nothing(blip_train, flags, whole, tmp_path):
+    blip_train.main([*flags, "--num-workers", "2", "--output-dir", str(tmp_path / "run")])
+    assert_same_run(tmp_path / "run", whole)
+
+
+def test_a_full_disk_is_one_sentence_and_the_run_can_go_on(blip_train, flags, whole, tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", after(3, torch.save, full))
+        with pytest.raises(SystemExit) as left:
+            blip_train.main([*flags, "--output-dir", str(run)])
+    assert left.value.code == 2
+    assert f"No space left on device); make room and go on with --resume {run}" in capsys.readouterr().err
+    assert not [*(run / "checkpoints").glob(".*")]
+    blip_train.main([*flags, "--resume", str(run)])
+    assert_same_run(run, whole)
+
+
+def test_a_broken_checkpoint_is_skipped_for_the_one_before_it(blip_train, flags, whole, tmp_path, caplog):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    newest, former = sorted((run / "checkpoints").iterdir(), reverse=True)
+    (newest / "state.pt").write_bytes((newest / "state.pt").read_bytes()[:-1])
+    assert checkpoint.find_checkpoint(run) == former
+    assert f"{newest} is broken (state.pt is not what was written)" in caplog.text
+    blip_train.main([*flags, "--resume", str(run)])
+    assert_same_run(run, whole)
+
+
+def test_only_so_many_checkpoints_are_kept_and_links_cost_no_space(whole):
+    names = sorted(path.name for path in (whole / "checkpoints").iterdir())
+    assert names == ["step_00000014", "step_00000015"]
+    last = whole / "last" / "model.safetensors"
+    assert last.samefile(whole / "checkpoints" / names[-1] / "model" / "model.safetensors")
+
+
+def test_what_would_change_a_step_is_refused_and_what_would_not_is_taken(blip_train, flags, whole, shop):
+    groups = (
+        blip_train.DataSettings,
+        blip_train.ModelSettings,
+        blip_train.TrainingSettings,
+        blip_train.EvaluationSettings,
+    )
+    settings = parse_settings(groups, ["--resume", str(whole), "--num-workers", "3", "--keep-last", "1"], "")
+    assert settings[2].num_epochs == 3 and settings[0].num_workers == 3 and settings[2].output_dir == str(whole)
+    with pytest.raises(UserError, match="it was started with --batch-size 4, now it says 8"):
+        parse_settings(groups, ["--resume", str(whole), "--batch-size", "8"], "")
+    with pytest.raises(UserError, match=r"not a run folder, no readable run\.json"):
+        parse_settings(groups, ["--resume", str(shop)], "")
+
+
+def test_training_data_that_changed_is_refused(blip_train, flags, whole, shop, tmp_path, capsys):
+    other = tmp_path / "shop"
+    shutil.copytree(shop, other)
+    Image.new("RGB", (50, 50)).save(other / "3.png")
+    with pytest.raises(SystemExit):
+        blip_train.main(["--resume", str(whole), "--data-root", str(other)])
+    assert "the training data changed since the run was started" in capsys.readouterr().err
