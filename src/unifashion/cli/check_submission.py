@@ -11,7 +11,9 @@ from pathlib import Path
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    parser.add_argument("files", metavar="FILE", nargs="+", type=Path, help="a submission file, of this or another program")
+    parser.add_argument(
+        "files", metavar="FILE", nargs="+", type=Path, help="a submission file, of this or another program"
+    )
     parser.add_argument("--dataset", choices=("cirr", "circo"), required=True, help="whose server it is for")
     parser.add_argument(
         "--data-root", metavar="DIR", help="folder with the data set's annotations [$UNIFASHION_DATA, else dataset/]"

@@ -1,7 +1,7 @@
-"""The VAE of the toy model: 2 x 2 pixels become their four principal components. Linear, fitted in closed form, no training.
+"""The VAE of the toy model: blocks of pixels become their principal components. Linear, fitted in closed form, no training.
 
 It speaks as diffusers' ``AutoencoderKL`` does, with a posterior that has (almost) no spread, so the rest of try-on cannot tell.
-Twelve numbers become four: three colours and one detail. What that loses, no denoiser can bring back (tests measure it).
+Of a block's numbers four stay: three for its colour and one for what changes within. The rest no denoiser can bring back.
 """
 
 import torch

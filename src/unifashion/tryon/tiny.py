@@ -2,14 +2,15 @@
 
 There is nothing pretrained at this size, so three things are other than at full size, and all of the denoiser trains:
 
-* the VAE is a linear map of 2 x 2 pixels to 4 numbers, fitted to the training pictures in closed form (blocks_vae.py);
+* the VAE is a linear map of 3 x 3 pixels to 4 numbers, fitted to the training pictures in closed form (blocks_vae.py);
 * the text encoder keeps its random weights, which still tell words apart;
-* the denoiser predicts "v" instead of the noise, which gives global colours in far fewer steps (Salimans & Ho, 2022). The scheduler's
-  ``prediction_type`` says so; loss and sampler follow it.
+* the denoiser predicts "v" (Salimans & Ho, 2022) instead of the noise, which gives global colours in far fewer steps, and DDIM
+  samples it. The scheduler's ``prediction_type`` says so; loss and sampler follow it.
 """
 
 from collections.abc import Iterable
 
+from diffusers import DDIMScheduler
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
 from unifashion.models.tokenizer import train_wordpiece
@@ -47,8 +48,8 @@ def tiny_pipeline(
         bos_token_id=tokenizer.cls_token_id,
         eos_token_id=tokenizer.sep_token_id,
     )
-    scheduler = default_scheduler()
-    scheduler.register_to_config(prediction_type="v_prediction")
+    schedule = {**default_scheduler().config, "prediction_type": "v_prediction", "clip_sample": False}
+    scheduler = DDIMScheduler.from_config(schedule)
     denoiser = TryOnDenoiser(
         block_out_channels=(32, 64, 64),
         layers_per_block=1,
@@ -59,4 +60,4 @@ def tiny_pipeline(
         control=control,
         image_size=image_size,
     )
-    return TryOnPipeline(BlockAutoencoder(), CLIPTextModel(text_config).eval(), tokenizer, denoiser, scheduler)
+    return TryOnPipeline(BlockAutoencoder(patch=3), CLIPTextModel(text_config).eval(), tokenizer, denoiser, scheduler)

@@ -1,0 +1,297 @@
+"""Training of try-on, end to end on the toy set: it learns, stops, goes on as if it had never stopped, and tells what is wrong."""
+
+import csv
+import dataclasses
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from unifashion.config import parse, read_yaml, resolve
+from unifashion.errors import UserError
+from unifashion.tryon.loading import load_pipeline
+from unifashion.tryon.losses import TryOnLoss, draw
+from unifashion.tryon.rows import RowSampler, TryOnRows, map_names
+from unifashion.tryon.settings import TryOnDataSettings, TryOnInferenceSettings, TryOnModelSettings, TryOnTrainingSettings
+from unifashion.tryon.train import read_split, train
+from unifashion.tryon.validation import ssim
+
+ROOT = Path(__file__).resolve().parents[2]
+GROUPS = (TryOnDataSettings, TryOnModelSettings, TryOnTrainingSettings)
+MODEL = TryOnModelSettings(architecture="tiny", trainable="all")
+
+
+def settings(root, out, **changes):
+    data = TryOnDataSettings(data_root=str(root), height=12, width=9)
+    training = TryOnTrainingSettings(
+        output_dir=str(out),
+        max_steps=4,
+        batch_size=2,
+        learning_rate=1e-3,
+        ema_decay=0.5,
+        colour=False,
+        cache_latents=True,
+        save_steps=2,
+        validate_steps=0,
+        num_validation_images=1,
+        validation_inference_steps=2,
+        log_steps=1,
+        precision="fp32",
+    )
+    names = {field.name for field in dataclasses.fields(data)}
+    data = dataclasses.replace(data, **{k: v for k, v in changes.items() if k in names})
+    return data, MODEL, dataclasses.replace(training, **{k: v for k, v in changes.items() if k not in names})
+
+
+def rows_of(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def weights(run):
+    return torch.load(run / "resume.pt", weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def run(tryon_root, tmp_path_factory):
+    """A finished run of four steps."""
+    return train(*settings(tryon_root, tmp_path_factory.mktemp("runs") / "whole"))
+
+
+def test_a_run_folder_tells_everything(run):
+    facts = json.loads((run / "run.json").read_text())
+    assert (facts["state"], facts["steps"], facts["rows"], facts["synthetic"]) == ("complete", 4, 6, True)
+    assert facts["data"]["used"] == "used 6 of 6 pairs"
+    assert [int(row["step"]) for row in rows_of(run / "train_metrics.csv")] == [1, 2, 3, 4]
+    score = rows_of(run / "validation_metrics.csv")[0]
+    assert 0 < float(score["ssim_agnostic"]) < 1
+    assert (run / "validation" / "step-4.png").is_file()
+    resolve(GROUPS, read_yaml(run / "config.yaml"))
+
+
+def test_what_is_kept_is_the_moving_average(run):
+    kept, state = load_pipeline(run).denoiser, weights(run)
+    kept.freeze("all")
+    trained = [parameter for parameter in kept.parameters() if parameter.requires_grad]
+    assert all(torch.equal(a, b) for a, b in zip(trained, state["ema"]["shadow_params"], strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(trained, state["trained"], strict=True))
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_a_resumed_run_equals_one_never_stopped(tryon_root, tmp_path, cache, monkeypatch):
+    changes = {"cache_latents": cache, "colour": not cache, "move": not cache}
+    whole = train(*settings(tryon_root, tmp_path / "whole", **changes))
+    data, model, training = settings(tryon_root, tmp_path / "parts", **changes)
+
+    def stop_after(self, batches, step=__import__("unifashion.tryon.trainer", fromlist=["x"]).TryOnTrainer._step):
+        if self.step == 3:
+            raise KeyboardInterrupt
+        return step(self, batches)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("unifashion.tryon.trainer.TryOnTrainer._step", stop_after)
+        with pytest.raises(KeyboardInterrupt):
+            train(data, model, training)
+    parts = tmp_path / "parts"
+    assert json.loads((parts / "run.json").read_text())["state"] == "interrupted"
+    assert weights(parts)["step"] == 3
+    train(data, model, dataclasses.replace(training, resume=str(parts)))
+    first, second = weights(whole), weights(parts)
+    assert all(torch.equal(a, b) for a, b in zip(first["trained"], second["trained"], strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(first["ema"]["shadow_params"], second["ema"]["shadow_params"], strict=True))
+    columns = ("step", "noise", "learning_rate")
+    logs = [[[row[name] for name in columns] for row in rows_of(r / "train_metrics.csv")] for r in (whole, parts)]
+    assert logs[0] == logs[1]
+    assert json.loads((parts / "run.json").read_text())["state"] == "complete"
+
+
+def test_the_second_stage_starts_from_the_first_and_has_its_own_loss(run, tryon_root, tmp_path):
+    data, model, training = settings(tryon_root, tmp_path / "atv", atv_weight=0.001, max_steps=1)
+    second = train(data, dataclasses.replace(model, init_from=str(run), trainable="paper"), training)
+    row = rows_of(second / "train_metrics.csv")[0]
+    assert float(row["atv"]) > 0
+    assert float(row["loss"]) == pytest.approx(float(row["noise"]) + 0.001 * float(row["atv"]), rel=1e-5)
+    before, after = (load_pipeline(r).denoiser.state_dict() for r in (run, second))
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"garment_encoder", "warp_blocks", "unconditional"} or changed == {"garment_encoder", "warp_blocks"}
+
+
+def test_accumulated_batches_are_as_one_large_one(tryon_root, tmp_path):
+    """Four rows in one step or in two halves: the same rows in the same order (their noise differs, so only these)."""
+    data, _, training = settings(tryon_root, tmp_path / "x")
+    split, _ = read_split(data, "train", map_names("garment"))
+    rows = TryOnRows(split.items, map_names("garment"), (12, 9), training)
+    large = [rows.item_number(row) for row in RowSampler(4, 3, 0, 0, 1)]
+    small = [rows.item_number(row) for row in RowSampler(2, 6, 0, 0, 1)]
+    ranks = [list(RowSampler(2, 3, 0, rank, 2)) for rank in (0, 1)]
+    assert large == small
+    assert sorted(ranks[0] + ranks[1]) == list(range(12))
+    assert sorted(large[:6]) == list(range(6)), "an epoch shows every item once"
+    assert list(RowSampler(2, 6, 4, 0, 1)) == list(RowSampler(2, 6, 0, 0, 1))[8:]
+
+
+def test_noise_and_drops_are_drawn_row_by_row():
+    batch = {name: torch.zeros(400, 8, 2, 1) for name in ("image", "agnostic", "densepose", "control")}
+    vae = type("Vae", (), {"config": type("C", (), {"scaling_factor": 0.5})})
+    drawn = draw(batch, vae, 0.2, torch.Generator().manual_seed(0))
+    assert 50 < int(drawn["drop"].sum()) < 110
+    assert drawn["t"].min() < 30
+    assert drawn["t"].max() > 970
+    assert abs(float(drawn["noise"].std()) - 1) < 0.1
+    assert abs(float(drawn["image"].std()) - 0.5) < 0.1  # log variance 0, scaled
+
+
+def test_the_loss_of_a_perfect_prediction_is_zero(pipe):
+    """Noise where the schedule says noise, v where it says v."""
+
+    class Oracle:
+        def context(self, text, rows, drop):
+            return text
+
+        def __call__(self, x13, t, context, hint, gaze):
+            return type("D", (), {"noise": self.answer, "gaze": None})
+
+    torch.manual_seed(0)
+    drawn = {name: torch.randn(2, 4, 4, 3) for name in ("image", "agnostic", "densepose", "control", "noise")}
+    drawn |= {"t": torch.tensor([10, 800]), "drop": torch.tensor([False, False])}
+    for scheduler in (None, pipe.scheduler):
+        loss = TryOnLoss(torch.nn.Identity(), 0.0, scheduler)
+        del loss.denoiser
+        oracle = Oracle()
+        object.__setattr__(loss, "denoiser", oracle)
+        share = loss.schedule.alphas_cumprod[drawn["t"]].view(2, 1, 1, 1)
+        v = share.sqrt() * drawn["noise"] - (1 - share).sqrt() * drawn["image"]
+        oracle.answer = drawn["noise"] if scheduler is None else v
+        assert float(loss(drawn, torch.zeros(2, 3, 32), torch.ones(2, 1, 8, 6))["noise"]) < 1e-10
+
+
+def test_ssim_is_that_of_torchmetrics():
+    metrics = pytest.importorskip("torchmetrics.image")
+    torch.manual_seed(0)
+    first = torch.rand(3, 3, 24, 20)
+    second = (first + 0.2 * torch.randn_like(first)).clamp(0, 1)
+    expected = metrics.StructuralSimilarityIndexMeasure(data_range=1.0, reduction="none")(first, second)
+    torch.testing.assert_close(ssim(first, second), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(ssim(first, first), torch.ones(3))
+
+
+def test_a_loss_that_is_not_finite_stops_before_it_reaches_the_weights(tryon_root, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.nn.functional.mse_loss", lambda a, b: (a * float("nan")).sum())
+    with pytest.raises(UserError, match="the loss is not finite in step 1 .* nothing of it reached the weights"):
+        train(*settings(tryon_root, tmp_path / "nan"))
+    assert json.loads((tmp_path / "nan" / "run.json").read_text())["state"] == "failed"
+
+
+BAD = {
+    "a start is needed at full size": ({"architecture": "sd1"}, {}, "--init-from is needed"),
+    "nothing at the start's place": ({"init_from": "nowhere/at-all"}, {}, "has no usable unet"),
+    "more rows in a step than there are": ({}, {"batch_size": 7}, "a step takes 7 pairs but there are 6"),
+    "a size that does not fit": ({}, {"height": 13}, "must be multiples of 3, got 13 and 9"),
+    "a run that is not there": ({}, {"resume": "nowhere"}, "nowhere"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_settings_that_cannot_work_are_one_sentence_and_leave_no_run(tryon_root, tmp_path, what, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    of_model, others, sentence = BAD[what]
+    data, model, training = settings(tryon_root, tmp_path / "bad", **others)
+    with pytest.raises(UserError, match=sentence):
+        train(data, dataclasses.replace(model, **of_model), training)
+
+
+@pytest.mark.parametrize(("values", "sentence"), [
+    ({"cache_latents": True}, "add --no-colour --no-move"),
+    ({"unconditional_drop": 1.5}, "at most 1"),
+    ({"ema_decay": 1.0}, "must be below 1"),
+])  # fmt: skip
+def test_settings_are_checked(values, sentence):
+    with pytest.raises(UserError, match=sentence):
+        resolve((TryOnTrainingSettings,), values)
+
+
+def test_the_experiment_files_are_the_papers_and_a_toys():
+    paper = resolve(GROUPS, read_yaml(ROOT / "configs/tryon.yaml"))
+    assert (paper[0].height, paper[0].width, paper[0].control) == (512, 384, "sketch")
+    assert (paper[2].learning_rate, paper[2].batch_size, paper[2].max_steps) == (1e-4, 32, 360_000)
+    assert (paper[2].unconditional_drop, paper[1].trainable, paper[2].flip, paper[2].colour, paper[2].move) == (0.2, "paper", True, True, False)
+    toy = resolve(GROUPS, read_yaml(ROOT / "configs/quickstart/tryon.yaml"))
+    assert (toy[0].dataset, toy[1].architecture, toy[1].trainable) == ("catalogue", "tiny", "all")
+
+
+# Inference ------------------------------------------------------------------------------------------------------------
+
+
+def infer(run, root, out, *flags):
+    """The entry point, called as a user calls it."""
+    spec = importlib.util.spec_from_file_location("tryon_inference", ROOT / "src/UNIStableVITON/inference.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.main(["--data-root", str(root), "--model-path", str(run), "--output-dir", str(out), "--num-inference-steps", "2", *flags])
+    return {path.name: path.read_bytes() for path in Path(out).glob("0*.png")}
+
+
+def test_inference_goes_on_where_it_stopped_and_batches_do_not_matter(run, tryon_root, tmp_path, capsys):
+    first = infer(run, tryon_root, tmp_path / "a", "--pairs", "unpaired", "--limit", "2", "--batch-size", "1")
+    assert len(first) == 2
+    kept = (tmp_path / "a" / sorted(first)[0]).stat().st_mtime_ns
+    more = infer(run, tryon_root, tmp_path / "a", "--pairs", "unpaired", "--batch-size", "3")
+    assert len(more) == 4
+    assert (tmp_path / "a" / sorted(first)[0]).stat().st_mtime_ns == kept
+    assert "the results are in" in capsys.readouterr().out
+    facts = json.loads((tmp_path / "a" / "inference.json").read_text())
+    assert facts["marks"] == ["synthetic"]
+    assert facts["used"] == "used 4 of 4 pairs"
+    assert (tmp_path / "a" / "examples.png").is_file()
+
+
+def test_marks_say_what_was_done(run, tryon_root, tmp_path):
+    infer(run, tryon_root, tmp_path / "a", "--start", "ground-truth", "--repaint", "--limit", "1", "--scheduler", "ddim")
+    assert json.loads((tmp_path / "a" / "inference.json").read_text())["marks"] == ["synthetic", "repaint", "ground-truth start"]
+
+
+def test_results_of_other_settings_are_not_mixed(run, tryon_root, tmp_path, capsys):
+    infer(run, tryon_root, tmp_path / "a", "--limit", "1")
+    with pytest.raises(SystemExit) as left:
+        infer(run, tryon_root, tmp_path / "a", "--limit", "1", "--guidance-scale", "2")
+    assert left.value.code == 2
+    assert "holds results made with another guidance_scale" in capsys.readouterr().err
+    infer(run, tryon_root, tmp_path / "a", "--limit", "1", "--guidance-scale", "2", "--overwrite")
+
+
+@pytest.mark.parametrize(("flags", "sentence"), [
+    (["--pairs", "none.txt"], "none.txt does not exist"),
+    (["--model-path", "/nowhere/at/all"], "not a try-on model that can be loaded"),
+    (["--retriever", "x"], "trained without a retrieval model"),
+    (["--schedular", "ddim"], "did you mean '--scheduler'?"),
+])  # fmt: skip
+def test_mistakes_on_the_command_line_are_one_sentence(run, tryon_root, tmp_path, capsys, flags, sentence, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(SystemExit) as left:
+        infer(run, tryon_root, tmp_path / "a", *flags)
+    error = capsys.readouterr().err
+    assert left.value.code == 2
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert sentence in error
+
+
+def test_a_folder_without_a_model_is_one_sentence(tryon_root, tmp_path):
+    with pytest.raises(UserError, match="no try-on model in"):
+        load_pipeline(tryon_root)
+
+
+def test_a_cut_checkpoint_is_one_sentence(run, tmp_path):
+    shutil.copytree(run, tmp_path / "cut")
+    file = tmp_path / "cut" / "resume.pt"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(UserError, match=r"no run with a resume.pt"):
+        train(*settings(tmp_path, tmp_path / "x", resume=str(tmp_path / "cut"), data_root=str(run.parents[1])))
+
+
+def test_settings_of_inference_have_flags(capsys):
+    (found,) = parse((TryOnInferenceSettings,), ["--pairs", "unpaired", "--start", "agnostic"], "")
+    assert (found.pairs, found.start, found.guidance_scale, found.num_inference_steps) == ("unpaired", "agnostic", 1.0, 50)
