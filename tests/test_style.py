@@ -17,9 +17,10 @@ ALLOWED = {
     "config": {"errors"},
     "data": BASE,
     "models": BASE | {"data", "convert"},
-    "convert": BASE | {"data", "models"},
+    "convert": BASE | {"data", "models", "tryon"},
     "training": BASE | {"data", "models", "evaluation"},
     "evaluation": BASE | {"data", "models"},
+    "tryon": BASE | {"data", "models", "convert", "training", "evaluation"},
     "cli": None,
 }
 

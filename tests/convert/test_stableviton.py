@@ -34,7 +34,9 @@ def compare(recording, found, kind, values):
             assert torch.equal(mine.long(), expected.long()), name
         else:
             bound = recording.tolerance(f"{kind}.{name}", largest)
-            torch.testing.assert_close(mine, expected, atol=bound, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
+            torch.testing.assert_close(
+                mine, expected, atol=bound, rtol=0, msg=lambda text, name=name: f"{name}: {text}"
+            )
 
 
 def test_outputs_are_the_recorded_ones(case):
@@ -81,7 +83,9 @@ def _digest(shapes):
     return {
         "count": len(shapes),
         "elements": sum(torch.Size(shape).numel() for shape in shapes.values()),
-        "shapes": {name: list(shape) for name, shape in sorted(shapes.items()) if "warp_zero" in name or "op.weight" in name},
+        "shapes": {
+            name: list(shape) for name, shape in sorted(shapes.items()) if "warp_zero" in name or "op.weight" in name
+        },
     }
 
 
@@ -96,14 +100,19 @@ def test_there_and_back_gives_the_same_weights(toy_weights):
 
 def test_a_ckpt_file_with_other_stages_is_read_and_what_has_no_place_is_named(toy_weights, tmp_path, caplog):
     path = tmp_path / "viton.ckpt"
-    extra = {"control_model.zero_convs.0.0.weight": torch.zeros(1), "first_stage_model.quant_conv.bias": torch.ones(8).half()}
+    extra = {
+        "control_model.zero_convs.0.0.weight": torch.zeros(1),
+        "first_stage_model.quant_conv.bias": torch.ones(8).half(),
+    }
     weights = {name: tensor.half() for name, tensor in toy_weights.items()} | extra
     torch.save({"state_dict": weights, "epoch": 3}, path)
     denoiser, vae = read_ckpt(path, num_heads=4)
     assert list(vae) == ["quant_conv.bias"]
     assert "control_model.zero_convs" in caplog.text
     assert denoiser.unet.conv_in.weight.dtype == torch.float32
-    torch.testing.assert_close(denoiser.unet.conv_in.weight, toy_weights["model.diffusion_model.input_blocks.0.0.weight"], atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(
+        denoiser.unet.conv_in.weight, toy_weights["model.diffusion_model.input_blocks.0.0.weight"], atol=1e-3, rtol=1e-3
+    )
 
 
 def without(name):
@@ -128,7 +137,10 @@ BAD_WEIGHTS = {
     "four channels": (with_channels("model.diffusion_model.", 4), "reads 4 channels, UNIStableVITON reads 13"),
     "a control of nine channels": (with_channels("control_model.", 9), "reads 9 channels"),
     "a parameter missing": (without(LAST), r"lacks 1 parameters of UNIStableVITON: model.diffusion_model.out"),
-    "another shape": (lambda weights: {**weights, LAST: torch.zeros(8, 32, 3, 3)}, r"is \(8, 32, 3, 3\), expected \(4, 32, 3, 3\)"),
+    "another shape": (
+        lambda weights: {**weights, LAST: torch.zeros(8, 32, 3, 3)},
+        r"is \(8, 32, 3, 3\), expected \(4, 32, 3, 3\)",
+    ),
 }
 
 
@@ -170,7 +182,9 @@ def test_training_starts_as_the_plain_network(toy_weights):
     from diffusers import UNet2DConditionModel
 
     torch.manual_seed(0)
-    unet = UNet2DConditionModel(in_channels=4, block_out_channels=(32, 32, 32, 32), cross_attention_dim=8, attention_head_dim=4)
+    unet = UNet2DConditionModel(
+        in_channels=4, block_out_channels=(32, 32, 32, 32), cross_attention_dim=8, attention_head_dim=4
+    )
     denoiser = from_stable_diffusion(unet, "toy")
     x13, t, context = torch.randn(2, 13, 16, 8), torch.tensor([3, 700]), torch.randn(2, 5, 8)
     with torch.no_grad():
@@ -184,7 +198,9 @@ def test_training_starts_as_the_plain_network(toy_weights):
 def test_a_network_of_another_family_is_refused():
     from diffusers import UNet2DConditionModel
 
-    unet = UNet2DConditionModel(block_out_channels=(32, 32, 32, 32), cross_attention_dim=8, attention_head_dim=4, use_linear_projection=True)
+    unet = UNet2DConditionModel(
+        block_out_channels=(32, 32, 32, 32), cross_attention_dim=8, attention_head_dim=4, use_linear_projection=True
+    )
     with pytest.raises(UserError, match=r"not a U-Net of Stable Diffusion 1\.x"):
         from_stable_diffusion(unet, "sd2")
 

@@ -47,14 +47,22 @@ def main() -> None:
         wanted = dict.fromkeys([*KEPT, "_norms", *([f"atv_only.{KEPT[2]}"] if extra else [])])
         found = observe(Recording({**facts, **extra}, inputs, {}, wanted))
         # Of the inner features a corner is enough; the norms and the result depend on all of them.
-        kept = {key: (t[:, :, :4, :4] if ".first4." in key else t).contiguous() for key, t in found.items() if ".first4." not in key}
-        save_file({**{f"inputs.{key}": tensor for key, tensor in inputs.items()}, **kept}, GOLDEN / f"{name}.safetensors")
+        kept = {
+            key: (t[:, :, :4, :4] if ".first4." in key else t).contiguous()
+            for key, t in found.items()
+            if ".first4." not in key
+        }
+        save_file(
+            {**{f"inputs.{key}": tensor for key, tensor in inputs.items()}, **kept}, GOLDEN / f"{name}.safetensors"
+        )
         (GOLDEN / f"{name}.json").write_text(json.dumps({**facts, **extra}) + "\n")
     shapes = ldm_shapes({})
     short = {
         "count": len(shapes),
         "elements": sum(torch.Size(shape).numel() for shape in shapes.values()),
-        "shapes": {name: list(shape) for name, shape in sorted(shapes.items()) if "warp_zero" in name or "op.weight" in name},
+        "shapes": {
+            name: list(shape) for name, shape in sorted(shapes.items()) if "warp_zero" in name or "op.weight" in name
+        },
     }
     (GOLDEN / "tryon_full_size.json").write_text(json.dumps(short) + "\n")
 

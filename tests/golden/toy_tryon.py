@@ -35,7 +35,9 @@ def ldm_shapes(config) -> dict[str, tuple[int, ...]]:
     """The original's names and shapes of a denoiser of these sizes; nothing is allocated."""
     with torch.device("meta"):
         denoiser = TryOnDenoiser(**config)
-    return {ldm_name(name, denoiser.config.layers_per_block): tuple(p.shape) for name, p in denoiser.state_dict().items()}
+    return {
+        ldm_name(name, denoiser.config.layers_per_block): tuple(p.shape) for name, p in denoiser.state_dict().items()
+    }
 
 
 def build(facts) -> TryOnDenoiser:
@@ -85,7 +87,9 @@ def observe_plain(recording) -> dict[str, torch.Tensor]:
     """Outputs and gradients of a case without total variation."""
     denoiser, inputs, facts = build(recording.facts), recording.inputs, recording.facts
     caught, hooks = {}, _hooks(denoiser)
-    handles = [module.register_forward_hook(_catch(caught, name, of_input)) for name, (module, of_input) in hooks.items()]
+    handles = [
+        module.register_forward_hook(_catch(caught, name, of_input)) for name, (module, of_input) in hooks.items()
+    ]
     found = run(denoiser, inputs)
     for handle in handles:
         handle.remove()
@@ -140,7 +144,11 @@ def observe_atv(recording) -> dict[str, torch.Tensor]:
     """Outputs and gradients of the second stage."""
     denoiser, inputs, facts = build(recording.facts), recording.inputs, recording.facts
     found = run(denoiser, inputs, gaze=True)
-    out = {"outputs.noise_pred": found.noise_pred, "outputs.loss_mse": found.loss, "outputs.coords": found.gaze.flatten(1, 2)}
+    out = {
+        "outputs.noise_pred": found.noise_pred,
+        "outputs.loss_mse": found.loss,
+        "outputs.coords": found.gaze.flatten(1, 2),
+    }
     latent, size = inputs["x_start"].shape[-2:], found.gaze.shape[1:3]
     for key, ending in (("rectangles", ""), ("rectangles_second_region_empty", "_second_region_empty")):
         region = warp_region(garment_mask(facts, key), latent, size)
@@ -153,7 +161,9 @@ def observe_atv(recording) -> dict[str, torch.Tensor]:
     only = gradients(denoiser, out["outputs.loss_atv"], facts, wanted)
     out |= {f"grads.atv_only.{name}": grad.clone() for name, grad in only.items()}
     wanted = [name for name in recording.grads if not name.startswith("atv_only.")]
-    out |= {f"grads.{name}": grad for name, grad in gradients(denoiser, out["outputs.loss_total"], facts, wanted).items()}
+    out |= {
+        f"grads.{name}": grad for name, grad in gradients(denoiser, out["outputs.loss_total"], facts, wanted).items()
+    }
     return {name: tensor.detach() for name, tensor in out.items()}
 
 

@@ -26,7 +26,7 @@ def tryon_root(tmp_path_factory):
 def pipe():
     """The toy pipeline; tests must not change it."""
     torch.manual_seed(0)
-    made = tiny_pipeline(TEXTS, image_size=(32, 24))
+    made = tiny_pipeline(TEXTS, image_size=(36, 24))
     with torch.no_grad():  # fresh warp blocks pass nothing on
         for block in made.denoiser.warp_blocks:
             block.zero_conv.weight.normal_(std=0.1)

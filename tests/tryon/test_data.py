@@ -28,7 +28,8 @@ def test_paired_items_wear_their_own_garment_and_know_all_their_maps(tryon_root)
     assert not split.missing
     for item in split.items:
         assert {path.parent.name for path in item.maps.values()} == {
-            "image", "cloth", "cloth-mask", "agnostic-v3.2", "agnostic-mask", "image-densepose", "im_sketch", "gt_cloth_warped_mask"
+            "image", "cloth", "cloth-mask", "agnostic-v3.2", "agnostic-mask", "image-densepose", "im_sketch",
+            "gt_cloth_warped_mask",
         }  # fmt: skip
 
 

@@ -16,7 +16,12 @@ def denoiser(pipe):
 
 def inputs(rows=2, height=8, width=6):
     torch.manual_seed(5)
-    return torch.randn(rows, 13, height, width), torch.tensor([5, 900])[:rows], torch.randn(rows, 7, 32), torch.randn(rows, 4, height, width)
+    return (
+        torch.randn(rows, 13, height, width),
+        torch.tensor([5, 900])[:rows],
+        torch.randn(rows, 7, 32),
+        torch.randn(rows, 4, height, width),
+    )
 
 
 def reached(denoiser):
@@ -123,16 +128,19 @@ def test_a_saved_denoiser_is_the_same_again(denoiser, tmp_path):
     assert again.config.control == "garment"
 
 
-def test_blocks_of_pixels_come_back_as_far_as_four_numbers_can_say():
+def test_blocks_of_one_colour_come_back_and_a_detail_as_far_as_one_number_can_say():
     torch.manual_seed(0)
-    vae = BlockAutoencoder()
+    vae = BlockAutoencoder(patch=2)
     flat = torch.randn(6, 3, 4, 3).repeat_interleave(2, 2).repeat_interleave(2, 3)  # one colour per block
-    kept = vae.fit(flat)
-    assert kept == pytest.approx(1, abs=1e-4)
+    vae.fit(flat + 0.01 * torch.randn_like(flat))
     latent = vae.encode(flat).latent_dist
     assert latent.mode().shape == (6, 4, 4, 3)
-    torch.testing.assert_close(vae.decode(latent.mode()).sample, flat, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(latent.mode()[:, :3].std((0, 2, 3)), torch.ones(3), atol=0.02, rtol=0.02)
-    again = BlockAutoencoder()
-    again.fit(flat)
+    torch.testing.assert_close(vae.decode(latent.mode()).sample, flat, atol=0.03, rtol=0)
+    torch.testing.assert_close(latent.mode()[:, :3].std((0, 2, 3)), torch.ones(3), atol=0.02, rtol=0)
+    torch.testing.assert_close(vae.components @ vae.components.T, torch.eye(4), atol=1e-4, rtol=0)
+    stripes = torch.zeros(6, 3, 8, 6)
+    stripes[:, :, ::2] = torch.randn(6, 1, 1, 1)  # lines across: the one detail that there is
+    assert vae.fit(flat + stripes) > 0.999
+    again = BlockAutoencoder(patch=2)
+    again.fit(flat + stripes)
     assert torch.equal(vae.components, again.components)

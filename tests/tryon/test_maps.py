@@ -14,7 +14,10 @@ NAMES = ("image", "agnostic", "densepose", "keep", "garment", "sketch", "warped_
 
 def marked(height=60, width=44):
     """Maps that are black but for one white block, at the same place in all."""
-    maps = {name: torch.zeros(1 if name in ("keep", "warped_mask") else 3, height, width, dtype=torch.uint8) for name in NAMES}
+    maps = {
+        name: torch.zeros(1 if name in ("keep", "warped_mask") else 3, height, width, dtype=torch.uint8)
+        for name in NAMES
+    }
     for pixels in maps.values():
         pixels[:, 12:20, 8:14] = 255
     return maps
@@ -103,7 +106,10 @@ def test_half_of_the_items_are_mirrored():
 
 def test_colours_change_together_and_only_where_there_are_colours():
     torch.manual_seed(0)
-    maps = {name: torch.randint(60, 190, (3, 8, 6), dtype=torch.uint8) for name in ("image", "garment", "agnostic", "densepose", "sketch")}
+    maps = {
+        name: torch.randint(60, 190, (3, 8, 6), dtype=torch.uint8)
+        for name in ("image", "garment", "agnostic", "densepose", "sketch")
+    }
     same = torch.randint(60, 190, (3, 8, 6), dtype=torch.uint8)
     maps |= {"image": same, "garment": same.clone(), "agnostic": same.clone()}
     changed = 0

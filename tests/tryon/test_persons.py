@@ -50,7 +50,7 @@ def test_the_agnostic_picture_shows_nothing_of_the_garment():
 
 def test_the_worn_garment_lies_in_what_is_painted_and_where_its_mask_says():
     for seed in range(8):
-        figure, flat, mask = drawn(seed)
+        figure, _, mask = drawn(seed)
         worn, painted = array(figure.wear(mask)) > 127, array(figure.painted()) > 127
         assert worn.mean() > 0.05
         assert (worn & ~painted).sum() < 0.03 * worn.sum()
@@ -72,7 +72,9 @@ def test_pose_points_lie_on_the_body():
 
 
 def test_the_same_seed_writes_the_same_bytes_and_another_does_not(tmp_path):
-    roots = [write_tryon(tmp_path / str(n), TryOnSizes(2, 2, 32, seed), progress=False) for n, seed in enumerate((0, 0, 1))]
+    roots = [
+        write_tryon(tmp_path / str(n), TryOnSizes(2, 2, 32, seed), progress=False) for n, seed in enumerate((0, 0, 1))
+    ]
     files = [{p.relative_to(root): p.read_bytes() for p in root.rglob("*") if p.is_file()} for root in roots]
     assert files[0] == files[1]
     assert files[0].keys() == files[2].keys()

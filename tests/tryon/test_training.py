@@ -1,4 +1,4 @@
-"""Training of try-on, end to end on the toy set: it learns, stops, goes on as if it had never stopped, and tells what is wrong."""
+"""Training of try-on on the toy set: it stops, goes on as if it had never stopped, and tells what is wrong; and inference."""
 
 import csv
 import dataclasses
@@ -12,11 +12,18 @@ import torch
 
 from unifashion.config import parse, read_yaml, resolve
 from unifashion.errors import UserError
+from unifashion.tryon.denoiser import Denoised
 from unifashion.tryon.loading import load_pipeline
 from unifashion.tryon.losses import TryOnLoss, draw
 from unifashion.tryon.rows import RowSampler, TryOnRows, map_names
-from unifashion.tryon.settings import TryOnDataSettings, TryOnInferenceSettings, TryOnModelSettings, TryOnTrainingSettings
+from unifashion.tryon.settings import (
+    TryOnDataSettings,
+    TryOnInferenceSettings,
+    TryOnModelSettings,
+    TryOnTrainingSettings,
+)
 from unifashion.tryon.train import read_split, train
+from unifashion.tryon.trainer import TryOnTrainer
 from unifashion.tryon.validation import ssim
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +32,7 @@ MODEL = TryOnModelSettings(architecture="tiny", trainable="all")
 
 
 def settings(root, out, **changes):
-    data = TryOnDataSettings(data_root=str(root), height=12, width=9)
+    data = TryOnDataSettings(data_root=str(root), height=24, width=18)
     training = TryOnTrainingSettings(
         output_dir=str(out),
         max_steps=4,
@@ -81,12 +88,12 @@ def test_what_is_kept_is_the_moving_average(run):
 
 
 @pytest.mark.parametrize("cache", [True, False])
-def test_a_resumed_run_equals_one_never_stopped(tryon_root, tmp_path, cache, monkeypatch):
+def test_a_resumed_run_equals_one_never_stopped(run, tryon_root, tmp_path, cache, monkeypatch):
     changes = {"cache_latents": cache, "colour": not cache, "move": not cache}
-    whole = train(*settings(tryon_root, tmp_path / "whole", **changes))
+    whole = run if cache else train(*settings(tryon_root, tmp_path / "whole", **changes))
     data, model, training = settings(tryon_root, tmp_path / "parts", **changes)
 
-    def stop_after(self, batches, step=__import__("unifashion.tryon.trainer", fromlist=["x"]).TryOnTrainer._step):
+    def stop_after(self, batches, step=TryOnTrainer._step):
         if self.step == 3:
             raise KeyboardInterrupt
         return step(self, batches)
@@ -101,7 +108,9 @@ def test_a_resumed_run_equals_one_never_stopped(tryon_root, tmp_path, cache, mon
     train(data, model, dataclasses.replace(training, resume=str(parts)))
     first, second = weights(whole), weights(parts)
     assert all(torch.equal(a, b) for a, b in zip(first["trained"], second["trained"], strict=True))
-    assert all(torch.equal(a, b) for a, b in zip(first["ema"]["shadow_params"], second["ema"]["shadow_params"], strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(first["ema"]["shadow_params"], second["ema"]["shadow_params"], strict=True)
+    )
     columns = ("step", "noise", "learning_rate")
     logs = [[[row[name] for name in columns] for row in rows_of(r / "train_metrics.csv")] for r in (whole, parts)]
     assert logs[0] == logs[1]
@@ -116,14 +125,17 @@ def test_the_second_stage_starts_from_the_first_and_has_its_own_loss(run, tryon_
     assert float(row["loss"]) == pytest.approx(float(row["noise"]) + 0.001 * float(row["atv"]), rel=1e-5)
     before, after = (load_pipeline(r).denoiser.state_dict() for r in (run, second))
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
-    assert changed == {"garment_encoder", "warp_blocks", "unconditional"} or changed == {"garment_encoder", "warp_blocks"}
+    assert changed == {"garment_encoder", "warp_blocks", "unconditional"} or changed == {
+        "garment_encoder",
+        "warp_blocks",
+    }
 
 
 def test_accumulated_batches_are_as_one_large_one(tryon_root, tmp_path):
     """Four rows in one step or in two halves: the same rows in the same order (their noise differs, so only these)."""
     data, _, training = settings(tryon_root, tmp_path / "x")
     split, _ = read_split(data, "train", map_names("garment"))
-    rows = TryOnRows(split.items, map_names("garment"), (12, 9), training)
+    rows = TryOnRows(split.items, map_names("garment"), (24, 18), training)
     large = [rows.item_number(row) for row in RowSampler(4, 3, 0, 0, 1)]
     small = [rows.item_number(row) for row in RowSampler(2, 6, 0, 0, 1)]
     ranks = [list(RowSampler(2, 3, 0, rank, 2)) for rank in (0, 1)]
@@ -144,28 +156,30 @@ def test_noise_and_drops_are_drawn_row_by_row():
     assert abs(float(drawn["image"].std()) - 0.5) < 0.1  # log variance 0, scaled
 
 
-def test_the_loss_of_a_perfect_prediction_is_zero(pipe):
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_the_loss_of_a_perfect_prediction_is_zero_and_its_opposite_is_not(pipe, kind):
     """Noise where the schedule says noise, v where it says v."""
-
-    class Oracle:
-        def context(self, text, rows, drop):
-            return text
-
-        def __call__(self, x13, t, context, hint, gaze):
-            return type("D", (), {"noise": self.answer, "gaze": None})
-
     torch.manual_seed(0)
     drawn = {name: torch.randn(2, 4, 4, 3) for name in ("image", "agnostic", "densepose", "control", "noise")}
     drawn |= {"t": torch.tensor([10, 800]), "drop": torch.tensor([False, False])}
-    for scheduler in (None, pipe.scheduler):
-        loss = TryOnLoss(torch.nn.Identity(), 0.0, scheduler)
-        del loss.denoiser
-        oracle = Oracle()
-        object.__setattr__(loss, "denoiser", oracle)
-        share = loss.schedule.alphas_cumprod[drawn["t"]].view(2, 1, 1, 1)
-        v = share.sqrt() * drawn["noise"] - (1 - share).sqrt() * drawn["image"]
-        oracle.answer = drawn["noise"] if scheduler is None else v
-        assert float(loss(drawn, torch.zeros(2, 3, 32), torch.ones(2, 1, 8, 6))["noise"]) < 1e-10
+
+    class Oracle(torch.nn.Module):
+        sign = 1
+
+        def context(self, text, rows, drop):
+            return text
+
+        def forward(self, x13, t, context, hint, gaze):
+            return Denoised(self.sign * (drawn["noise"] if kind == "epsilon" else v))
+
+    loss = TryOnLoss(Oracle(), 0.0, pipe.scheduler if kind == "v_prediction" else None)
+    assert loss.schedule.config.prediction_type == kind
+    share = loss.schedule.alphas_cumprod[drawn["t"]].view(2, 1, 1, 1)
+    v = share.sqrt() * drawn["noise"] - (1 - share).sqrt() * drawn["image"]
+    text, keep = torch.zeros(2, 3, 32), torch.ones(2, 1, 12, 9)
+    assert float(loss(drawn, text, keep)["noise"]) < 1e-10
+    loss.denoiser.sign = -1
+    assert float(loss(drawn, text, keep)["noise"]) > 1
 
 
 def test_ssim_is_that_of_torchmetrics():
@@ -180,16 +194,16 @@ def test_ssim_is_that_of_torchmetrics():
 
 def test_a_loss_that_is_not_finite_stops_before_it_reaches_the_weights(tryon_root, tmp_path, monkeypatch):
     monkeypatch.setattr("torch.nn.functional.mse_loss", lambda a, b: (a * float("nan")).sum())
-    with pytest.raises(UserError, match="the loss is not finite in step 1 .* nothing of it reached the weights"):
+    with pytest.raises(UserError, match=r"the loss is not finite in step 1 .* nothing of it reached the weights"):
         train(*settings(tryon_root, tmp_path / "nan"))
     assert json.loads((tmp_path / "nan" / "run.json").read_text())["state"] == "failed"
 
 
 BAD = {
     "a start is needed at full size": ({"architecture": "sd1"}, {}, "--init-from is needed"),
-    "nothing at the start's place": ({"init_from": "nowhere/at-all"}, {}, "has no usable unet"),
+    "nothing at the start's place": ({"init_from": str(ROOT / "configs")}, {}, "configs has no usable unet"),
     "more rows in a step than there are": ({}, {"batch_size": 7}, "a step takes 7 pairs but there are 6"),
-    "a size that does not fit": ({}, {"height": 13}, "must be multiples of 3, got 13 and 9"),
+    "a size that does not fit": ({}, {"height": 25}, "must be multiples of 3, got 25 and 18"),
     "a run that is not there": ({}, {"resume": "nowhere"}, "nowhere"),
 }
 
@@ -201,6 +215,7 @@ def test_settings_that_cannot_work_are_one_sentence_and_leave_no_run(tryon_root,
     data, model, training = settings(tryon_root, tmp_path / "bad", **others)
     with pytest.raises(UserError, match=sentence):
         train(data, dataclasses.replace(model, **of_model), training)
+    assert not (tmp_path / "bad").exists()
 
 
 @pytest.mark.parametrize(("values", "sentence"), [
@@ -217,7 +232,13 @@ def test_the_experiment_files_are_the_papers_and_a_toys():
     paper = resolve(GROUPS, read_yaml(ROOT / "configs/tryon.yaml"))
     assert (paper[0].height, paper[0].width, paper[0].control) == (512, 384, "sketch")
     assert (paper[2].learning_rate, paper[2].batch_size, paper[2].max_steps) == (1e-4, 32, 360_000)
-    assert (paper[2].unconditional_drop, paper[1].trainable, paper[2].flip, paper[2].colour, paper[2].move) == (0.2, "paper", True, True, False)
+    assert (paper[2].unconditional_drop, paper[1].trainable, paper[2].flip, paper[2].colour, paper[2].move) == (
+        0.2,
+        "paper",
+        True,
+        True,
+        False,
+    )
     toy = resolve(GROUPS, read_yaml(ROOT / "configs/quickstart/tryon.yaml"))
     assert (toy[0].dataset, toy[1].architecture, toy[1].trainable) == ("catalogue", "tiny", "all")
 
@@ -230,7 +251,19 @@ def infer(run, root, out, *flags):
     spec = importlib.util.spec_from_file_location("tryon_inference", ROOT / "src/UNIStableVITON/inference.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.main(["--data-root", str(root), "--model-path", str(run), "--output-dir", str(out), "--num-inference-steps", "2", *flags])
+    module.main(
+        [
+            "--data-root",
+            str(root),
+            "--model-path",
+            str(run),
+            "--output-dir",
+            str(out),
+            "--num-inference-steps",
+            "2",
+            *flags,
+        ]
+    )
     return {path.name: path.read_bytes() for path in Path(out).glob("0*.png")}
 
 
@@ -249,8 +282,14 @@ def test_inference_goes_on_where_it_stopped_and_batches_do_not_matter(run, tryon
 
 
 def test_marks_say_what_was_done(run, tryon_root, tmp_path):
-    infer(run, tryon_root, tmp_path / "a", "--start", "ground-truth", "--repaint", "--limit", "1", "--scheduler", "ddim")
-    assert json.loads((tmp_path / "a" / "inference.json").read_text())["marks"] == ["synthetic", "repaint", "ground-truth start"]
+    infer(
+        run, tryon_root, tmp_path / "a", "--start", "ground-truth", "--repaint", "--limit", "1", "--scheduler", "ddim"
+    )
+    assert json.loads((tmp_path / "a" / "inference.json").read_text())["marks"] == [
+        "synthetic",
+        "repaint",
+        "ground-truth start",
+    ]
 
 
 def test_results_of_other_settings_are_not_mixed(run, tryon_root, tmp_path, capsys):
@@ -284,14 +323,19 @@ def test_a_folder_without_a_model_is_one_sentence(tryon_root, tmp_path):
         load_pipeline(tryon_root)
 
 
-def test_a_cut_checkpoint_is_one_sentence(run, tmp_path):
+def test_a_cut_checkpoint_is_one_sentence(run, tryon_root, tmp_path):
     shutil.copytree(run, tmp_path / "cut")
     file = tmp_path / "cut" / "resume.pt"
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(UserError, match=r"no run with a resume.pt"):
-        train(*settings(tmp_path, tmp_path / "x", resume=str(tmp_path / "cut"), data_root=str(run.parents[1])))
+        train(*settings(tryon_root, tmp_path / "x", resume=str(tmp_path / "cut")))
 
 
 def test_settings_of_inference_have_flags(capsys):
     (found,) = parse((TryOnInferenceSettings,), ["--pairs", "unpaired", "--start", "agnostic"], "")
-    assert (found.pairs, found.start, found.guidance_scale, found.num_inference_steps) == ("unpaired", "agnostic", 1.0, 50)
+    assert (found.pairs, found.start, found.guidance_scale, found.num_inference_steps) == (
+        "unpaired",
+        "agnostic",
+        1.0,
+        50,
+    )

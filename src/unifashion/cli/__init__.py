@@ -17,6 +17,7 @@ from typing import NoReturn
 from unifashion.errors import UserError, exit_with_one_sentence, nearest
 
 COMMANDS = {
+    "report": "make one page about one or several runs: scores, curves, answers, groups",
     "doctor": "say what data lies in a folder, what it lacks, and what is wrong with it",
     "check-submission": "check a file for the server of CIRR or CIRCO before it is uploaded",
     "convert": "turn checkpoints of others into a UniFashion model, or back",

@@ -74,7 +74,7 @@ def _metrics(dataset: str, scored: Sequence[ScoredSplit]) -> list[Metric]:
 
 
 def query_words(split: ComposedSplit, query: ComposedQuery) -> str:
-    """Return the feedback as the model reads it; FashionIQ's two sentences are joined, those of CIRR and CIRCO stay as written."""
+    """Return the feedback as the model reads it: FashionIQ's two sentences joined, those of CIRR and CIRCO as written."""
     return evaluation_feedback(query.feedback) if split.dataset == "fashioniq" else " and ".join(query.feedback)
 
 

@@ -131,8 +131,8 @@ def submit_checkpoint(
     num_lost = len(split.queries) - len(split_queries(split))
     if num_lost:
         raise UserError(
-            f"{num_lost} of the {len(split.queries)} queries of {data.dataset} {split.split} have no images, and its server wants "
-            "all answered; complete the images"
+            f"{num_lost} of the {len(split.queries)} queries of {data.dataset} {split.split} have no images, and its server "
+            "wants all answered; complete the images"
         )
     scored = score_split(embedder, evaluation, split, data.max_missing)
     return write_submission(folder, scored.split, scored.scores)

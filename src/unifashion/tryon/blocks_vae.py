@@ -1,7 +1,8 @@
-"""The VAE of the toy model: blocks of pixels become their principal components. Linear, fitted in closed form, no training.
+"""The VAE of the toy model: a block of pixels becomes its mean colour and one detail. Linear, fitted in closed form, no training.
 
 It speaks as diffusers' ``AutoencoderKL`` does, with a posterior that has (almost) no spread, so the rest of try-on cannot tell.
-Of a block's numbers four stay: three for its colour and one for what changes within. The rest no denoiser can bring back.
+Latents are the principal axes of the mean colours (3) and the first one of what varies within blocks (1), each of unit
+variance. The rest of a block is lost, and no denoiser can bring it back.
 """
 
 import torch
@@ -16,7 +17,7 @@ LOG_VARIANCE = -30.0  # what AutoencoderKL clamps to
 
 
 class BlockAutoencoder(ModelMixin, ConfigMixin):
-    """Principal components of blocks of pixels, each scaled to unit variance."""
+    """Mean colour and first detail of blocks of pixels."""
 
     @register_to_config
     def __init__(self, patch: int = 2, latent_channels: int = 4, scaling_factor: float = 1.0) -> None:
@@ -24,28 +25,34 @@ class BlockAutoencoder(ModelMixin, ConfigMixin):
 
         Args:
             patch: pixels per block, in each direction.
-            latent_channels: components that are kept.
+            latent_channels: components that are kept, three of them for the colour.
             scaling_factor: as in ``AutoencoderKL``; 1, since the components are scaled already.
         """
         super().__init__()
         size = 3 * patch * patch
         self.mean = nn.Parameter(torch.zeros(size), requires_grad=False)
-        self.components = nn.Parameter(torch.eye(size)[:latent_channels].clone(), requires_grad=False)  # rows, unit length
+        self.components = nn.Parameter(
+            torch.eye(size)[:latent_channels].clone(), requires_grad=False
+        )  # rows, unit length
         self.spread = nn.Parameter(torch.ones(latent_channels), requires_grad=False)
 
     @torch.no_grad()
     def fit(self, image_B3HW: Tensor) -> float:
-        """Set the components to the principal ones of these pictures, in [-1, 1]; return the share of variance they keep."""
+        """Set the components for these pictures, in [-1, 1]; return the share of variance that they keep."""
         block_NP = self._blocks(image_B3HW).flatten(0, 2)
-        mean = block_NP.mean(0)
-        variance_P, vector_PP = torch.linalg.eigh(torch.cov((block_NP - mean).T))
-        kept = len(self.spread)
-        vector_KP = vector_PP.flip(1)[:, :kept].T
-        vector_KP = vector_KP * vector_KP.sum(1, keepdim=True).sign()  # eigenvectors have no sign of their own
-        self.mean.copy_(mean)
-        self.components.copy_(vector_KP)
-        self.spread.copy_(variance_P.flip(0)[:kept].clamp(min=1e-8).sqrt())
-        return float(variance_P.flip(0)[:kept].sum() / variance_P.sum())
+        centred_NP = block_NP - block_NP.mean(0)
+        pixels = self.config.patch**2
+        colour_3P = (
+            torch.eye(3, device=block_NP.device).repeat_interleave(pixels, 1) / pixels**0.5
+        )  # mean of each channel
+        colour_3P = _principal(centred_NP @ colour_3P.T, 3) @ colour_3P
+        within_NP = centred_NP - centred_NP @ colour_3P.T @ colour_3P
+        component_KP = torch.cat([colour_3P, _principal(within_NP, len(self.spread) - 3)])
+        latent_NK = centred_NP @ component_KP.T
+        self.mean.copy_(block_NP.mean(0))
+        self.components.copy_(component_KP)
+        self.spread.copy_(latent_NK.std(0).clamp(min=1e-4))
+        return float(latent_NK.var(0).sum() / centred_NP.var(0).sum())
 
     def encode(self, x: Tensor) -> AutoencoderKLOutput:
         """Return the posterior of pictures (B, 3, H, W) in [-1, 1]; its mean is (B, 4, H / patch, W / patch)."""
@@ -61,3 +68,10 @@ class BlockAutoencoder(ModelMixin, ConfigMixin):
 
     def _blocks(self, image_B3HW: Tensor) -> Tensor:
         return F.pixel_unshuffle(image_B3HW, self.config.patch).permute(0, 2, 3, 1)
+
+
+def _principal(centred_NP: Tensor, count: int) -> Tensor:
+    """Return the first principal components (count, P) of centred rows; the sign, which they leave open, makes sums positive."""
+    _, vector_PP = torch.linalg.eigh(torch.cov(centred_NP.T))
+    vector_KP = vector_PP.flip(1)[:, :count].T
+    return torch.where(vector_KP.sum(1, keepdim=True) < 0, -vector_KP, vector_KP)

@@ -19,11 +19,9 @@ from typing import Any
 import diffusers
 import torch
 from accelerate import PartialState
-from diffusers.utils import logging as diffusers_logging
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
-from transformers import logging as transformers_logging
 
 from unifashion.data.catalogue import is_synthetic
 from unifashion.data.catalogue.tryon import write_tryon
@@ -34,7 +32,7 @@ from unifashion.data.tryon_maps import load_maps, to_share, to_unit
 from unifashion.errors import UserError
 from unifashion.evaluation.scores import check_missing
 from unifashion.training.randomness import seed_for
-from unifashion.tryon.loading import load_pipeline
+from unifashion.tryon.loading import load_pipeline, quiet_libraries
 from unifashion.tryon.pipeline import TryOnPipeline
 from unifashion.tryon.retriever import Retriever
 from unifashion.tryon.rows import needed_files
@@ -62,8 +60,7 @@ def run_inference(settings: TryOnInferenceSettings) -> Path | None:
     Raises:
         UserError: a model, data or folder that cannot be used; a folder that holds results of other settings.
     """
-    transformers_logging.set_verbosity_error()
-    diffusers_logging.set_verbosity_error()
+    quiet_libraries()
     state = PartialState()
     pipe, retriever = _load(settings, state.device)
     config = pipe.denoiser.config
@@ -124,7 +121,9 @@ def change_scheduler(pipe: TryOnPipeline, name: str) -> None:
     """Give the pipeline another sampler over the same noise schedule."""
     if name != "default":
         kind, extra = SCHEDULERS[name]
-        pipe.scheduler = getattr(diffusers, kind).from_config(pipe.scheduler.config, **extra)
+        config = pipe.scheduler.config
+        extra = {**extra, "prediction_type": config.prediction_type}  # from_config forgets another class's defaults
+        pipe.scheduler = getattr(diffusers, kind).from_config(config, **extra)
 
 
 def _load(settings: TryOnInferenceSettings, device: torch.device) -> tuple[TryOnPipeline, Retriever | None]:

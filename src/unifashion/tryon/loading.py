@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.utils import logging as diffusers_logging
 from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import logging as transformers_logging
 
 from unifashion.convert.stableviton import from_stable_diffusion, read_ckpt
 from unifashion.errors import UserError
@@ -19,6 +21,13 @@ log = logging.getLogger(__name__)
 
 INDEX = "model_index.json"
 LAST = "last"
+
+
+def quiet_libraries() -> None:
+    """Leave words and progress bars to this project."""
+    for library in (transformers_logging, diffusers_logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
 
 
 def load_pipeline(name: str | Path, base: str | None = None) -> TryOnPipeline:

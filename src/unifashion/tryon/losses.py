@@ -18,7 +18,9 @@ from unifashion.tryon.warp import attention_total_variation, warp_region
 
 def noise_schedule(scheduler: SchedulerMixin | None = None) -> DDPMScheduler:
     """Return the noise schedule of training, 1000 steps: that of a pipeline's sampler, by default Stable Diffusion's."""
-    return DDPMScheduler.from_config((scheduler or default_scheduler()).config)
+    config = (scheduler or default_scheduler()).config
+    # Named again, because from_config forgets what was a default of the other class.
+    return DDPMScheduler.from_config(config, prediction_type=config.prediction_type)
 
 
 def draw(batch: Batch, vae: AutoencoderKL, drop: float, generator: torch.Generator) -> dict[str, Tensor]:

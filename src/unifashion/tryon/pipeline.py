@@ -31,6 +31,11 @@ from unifashion.tryon.settings import Start
 
 Pictures = Image.Image | Sequence[Image.Image] | Tensor
 STEPS = 50
+NOISE: dict[str, Any] = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+}  # Stable Diffusion's
 
 
 class TryOnPipeline(DiffusionPipeline):
@@ -243,14 +248,7 @@ def flatten(picture: Image.Image) -> Image.Image:
 
 def default_scheduler() -> PNDMScheduler:
     """Return the sampler of the original: PLMS over Stable Diffusion's schedule."""
-    return PNDMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        skip_prk_steps=True,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
+    return PNDMScheduler(**NOISE, skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1)
 
 
 def _same_count(tensors: dict[str, Tensor]) -> int:

@@ -16,7 +16,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 from unifashion.models.tokenizer import train_wordpiece
 from unifashion.tryon.blocks_vae import BlockAutoencoder
 from unifashion.tryon.denoiser import TryOnDenoiser
-from unifashion.tryon.pipeline import TryOnPipeline, default_scheduler
+from unifashion.tryon.pipeline import NOISE, TryOnPipeline
 from unifashion.tryon.settings import Control
 
 TEXT_WIDTH, TEXT_LENGTH = 32, 24
@@ -48,8 +48,9 @@ def tiny_pipeline(
         bos_token_id=tokenizer.cls_token_id,
         eos_token_id=tokenizer.sep_token_id,
     )
-    schedule = {**default_scheduler().config, "prediction_type": "v_prediction", "clip_sample": False}
-    scheduler = DDIMScheduler.from_config(schedule)
+    scheduler = DDIMScheduler(
+        **NOISE, prediction_type="v_prediction", clip_sample=False, set_alpha_to_one=False, steps_offset=1
+    )
     denoiser = TryOnDenoiser(
         block_out_channels=(32, 64, 64),
         layers_per_block=1,

@@ -11,9 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from diffusers.utils import logging as diffusers_logging
 from torch import Tensor
-from transformers import logging as transformers_logging
 
 from unifashion.data.catalogue import is_synthetic
 from unifashion.data.catalogue.tryon import write_tryon
@@ -24,7 +22,7 @@ from unifashion.evaluation.scores import check_missing
 from unifashion.training.randomness import seed_everything
 from unifashion.training.run_folder import RunFolder, fingerprint
 from unifashion.tryon.blocks_vae import BlockAutoencoder
-from unifashion.tryon.loading import LAST, load_pipeline, start_pipeline
+from unifashion.tryon.loading import LAST, load_pipeline, quiet_libraries, start_pipeline
 from unifashion.tryon.pipeline import TryOnPipeline
 from unifashion.tryon.retriever import Retriever
 from unifashion.tryon.rows import LatentCache, TryOnRows, map_names, needed_files
@@ -47,8 +45,7 @@ def train(data: TryOnDataSettings, model: TryOnModelSettings, training: TryOnTra
     Raises:
         UserError: unusable settings, data or weights; a loss that is not finite.
     """
-    transformers_logging.set_verbosity_error()
-    diffusers_logging.set_verbosity_error()
+    quiet_libraries()
     accelerator = make_accelerator(training)
     device = accelerator.device
     names = map_names(data.control, warped_mask=training.atv_weight > 0)
@@ -62,6 +59,8 @@ def train(data: TryOnDataSettings, model: TryOnModelSettings, training: TryOnTra
     retriever = Retriever(model.retriever, device) if model.retriever else None
     seed_everything(training.seed, "weights")
     pipe = _build(data, model, training, train_split, retriever)
+    if any(side % pipe.vae_scale for side in size):
+        raise UserError(f"height and width must be multiples of {pipe.vae_scale}, got {size[0]} and {size[1]}")
     rows = TryOnRows(train_split.items, names, size, training)
     run = _open_run(training) if accelerator.is_main_process else None
     if run is not None and not training.resume:
@@ -164,9 +163,6 @@ def _trainer(
     num_workers: int,
 ) -> TryOnTrainer:
     """Freeze, move to the device, encode what is kept in memory."""
-    step = pipe.vae_scale
-    if any(side % step for side in rows.size):
-        raise UserError(f"height and width must be multiples of {step}, got {rows.size[0]} and {rows.size[1]}")
     pipe.vae.requires_grad_(False)
     pipe.text_encoder.requires_grad_(False)
     pipe.denoiser.freeze(model.trainable)

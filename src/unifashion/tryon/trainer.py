@@ -71,7 +71,9 @@ class TryOnTrainer:
         self.validate, self.retriever, self.num_workers = validate, retriever, num_workers
         self.trained = [parameter for parameter in pipe.denoiser.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(self.trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-        self.loss, self.optimizer = accelerator.prepare(TryOnLoss(pipe.denoiser, settings.atv_weight, pipe.scheduler), optimizer)
+        self.loss, self.optimizer = accelerator.prepare(
+            TryOnLoss(pipe.denoiser, settings.atv_weight, pipe.scheduler), optimizer
+        )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer.optimizer, self._rate)
         self.ema = EMAModel(self.trained, decay=settings.ema_decay) if settings.ema_decay else None
         self.step = 0

@@ -1,6 +1,7 @@
 """Pictures and one number while training: a few test pairs, drawn from fixed seeds, beside the truth.
 
-The number is SSIM (Wang et al., 2004): Gaussian window of 11 pixels and deviation 1.5, on RGB in [0, 1], mean over the picture.
+The number is SSIM (Wang et al., 2004) as torchmetrics computes it: Gaussian window of 11 pixels and deviation 1.5, on RGB in
+[0, 1], edges mirrored, mean over the picture.
 """
 
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ def ssim(first_B3HW: Tensor, second_B3HW: Tensor) -> Tensor:
     kernel = window.expand(channels, 1, 11, 11)
 
     def mean(x: Tensor) -> Tensor:
-        return F.conv2d(x, kernel, groups=channels)
+        return F.conv2d(F.pad(x, (5, 5, 5, 5), mode="reflect"), kernel, groups=channels)
 
     a, b = first_B3HW.float(), second_B3HW.float()
     mean_a, mean_b = mean(a), mean(b)

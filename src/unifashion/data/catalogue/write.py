@@ -35,7 +35,9 @@ from unifashion.errors import UserError
 
 MANIFEST = "manifest.json"
 VERSION = 2
-TRYON = "vitonhd"  # the try-on set, written by tryon.py when somebody asks for it; drawn anew after a change of the rest
+TRYON = (
+    "vitonhd"  # the try-on set, written by tryon.py when somebody asks for it; drawn anew after a change of the rest
+)
 PARTS = ("fashionGen", "fashionIQ_dataset", "catalogue.csv", "attributes.jsonl", MANIFEST)
 FASHIONIQ_NAMES = {"dress": "dress", "shirt": "shirt", "top": "toptee"}
 
@@ -110,7 +112,9 @@ def _refuse_strangers(root: Path) -> None:
     names = sorted(path.name for path in root.iterdir()) if root.is_dir() else ["a file"]
     ours = PARTS if read_manifest(root).get("synthetic") is True else ()
     strangers = [
-        name for name in names if name not in ours and not (name == TRYON and read_manifest(root / TRYON).get("synthetic"))
+        name
+        for name in names
+        if name not in ours and not (name == TRYON and read_manifest(root / TRYON).get("synthetic"))
     ]
     if strangers:
         raise UserError(f"{root} holds other things ({', '.join(strangers[:3])}); name an empty folder")

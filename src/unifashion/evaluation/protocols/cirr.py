@@ -8,7 +8,6 @@
 Shapes: Q queries (``split_queries``), G gallery photos (``split_gallery``), S photos of a set.
 """
 
-import torch
 from torch import Tensor
 
 from unifashion.data.records import ComposedSplit

@@ -1,0 +1,219 @@
+"""The report: what it says, what it refuses, and how it looks to a real browser."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+from PIL import Image
+
+from unifashion.cli import main
+from unifashion.errors import UserError
+from unifashion.evaluation.answers import Answer, Shown, write_answers
+from unifashion.evaluation.report import write_report
+from unifashion.evaluation.report.figures import recall_curve
+from unifashion.evaluation.report.pictures import choose
+from unifashion.evaluation.scores import Score, write_scores
+
+CHROMIUM = shutil.which("chromium")
+NASTY = "<script>document.title='hacked'</script> & \"quotes\""
+
+
+def answer(rank, image="", text="is red", **changes):
+    top = tuple(Shown(image, "", 1.0 - place / 10, place == rank) for place in range(5))
+    values = {
+        "protocol": "fashioniq/original",
+        "direction": "composed",
+        "category": "dress",
+        "text": text,
+        "image": image,
+        "targets": (image,),
+        "rank": rank,
+        "gallery": 200,
+        "top": top,
+        "slices": {"colour": "red"},
+    }
+    return Answer(**{**values, **changes})
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A finished run with one evaluation of ten queries."""
+    folder = tmp_path / "runs" / "one"
+    folder.mkdir(parents=True)
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (300, 400), "crimson").save(photo)
+    (folder / "run.json").write_text(json.dumps({"state": "complete", "git": "abcdef0123456", "machine": "2 cores"}))
+    losses = [
+        "epoch,step,itc,loss,learning_rate,seconds",
+        *(f"{e},{10 * e},{3 / e},{4 / e},0.001,2.5" for e in (1, 2, 3)),
+    ]
+    (folder / "train_metrics.csv").write_text("\n".join(losses) + "\n")
+    home = folder / "validate" / "fashioniq"
+    score = Score(
+        "fashioniq",
+        "fashioniq/original",
+        "val",
+        "dress",
+        "R@10",
+        60.0,
+        10,
+        200,
+        0.0,
+        ("synthetic",),
+        "m",
+        low=30.0,
+        high=90.0,
+    )
+    write_scores(home, [score])
+    write_answers(home, [answer(rank, str(photo), NASTY) for rank in (0, 0, 1, 3, 7, 9, 30, 80, 120, 199)])
+    return folder
+
+
+def page_of(run, tmp_path):
+    page, _ = write_report([run], tmp_path / "out" / "report.html")
+    return page.read_text()
+
+
+def test_a_report_holds_scores_with_their_protocol_sizes_marks_and_interval(run, tmp_path):
+    page = page_of(run, tmp_path)
+    for words in (
+        "fashioniq/original",
+        "60.0<small>30.0 to 90.0</small>",
+        "<td>200</td>",
+        "drawn, not photographed",
+        "abcdef0123",
+    ):
+        assert words in page
+    assert "No published number stands here" in page and re.search(r"target, place (8|10|31|81|121|200) of 200", page)
+
+
+def test_a_report_needs_nothing_else(run, tmp_path):
+    page, figures = write_report([run], tmp_path / "report.html")
+    text = page.read_text()
+    assert (
+        not re.search(r'(src|href)="(?!data:|#)', text)
+        and "@import" not in text
+        and "url(" not in text.replace("url(#", "")
+    )
+    assert sorted(path.name for path in figures) == sorted(
+        path.name for path in (tmp_path / "report_figures").iterdir()
+    )
+    for path in figures:
+        assert Image.open(path).size[0] > 1000
+
+
+def test_words_from_outside_cannot_become_markup(run, tmp_path):
+    page = page_of(run, tmp_path)
+    assert "<script" not in page and "&lt;script&gt;" in page
+
+
+def test_recall_curves_count_ranks_below_k():
+    curve = dict(recall_curve([answer(rank) for rank in (0, 4, 9, 99)]))
+    assert (curve[1], curve[5], curve[9], curve[10], curve[99], curve[100]) == (25.0, 50.0, 50.0, 75.0, 75.0, 100.0)
+
+
+def test_examples_are_drawn_by_chance_and_always_the_same():
+    answers = [answer(rank) for rank in range(100)]
+    hits, misses = choose(answers)
+    assert choose(answers) == (hits, misses) and len(hits) == len(misses) == 4
+    assert all(one.rank < 5 for one in hits) and [one.rank for one in misses] == sorted(one.rank for one in misses)
+    assert misses[0].rank > 5 or misses[-1].rank > 8
+
+
+def test_published_rows_stand_beside_a_whole_benchmark_only(run, tmp_path):
+    home = run / "validate" / "fashioniq"
+    sizes = {"dress": 3817, "shirt": 6346, "toptee": 5373}
+    write_scores(
+        home,
+        [Score("fashioniq", "fashioniq/original", "val", c, "R@10", 50, 2000, g, 0, (), "m") for c, g in sizes.items()],
+    )
+    page = page_of(run, tmp_path)
+    assert "SPRC" in page and "55.64" in page and "this model" in page
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ("running", "not finished, or was stopped by force"),
+        ("interrupted", "--resume goes on with it"),
+        ("failed", "stopped with an error"),
+    ],
+)
+def test_an_unfinished_run_is_reported_as_such(run, tmp_path, state, words):
+    (run / "run.json").write_text(json.dumps({"state": state}))
+    shutil.rmtree(run / "validate")
+    page = page_of(run, tmp_path)
+    assert words in page and "has not been validated yet" in page
+
+
+def test_scores_written_before_intervals_and_answers_are_shown(run, tmp_path):
+    home = run / "validate" / "fashioniq"
+    (home / "answers.jsonl").unlink()
+    rows = json.loads((home / "scores.json").read_text())
+    for row in rows:
+        row.pop("low"), row.pop("high")
+    (home / "scores.json").write_text(json.dumps(rows))
+    page = page_of(run, tmp_path)
+    assert "60.0</td>" in page and "Answers were not kept" in page
+
+
+def test_a_photo_that_is_gone_leaves_a_gap(run, tmp_path):
+    (tmp_path / "photo.png").unlink()
+    assert "photo not there" in page_of(run, tmp_path)
+
+
+def test_bad_input_is_one_sentence(run, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    for folder, words in {
+        tmp_path / "absent": "is not a folder",
+        tmp_path / "empty": "holds no run and no scores",
+    }.items():
+        with pytest.raises(SystemExit) as left:
+            main(["report", str(folder)])
+        assert left.value.code == 2 and words in capsys.readouterr().err
+    (run / "run.json").write_text("{")
+    with pytest.raises(UserError, match="is damaged"):
+        write_report([run], tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+@pytest.mark.parametrize("width", [360, 1280])
+def test_a_real_browser_shows_it_without_overflow_or_broken_images(run, tmp_path, width):
+    page, _ = write_report([run], tmp_path / "report.html")
+    probe = """<script>addEventListener('load', () => { const d = document.documentElement;
+      const found = {over: d.scrollWidth - d.clientWidth, broken: [...document.images].filter(i => !i.naturalWidth).length,
+        images: document.images.length, headings: [...document.querySelectorAll('h1,h2,h3')].map(h => +h.tagName[1]),
+        title: document.title, requests: performance.getEntriesByType('resource').filter(e => !e.name.startsWith('data:')).length,
+        unnamed: [...document.querySelectorAll('img:not([alt]),svg:not([aria-label])')].length};
+      document.body.innerHTML = '<pre id=found>' + JSON.stringify(found) + '</pre>'; })</script>"""
+    inner = tmp_path / "inner.html"
+    inner.write_text(page.read_text().replace("</body>", probe + "</body>"))
+    frame = tmp_path / "frame.html"
+    frame.write_text(
+        f'<iframe id=f src="inner.html" style="width:{width}px;height:900px;border:0"></iframe>'
+        "<script>const wait = setInterval(() => {"
+        "const pre = f.contentDocument && f.contentDocument.getElementById('found');"
+        "if (pre) { clearInterval(wait); document.body.innerHTML = pre.outerHTML; } }, 50)</script>"
+    )
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-sync"
+    words = [
+        CHROMIUM,
+        *flags.split(),
+        "--allow-file-access-from-files",
+        "--hide-scrollbars",
+        "--virtual-time-budget=8000",
+    ]
+    shown = subprocess.run(
+        [*words, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", frame.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=True,
+    ).stdout
+    found = json.loads(re.search(r'<pre id="found">(.*?)</pre>', shown)[1])
+    assert found["over"] <= 0 and found["broken"] == 0 and found["images"] > 10 and found["unnamed"] == 0
+    assert found["headings"][0] == 1 and found["requests"] == 0 and found["title"].startswith("UniFashion report")
+    assert all(later - former <= 1 for former, later in zip(found["headings"], found["headings"][1:], strict=False))
