@@ -21,6 +21,7 @@ ALLOWED = {
     "training": BASE | {"data", "models", "evaluation"},
     "evaluation": BASE | {"data", "models"},
     "tryon": BASE | {"data", "models", "convert", "training", "evaluation"},
+    "captioning": BASE | {"data", "evaluation"},
     "cli": None,
 }
 

@@ -179,7 +179,8 @@ def test_an_unknown_split_is_answered_with_the_known_ones(root):
 def test_a_folder_without_fashiongen_says_what_was_expected(tmp_path):
     for folder in (tmp_path, tmp_path / "absent"):
         with pytest.raises(
-            UserError, match=r"expected fashionGen/annotation_train\.jsonl or fashionGen/fashiongen_256_256_train\.h5 there; see dataset/README\.md"
+            UserError,
+            match=r"annotation_train\.jsonl or fashionGen/fashiongen_256_256_train\.h5 there; see dataset/README\.md",
         ):
             read_fashiongen(folder, "train")
 

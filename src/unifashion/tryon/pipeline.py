@@ -99,17 +99,17 @@ class TryOnPipeline(DiffusionPipeline):
             densepose: surface maps of the persons.
             agnostic: the persons without garment; by default grey is put where the mask says.
             prompt: captions of the garments.
-            height: of the result, pixels; by default the photo's. Must be a multiple of the network's reduction.
+            height: of the result, pixels; by default the photo's.
             width: likewise.
             num_inference_steps: steps of the scheduler.
             guidance_scale: 1 = no unconditional pass; above, the difference to it is enlarged.
             repaint: put back the person's pixels where the mask says keep.
-            start: noise; or noise added to the agnostic latent; or to that of ``person`` as the original code does, which
-                shows the network the answer when person and garment belong together: only to compare with its numbers.
+            start: noise; noise added to the agnostic latent; or to that of ``person``, as the original code does, which
+                shows the network the answer in paired tests.
             generator: of the noise; a list gives every picture its own (see ``seeded``).
             rows: rows of the Q-Former (B, Q, H), for a denoiser with an adapter.
             output_type: "pil", "pt" (B, 3, H, W in [0, 1]) or "latent".
-            return_dict: return diffusers' ``ImagePipelineOutput``, else a tuple.
+            return_dict: return an ``ImagePipelineOutput``, else a tuple.
             callback_on_step_end: called as (pipeline, step, timestep, {"latents"}) after each step; what it returns
                 replaces the latents. Setting ``pipeline._interrupt`` in it ends the loop.
 
@@ -122,13 +122,9 @@ class TryOnPipeline(DiffusionPipeline):
         tensors = {name: self._tensor(value, name, size).to(device) for name, value in maps.items()}
         count = _same_count(tensors)
         keep = tensors["keep"]
-        hidden = (
-            tensors["image"] * (keep >= 0.5)
-            if agnostic is None
-            else self._tensor(agnostic, "agnostic", size).to(device)
-        )
-        if start not in get_args(Start):
-            raise UserError(f"start: {start!r} is not one of {', '.join(get_args(Start))}")
+        hidden = tensors["image"] * (keep >= 0.5)
+        if agnostic is not None:
+            hidden = self._tensor(agnostic, "agnostic", size).to(device)
         context = self._context(prompt, count, rows, guidance_scale)
         agnostic_latent, pose_latent, hint = (
             encode.latents(self.vae, encode.posterior(self.vae, image))
@@ -140,16 +136,17 @@ class TryOnPipeline(DiffusionPipeline):
         x = self._denoise(
             x, (agnostic_latent, keep, pose_latent), context, hint, guidance_scale, generator, callback_on_step_end
         )
-        images: Any = x
-        if output_type != "latent":
-            pixels = encode.decode(self.vae, x)
-            if repaint:
-                pixels = tensors["image"] * keep + pixels * (1 - keep)
-            images = (pixels / 2 + 0.5).clamp(0, 1)
-        if output_type == "pil":
-            images = [_picture(image) for image in images]
+        images: Any = x if output_type == "latent" else self._pixels(x, tensors["image"], keep if repaint else None)
+        images = [_picture(image) for image in images] if output_type == "pil" else images
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def _pixels(self, x: Tensor, person: Tensor, keep: Tensor | None) -> Tensor:
+        """Return the pictures of latents in [0, 1]; with ``keep`` the person's pixels are put back there."""
+        pixels = encode.decode(self.vae, x)
+        if keep is not None:
+            pixels = person * keep + pixels * (1 - keep)
+        return (pixels / 2 + 0.5).clamp(0, 1)
 
     def _denoise(
         self,
@@ -181,6 +178,8 @@ class TryOnPipeline(DiffusionPipeline):
 
     def _first(self, noise: Tensor, start: Start, agnostic_latent: Tensor, person: Tensor) -> Tensor:
         """Return the x_T that the steps begin with."""
+        if start not in get_args(Start):
+            raise UserError(f"start: {start!r} is not one of {', '.join(get_args(Start))}")
         if start == "noise":
             return noise * self.scheduler.init_noise_sigma
         latent = agnostic_latent

@@ -4,6 +4,7 @@
       fashionGen/           products with one to three views; texts state every attribute
       fashionIQ_dataset/    composed queries: families of garments that differ in a few attributes; captions_llava from attributes
       catalogue.csv         the same photos as an own catalogue (image, text, id, category, price, split)
+      fashion200K/  hdf5/  cirr_dataset/  circo/      the same photos in other layouts (layouts.py)
       attributes.jsonl      {"image": "fashionGen/image/0.jpg", "category": "dress", "colour": ...} for every photo
       manifest.json         sizes and seed: what says that the folder is this catalogue, and that it is synthetic
 
@@ -28,18 +29,19 @@ from typing import Any
 
 from tqdm import tqdm
 
+from unifashion.data.catalogue import layouts
 from unifashion.data.catalogue.drawing import draw
 from unifashion.data.catalogue.garment import CATEGORIES, Garment, change, draw_garment
+from unifashion.data.catalogue.layouts import FASHIONIQ_NAMES
 from unifashion.data.catalogue.words import caption, describe, feedback
 from unifashion.errors import UserError
 
 MANIFEST = "manifest.json"
-VERSION = 2
+VERSION = 3
 TRYON = (
     "vitonhd"  # the try-on set, written by tryon.py when somebody asks for it; drawn anew after a change of the rest
 )
-PARTS = ("fashionGen", "fashionIQ_dataset", "catalogue.csv", "attributes.jsonl", MANIFEST)
-FASHIONIQ_NAMES = {"dress": "dress", "shirt": "shirt", "top": "toptee"}
+PARTS = ("fashionGen", "fashionIQ_dataset", "catalogue.csv", "attributes.jsonl", *layouts.PARTS, MANIFEST)
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,9 @@ class _Photo:
 
 
 def is_synthetic(root: Path) -> bool:
-    """Return whether ``root``, or the folder above it, is a catalogue that ``write_catalogue`` wrote."""
+    """Return whether ``root``, or one of the two folders above it, is a catalogue that ``write_catalogue`` wrote."""
     root = root.resolve()
-    return any(read_manifest(folder).get("synthetic") is True for folder in (root, root.parent))
+    return any(read_manifest(folder).get("synthetic") is True for folder in (root, *root.parents[:2]))
 
 
 def write_catalogue(root: Path, sizes: Sizes | None = None, progress: bool = True) -> Path:
@@ -93,6 +95,7 @@ def write_catalogue(root: Path, sizes: Sizes | None = None, progress: bool = Tru
         photos = [*_write_fashiongen(new, sizes), *_write_fashioniq(new, sizes)]
         _draw_all(new, photos, sizes.side, progress)
         _write_jsonl(new / "attributes.jsonl", ({"image": p.path, **asdict(p.garment)} for p in photos))
+        layouts.write_layouts(new, {photo.path: photo.garment for photo in photos})
         (new / MANIFEST).write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
         try:
             if read_manifest(root) != wanted:

@@ -1,0 +1,81 @@
+"""What training starts from and inference opens: Stable Diffusion and StableVITON, at toy size but of the real classes."""
+
+import json
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from unifashion.convert.stableviton import to_ldm
+from unifashion.errors import UserError
+from unifashion.tryon.denoiser import TryOnDenoiser
+from unifashion.tryon.loading import load_pipeline, save_pipeline, start_pipeline
+from unifashion.tryon.pipeline import TryOnPipeline
+from unifashion.tryon.validation import validate
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz,-"
+
+
+@pytest.fixture(scope="module")
+def stable_diffusion(tmp_path_factory):
+    """A folder as Stable Diffusion 1.x has it in diffusers form; eight heads, four levels, 32 channels."""
+    folder = tmp_path_factory.mktemp("sd")
+    words = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS), "<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    torch.manual_seed(0)
+    CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt")).save_pretrained(folder / "tokenizer")
+    text = CLIPTextConfig(
+        vocab_size=len(words), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
+    )
+    CLIPTextModel(text).save_pretrained(folder / "text_encoder")
+    kinds = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    AutoencoderKL(block_out_channels=(8, 8), norm_num_groups=4, **kinds).save_pretrained(folder / "vae")
+    unet = UNet2DConditionModel(block_out_channels=(32, 32, 32, 32), cross_attention_dim=16, attention_head_dim=8)
+    unet.save_pretrained(folder / "unet")
+    return folder
+
+
+def test_stable_diffusion_starts_a_training_and_its_result_is_opened_again(stable_diffusion, tmp_path):
+    pipe = start_pipeline(str(stable_diffusion), None, control="sketch", image_size=(32, 24), adapter_width=None)
+    assert pipe.vae_scale == 2
+    assert not pipe.denoiser.unet.conv_in.weight[:, 4:].any()
+    assert pipe.scheduler.config.skip_prk_steps
+    save_pipeline(pipe, tmp_path / "last")
+    again = load_pipeline(tmp_path)
+    assert isinstance(again, TryOnPipeline)
+    assert (again.denoiser.config.control, tuple(again.denoiser.config.image_size)) == ("sketch", (32, 24))
+
+
+def test_a_stableviton_file_draws_with_the_words_of_a_base(stable_diffusion, tryon_root, tmp_path):
+    from unifashion.data.tryon import read_vitonhd
+
+    torch.manual_seed(1)
+    denoiser = TryOnDenoiser((32, 32, 32, 32), cross_attention_dim=16, image_size=(32, 24))
+    torch.save({"state_dict": to_ldm(denoiser)}, tmp_path / "viton.ckpt")
+    pipe = load_pipeline(tmp_path / "viton.ckpt", str(stable_diffusion))
+    pipe.denoiser.register_to_config(image_size=(32, 24))
+    pipe.set_progress_bar_config(disable=True)
+    items = read_vitonhd(tryon_root, "test", ("image", "agnostic", "agnostic_mask", "densepose", "garment")).items[:1]
+    found = validate(pipe, items, steps=2)
+    assert found.pictures.shape == (1, 3, 32, 24)
+    assert torch.isfinite(found.pictures).all()
+    assert torch.equal(pipe.denoiser.unconditional, denoiser.unconditional)
+
+
+@pytest.mark.parametrize(
+    ("width", "sentence"), [(7, "has no adapter, --retriever asks for an adapter for rows of width 7")]
+)
+def test_an_adapter_cannot_be_added_to_a_trained_model(stable_diffusion, tmp_path, width, sentence):
+    save_pipeline(
+        start_pipeline(str(stable_diffusion), None, control="garment", image_size=(32, 24)), tmp_path / "last"
+    )
+    with pytest.raises(UserError, match=sentence):
+        start_pipeline(str(tmp_path), None, adapter_width=width)
+
+
+def test_a_stableviton_file_without_a_base_says_what_it_needs(tmp_path):
+    (tmp_path / "viton.ckpt").write_bytes(b"x")
+    with pytest.raises(UserError, match="with --base"):
+        load_pipeline(tmp_path / "viton.ckpt")
