@@ -1,10 +1,12 @@
-"""Train one phase: cross-modal pre-training (blip2_cir_cls) or composed fine-tuning (blip2_cir_rerank).
+"""Train one phase: cross-modal pre-training (blip2_cir_cls), composed fine-tuning (blip2_cir_rerank), captions (blip2_cir_full).
 
 On GPUs, with the paper's settings:   bash pretrain.sh    then    bash cir_ft.sh --init-from runs/pretrain
+or, for captions by a language model, bash pretrain.sh --config configs/caption_ft.yaml --init-from runs/pretrain
 On a laptop, on the embedded catalogue:
 
     python src/blip_train.py --config configs/quickstart/pretrain.yaml
     python src/blip_train.py --config configs/quickstart/cir_ft.yaml
+    python src/blip_train.py --config configs/quickstart/caption_ft.yaml
 
 A run that was stopped, by whatever, goes on with --resume RUN, as if it had never stopped.
 """
@@ -16,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # runs from a bare clone
 
-from unifashion.config import DataSettings, EvaluationSettings, ModelSettings, TrainingSettings
+from unifashion.config import DataSettings, EvaluationSettings, LanguageModelSettings, ModelSettings, TrainingSettings
 from unifashion.errors import exit_with_one_sentence
 
 
@@ -25,15 +27,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, train, print where the run is kept."""
     from unifashion.training.resume import parse_settings
 
-    groups = (DataSettings, ModelSettings, TrainingSettings, EvaluationSettings)
+    groups = (DataSettings, ModelSettings, TrainingSettings, EvaluationSettings, LanguageModelSettings)
     words = sys.argv[1:] if argv is None else argv
-    data, model, training, evaluation = parse_settings(groups, words, __doc__.split("\n")[0])
+    data, model, training, evaluation, language = parse_settings(groups, words, __doc__.split("\n")[0])
     from unifashion.data.mixture import validation_part
     from unifashion.evaluation.retrieval import validate
     from unifashion.training.train import train
 
+    if model.blip_model_name == "blip2_cir_full":
+        from unifashion.llm.validation import validate_captions as validate
     evaluate = functools.partial(validate, data=validation_part(data), evaluation=evaluation)
-    run = train(data, model, training, evaluation, evaluate)
+    run = train(data, model, training, evaluation, evaluate, language)
     if run is not None:
         print(f"the run is kept in {run}")
 

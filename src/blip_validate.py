@@ -26,7 +26,9 @@ class CheckpointSettings:
 
     model_path: str | None = setting(None, "a run, a saved model folder or a hub id; required")
     blip_model_name: ModelName = setting("blip2_cir_cls", "the named model that the checkpoint must hold")
-    split: Literal["val", "test"] = setting("val", "val = scores; test = submission files for the servers of cirr and circo")
+    split: Literal["val", "test"] = setting(
+        "val", "val = scores; test = submission files for the servers of cirr and circo"
+    )
     output_dir: str | None = setting(None, "folder for what is written; default: the run, in validate/DATASET")
 
 

@@ -42,7 +42,10 @@ def test_lists_and_switches():
     [
         (["--num-epoch", "3"], r"unknown flag --num-epoch \(did you mean '--num-epochs'\?\)"),
         (["--itc-weigth=2"], "did you mean '--itc-weight'"),
-        (["--dataset", "fashionqi"], r"dataset: 'fashionqi' is not one of fashiongen, .* \(did you mean 'fashioniq'\?\)"),
+        (
+            ["--dataset", "fashionqi"],
+            r"dataset: 'fashionqi' is not one of fashiongen, .* \(did you mean 'fashioniq'\?\)",
+        ),
         (["--blip-model-name", "blip2"], "invalid choice: 'blip2'"),
         (["--batch-size", "many"], "batch_size: expected a whole number, got 'many'"),
         (["--batch-size", "-1"], "batch_size: must not be negative"),

@@ -56,9 +56,12 @@ class DataSettings:
     num_workers: int = setting(0, "processes that load images, per training process")
     cache_images: bool = setting(False, "decode every image once and keep the resized pixels in memory")
     feature_cache: str | None = setting(
-        None, "folder that keeps what the frozen image tower says about each image, computed once; needs --freeze-vision"
+        None,
+        "folder that keeps what the frozen image tower says about each image, computed once; needs --freeze-vision",
     )
-    feature_form: Literal["fp16", "int8"] = setting("fp16", "how the feature cache keeps numbers; int8 takes half the space")
+    feature_form: Literal["fp16", "int8"] = setting(
+        "fp16", "how the feature cache keeps numbers; int8 takes half the space"
+    )
     max_missing: float = setting(1.0, "highest share of missing or broken images that is accepted, percent")
     allow_leaky_captions: bool = setting(
         False, "accept generated captions that were written with the query's own words; marks every score"
@@ -124,16 +127,20 @@ class TrainingSettings:
     resume: str | None = setting(
         None, "run folder to continue exactly where its last checkpoint stands; settings come from its config.yaml"
     )
-    save_steps: int = setting(0, "also write a checkpoint after every so many optimiser steps; 0 = after each epoch only")
+    save_steps: int = setting(
+        0, "also write a checkpoint after every so many optimiser steps; 0 = after each epoch only"
+    )
     keep_last: int = setting(2, "checkpoints that are kept for --resume, the newest; best and last stay anyway")
     num_epochs: int = setting(2, "passes over the training set")
     batch_size: int = setting(128, "rows per process and step")
     accumulation_steps: int = setting(1, "batches whose gradients are added up before a step")
     grad_cache_chunk: int = setting(
-        0, "rows in memory at once: gradients of the whole batch, computed chunk by chunk (slower, far larger batches); 0 = off"
+        0,
+        "rows in memory at once: gradients of the whole batch, computed chunk by chunk (slower, far larger batches); 0 = off",
     )
     length_buckets: int = setting(
-        0, "fill so many batches at a time from rows sorted by text length (less padding, negatives of like length); 0 = off"
+        0,
+        "fill so many batches at a time from rows sorted by text length (less padding, negatives of like length); 0 = off",
     )
     learning_rate: float = setting(2e-4, "peak of the one-cycle schedule")
     betas: tuple[float, float] = setting((0.9, 0.98), "AdamW momenta")
@@ -144,11 +151,14 @@ class TrainingSettings:
     precision: Literal["auto", "fp32", "tf32", "bf16"] = setting(
         "auto", "auto = bf16 where the GPU has it, else fp32; tf32 = fp32 with fast matrix products on a GPU"
     )
-    compile: bool = setting(False, "compile the layers of tower and Q-Former (torch.compile); the first steps take longer")
+    compile: bool = setting(
+        False, "compile the layers of tower and Q-Former (torch.compile); the first steps take longer"
+    )
     seed: int = setting(0, "one seed for weights, order, augmentation and sampled negatives")
     itc_weight: float = setting(1.0, "weight of the image-text contrastive loss")
     itm_weight: float = setting(1.0, "weight of the image-text matching loss")
-    lm_weight: float = setting(1.0, "weight of the language-modelling loss (blip2_cir_cls)")
+    lm_weight: float = setting(1.0, "weight of the language-modelling loss (blip2_cir_cls, blip2_cir_full)")
+    q2i_weight: float = setting(1.0, "weight of the drawing loss (blip2_cir_full with a diffusion model)")
     ttc_weight: float = setting(1.0, "weight of the fused-image-to-target-caption loss (blip2_cir_rerank)")
     itm_negatives: Literal["multinomial", "unifashion"] = setting(
         "multinomial", "hard negatives: drawn as in BLIP-2, or chosen as the original UniFashion code does"
@@ -168,6 +178,82 @@ class EvaluationSettings:
     num_negatives: int = setting(100, "negatives per query of fashiongen/sub100")
     eval_seed: int = setting(0, "seed of the draws")
     rerank: int = setting(0, "re-order the best so many with the matching head; 0 = off")
+
+
+LANGUAGE_PARTS = ("qformer", "adapters", "llm_lora", "llm", "diffusion")
+PAPER_PARTS = {  # what the paper says is trained; its two sections disagree
+    "paper-s1": ("qformer",),
+    "paper-s3": ("qformer", "adapters", "diffusion"),
+    "all": ("qformer", "adapters", "llm_lora", "diffusion"),
+}
+
+
+@dataclass(frozen=True)
+class LanguageModelSettings:
+    """Language model: the caption and drawing heads of blip2_cir_full."""
+
+    llm: str | None = setting(
+        None,
+        "causal language model that writes captions: a folder or hub id (of a LLaVA its language model is taken); "
+        "'tiny' makes a small LLaMA from nothing, with words of the training texts; default: that of --init-from",
+    )
+    load_in: Literal["full", "8bit", "4bit"] = setting(
+        "full", "precision of a frozen language model; 8bit and 4bit need a GPU"
+    )
+    trainable: str = setting(
+        "all",
+        f"what is trained, joined by +: {', '.join(LANGUAGE_PARTS)}; or "
+        + ", ".join(f"{name} (= {'+'.join(parts)})" for name, parts in PAPER_PARTS.items()),
+    )
+    lora_r: int = setting(128, "rank of the LoRA matrices")
+    lora_alpha: int = setting(256, "scale of LoRA: its output counts lora_alpha / lora_r")
+    lora_dropout: float = setting(0.05, "dropout of what LoRA reads")
+    lora_targets: str = setting("all-linear", "layers with LoRA: all-linear (all but lm_head), or names joined by +")
+    template: str = setting(
+        "USER: <Img><queries></Img> {instruction} Assistant:",
+        "prompt; <queries> is where the image is read, {instruction} what is asked; the caption follows",
+    )
+    instruction: str | None = setting(None, "what the language model is asked for; default: the paper's, by data set")
+    max_answer_tokens: int = setting(128, "captions are cut to this many tokens of the language model")
+    gradient_checkpointing: bool = setting(
+        False, "compute the language model's activations twice instead of keeping them"
+    )
+    diffusion_model: str | None = setting(
+        None,
+        "Stable Diffusion 1.x in diffusers form (folder or hub id) that learns to draw from the queries; default: none",
+    )
+    drawing_size: int = setting(256, "side of the square that is drawn, pixels")
+    drawing_prompt: str = setting("a photo of a garment", "words that the drawn image is also conditioned on")
+
+    def __post_init__(self) -> None:
+        parts = self.parts()
+        if {"llm", "llm_lora"} <= set(parts):
+            raise UserError(
+                "trainable: llm trains all weights of the language model, llm_lora a few beside them; choose one"
+            )
+        if "llm" in parts and self.load_in != "full":
+            raise UserError(f"trainable: a language model in {self.load_in} cannot be trained whole; use llm_lora")
+        if self.llm == "tiny" and "llm" not in parts:
+            raise UserError(
+                "llm: tiny starts from random weights, so it must be trained; add --trainable qformer+adapters+llm"
+            )
+        if self.template.count("<queries>") != 1:
+            raise UserError(f"template: it must hold <queries> exactly once, got {self.template!r}")
+
+    def parts(self) -> tuple[str, ...]:
+        """Return what is trained, as names of ``LANGUAGE_PARTS``.
+
+        Raises:
+            UserError: an unknown part (names the nearest known one).
+        """
+        if self.trainable in PAPER_PARTS:
+            return PAPER_PARTS[self.trainable]
+        parts = tuple(part.strip() for part in self.trainable.split("+"))
+        for part in parts:
+            if part not in LANGUAGE_PARTS:
+                known = (*LANGUAGE_PARTS, *PAPER_PARTS)
+                raise UserError(f"trainable: {part!r} is not one of {', '.join(known)}{nearest(part, known)}")
+        return parts
 
 
 def resolve(groups: Sequence[type], values: dict[str, Any]) -> tuple[Any, ...]:

@@ -36,9 +36,16 @@ def write_tiny_llava(folder: Path, version: str = "next", seed: int = 0) -> Path
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     text = LlamaConfig(
-        vocab_size=len(tokenizer), num_key_value_heads=2, max_position_embeddings=2048, initializer_range=0.5, **sizes, **ids
+        vocab_size=len(tokenizer),
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        initializer_range=0.5,
+        **sizes,
+        **ids,
     )
-    vision = CLIPVisionConfig(image_size=IMAGE_SIZE, patch_size=PATCH, projection_dim=16, initializer_range=0.5, **sizes)
+    vision = CLIPVisionConfig(
+        image_size=IMAGE_SIZE, patch_size=PATCH, projection_dim=16, initializer_range=0.5, **sizes
+    )
     common = {
         "vision_config": vision,
         "text_config": text,

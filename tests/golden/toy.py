@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from unifashion.config import DataSettings, TrainingSettings
 from unifashion.convert.lavis import from_lavis, our_name, to_lavis
+from unifashion.models.generation import Decoding, generate
 from unifashion.models.losses import best_query_scores
 from unifashion.models.negatives import hard_negatives
 from unifashion.models.presets import UniFashionConfig, build_config
@@ -230,7 +231,8 @@ def _at_test(model: UniFashion, inputs: dict) -> dict:
     if "target" not in inputs:
         text = model.text_features(inputs["inference_text_ids"], inputs["inference_text_mask"])
         scores = best_query_scores(features, text)
-        greedy = _greedy(model, gallery, length=10, shortest=4)
+        greedy = torch.tensor(generate(model, gallery, 2, Decoding(max_new_tokens=9, min_new_tokens=3)))
+        greedy = torch.nn.functional.pad(greedy, (1, 0), value=model.config.dec_token_id)
         return {**found, "inference.rows_image": scores, "inference.rows_text": scores.T, "generate_greedy_ids": greedy}
     fused, _ = model.fused_features(model.qformer.project_image(reference), ids, mask)
     captions = model.text_features(inputs["target_caption_ids"], inputs["target_caption_mask"])
@@ -242,17 +244,6 @@ def _at_test(model: UniFashion, inputs: dict) -> dict:
         "inference_with_captions.sim_t2q": scores,
         "inference_with_captions.sim_all": scores + fused @ captions.T,
     }
-
-
-def _greedy(model, image, length: int, shortest: int) -> torch.Tensor:
-    sep = 2
-    ids = torch.full((len(image.keys[0]), 1), model.config.dec_token_id)
-    while ids.shape[1] < length:
-        logits = model.caption_pass(image, ids, torch.ones_like(ids))[1][:, -1]
-        if ids.shape[1] < shortest:
-            logits[:, sep] = -torch.inf
-        ids = torch.cat([ids, logits.argmax(dim=-1, keepdim=True)], dim=1)
-    return ids
 
 
 def training_task(model: UniFashion):

@@ -17,9 +17,11 @@ from typing import NoReturn
 from unifashion.errors import UserError, exit_with_one_sentence, nearest
 
 COMMANDS = {
+    "prepare": "turn original downloads into what training reads",
     "report": "make one page about one or several runs: scores, curves, answers, groups",
     "doctor": "say what data lies in a folder, what it lacks, and what is wrong with it",
     "check-submission": "check a file for the server of CIRR or CIRCO before it is uploaded",
+    "caption": "describe images in words",
     "convert": "turn checkpoints of others into a UniFashion model, or back",
 }
 

@@ -3,7 +3,8 @@
 A batch is a dict of tensors:
     phase 1   image (B, 3, S, S) uint8, text_ids, text_mask (B, L)
     phase 2   reference, target (B, 3, S, S) uint8, text_ids, text_mask, and caption_ids, caption_mask where captions exist
-    both      product (B,), text (B,): equal numbers mean one product, one text (never negatives of one another)
+    captions  answer_ids, answer_mask (B, L): the image's (in phase 2 the target's) text, in tokens of the language model
+    all       product (B,), text (B,): equal numbers mean one product, one text (never negatives of one another)
 and ``rows``, the numbers of the rows that were asked for, and ``broken``, a list of (path, reason): images that could not be
 decoded. A row with a broken image is replaced by the next one, so that every process keeps its batch size; the trainer reports
 what was replaced.
@@ -78,6 +79,10 @@ class PairRows:
         """Return the length of a row's text, in characters."""
         return len(self.pairs[index].text)
 
+    def answer(self, index: int) -> str:
+        """Return the caption that a language model learns from a row."""
+        return self.pairs[index].text
+
     def row(self, index: int, _: random.Random) -> Row:
         """Return one row."""
         pair = self.pairs[index]
@@ -85,6 +90,7 @@ class PairRows:
         return {
             "image": self.photos(pair.image),
             "words": words,
+            "answer": pair.text,
             "product": number(pair.product),
             "text": number(words),
         }
@@ -119,6 +125,11 @@ class ComposedRows:
         """Return the length of a row's feedback, in characters."""
         return sum(map(len, self._rows[index][1].feedback))
 
+    def answer(self, index: int) -> str:
+        """Return the caption of the target that a language model learns from a row, if there is one."""
+        split, _, target = self._rows[index]
+        return split.captions[target] if self._captioned else ""
+
     def row(self, index: int, rng: random.Random) -> Row:
         """Return one row; ``rng`` decides which feedback sentences are said, and in which order."""
         split, query, target = self._rows[index]
@@ -130,7 +141,8 @@ class ComposedRows:
             "product": number(target),
         }
         if self._captioned:
-            row["caption"] = prepare_text(split.captions[target])
+            row["answer"] = split.captions[target]
+            row["caption"] = prepare_text(row["answer"])
         return {**row, "text": number(row.get("caption", words))}
 
 
@@ -172,10 +184,14 @@ def number(name: str) -> int:
 
 
 class Collate:
-    """Stack rows into a batch; words are tokenised here, padded to the longest of the batch."""
+    """Stack rows into a batch; words are tokenised here, padded to the longest of the batch.
 
-    def __init__(self, tokenize: Tokenize) -> None:
+    ``tokenize_answers`` is that of a language model, for models that have one.
+    """
+
+    def __init__(self, tokenize: Tokenize, tokenize_answers: Tokenize | None = None) -> None:
         self.tokenize = tokenize
+        self.tokenize_answers = tokenize_answers
 
     def __call__(self, rows: list[Row]) -> Batch:
         """Return the batch described at the top of this module."""
@@ -187,6 +203,8 @@ class Collate:
         batch["text_ids"], batch["text_mask"] = self.tokenize([row["words"] for row in rows])
         if "caption" in rows[0]:
             batch["caption_ids"], batch["caption_mask"] = self.tokenize([row["caption"] for row in rows])
+        if self.tokenize_answers is not None and "answer" in rows[0]:
+            batch["answer_ids"], batch["answer_mask"] = self.tokenize_answers([row["answer"] for row in rows])
         for name in ("product", "text"):
             batch[name] = torch.tensor([row[name] for row in rows])
         batch["broken"] = [entry for row in rows for entry in row["broken"]]

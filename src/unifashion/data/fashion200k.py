@@ -48,7 +48,9 @@ def read_fashion200k(data_root: Path, split: str) -> PairSplit:
         texts.setdefault(name, text)
     blank = sum(not text.strip() for text in texts.values())
     if repeated or blank:
-        log.warning("%s, %s: %d rows repeat an image and are left out, %d texts are empty", root, split, repeated, blank)
+        log.warning(
+            "%s, %s: %d rows repeat an image and are left out, %d texts are empty", root, split, repeated, blank
+        )
     products = _products(root, split)
     pairs, missing = [], []
     for name, text in texts.items():

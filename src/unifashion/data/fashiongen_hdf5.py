@@ -1,10 +1,10 @@
 """FashionGen as it is distributed: one HDF5 file a split, with photos and texts.
 
-    fashiongen_256_256_train.h5  fashiongen_256_256_validation.h5
-        input_image        uint8 [N, 256, 256, 3]; read in place, never unpacked (data/hdf5_images.py)
-        input_description  iso-8859-1 bytes [N, 1]
-        input_productID    [N, 1]: rows of one product are its views
-        input_subcategory  iso-8859-1 bytes [N, 1], optional
+fashiongen_256_256_train.h5  fashiongen_256_256_validation.h5
+    input_image        uint8 [N, 256, 256, 3]; read in place, never unpacked (data/hdf5_images.py)
+    input_description  iso-8859-1 bytes [N, 1]
+    input_productID    [N, 1]: rows of one product are its views
+    input_subcategory  iso-8859-1 bytes [N, 1], optional
 """
 
 import logging
@@ -44,7 +44,9 @@ def read_fashiongen_hdf5(path: Path, split: str) -> PairSplit:
             raise UserError(f"{path} holds no images; fetch it again")
         try:
             texts, products = (_column(file[key], key, count, path) for key in (TEXT, PRODUCT))
-            subcategories = _column(file[SUBCATEGORY], SUBCATEGORY, count, path) if SUBCATEGORY in file else [""] * count
+            subcategories = (
+                _column(file[SUBCATEGORY], SUBCATEGORY, count, path) if SUBCATEGORY in file else [""] * count
+            )
         except OSError as error:
             raise UserError(f"{path} is damaged ({' '.join(str(error).split())}); fetch it again") from None
     blank = sum(not text.strip() for text in texts)

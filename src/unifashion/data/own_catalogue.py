@@ -54,9 +54,7 @@ def read_own_catalogue(folder: Path, split: str) -> PairSplit:
     rows = _rows(folder)
     chosen = [row for row in rows if row.split == split]
     if not chosen:
-        raise NoSplit(
-            f"{folder}: none of its {len(rows)} images is in split {split}; add a column 'split' to {TABLE}"
-        )
+        raise NoSplit(f"{folder}: none of its {len(rows)} images is in split {split}; add a column 'split' to {TABLE}")
     present = {row.image for row in chosen if row.image.is_file()}
     return PairSplit(
         dataset="catalogue",

@@ -53,7 +53,7 @@ def read_captions(path: Path) -> CaptionTable:
     for place, row in _rows(path):
         name = _id_of(row, place)
         texts = table.captions.setdefault(name, [])
-        texts += [text for text in map(_clean, _texts_of(row, place)) if text not in texts]
+        texts += [text for text in dict.fromkeys(map(_clean, _texts_of(row, place))) if text not in texts]
         if isinstance(row.get("image"), str):
             table.images.setdefault(name, row["image"])
         table.guided |= bool(row.get("text_guidance"))
@@ -102,7 +102,9 @@ def _mapping_rows(value: dict[str, Any]) -> list[dict[str, Any]]:
 def _id_of(row: dict[str, Any], place: str) -> str:
     key = _first(row, ID_KEYS)
     if key is None:
-        raise UserError(f"{place}: no id; a row needs one of {', '.join(ID_KEYS)}, it has {', '.join(row) or 'no keys'}")
+        raise UserError(
+            f"{place}: no id; a row needs one of {', '.join(ID_KEYS)}, it has {', '.join(row) or 'no keys'}"
+        )
     name = text_of(row, key, place).strip()
     is_image = key.startswith("image") and Path(name).suffix.lower() in SUFFIXES
     return Path(name).stem if is_image else name

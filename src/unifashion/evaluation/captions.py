@@ -85,7 +85,9 @@ def _cut_and_swap(
 ) -> tuple[list[str], list[list[str]]]:
     for name, texts, caption in zip(names, targets, candidates, strict=True):
         if len(texts) > 1:
-            raise UserError(f"unifashion-compat swaps the sides, so it takes one reference an item; {name} has {len(texts)}")
+            raise UserError(
+                f"unifashion-compat swaps the sides, so it takes one reference an item; {name} has {len(texts)}"
+            )
         if not caption.strip():
             raise UserError(f"unifashion-compat swaps the sides, so no prediction may be empty; that of {name} is")
     return [texts[0][:COMPAT_CHARACTERS] for texts in targets], [[text[:COMPAT_CHARACTERS]] for text in candidates]
@@ -97,9 +99,7 @@ def _tokenize(candidates: Sequence[str], targets: Sequence[Sequence[str]]) -> tu
     return [next(tokens) for _ in candidates], [[next(tokens) for _ in texts] for texts in targets]
 
 
-def _measure(
-    candidates: list[str], targets: list[list[str]]
-) -> tuple[dict[str, float], dict[str, list[float]]]:
+def _measure(candidates: list[str], targets: list[list[str]]) -> tuple[dict[str, float], dict[str, list[float]]]:
     """Return every metric of the corpus, and of every item, of tokenized captions; all as shares."""
     jars()
     from pycocoevalcap.bleu.bleu import Bleu
@@ -210,8 +210,9 @@ def _named(names: Sequence[str]) -> str:
 
 
 def _is_synthetic(table: CaptionTable) -> bool:
-    """Return whether the images lie in the embedded catalogue."""
-    return any(is_synthetic(folder) for image in list(table.images.values())[:1] for folder in Path(image).parents)
+    """Return whether the images, or the file itself, lie in the embedded catalogue."""
+    image = next(iter(table.images.values()), "")
+    return any(is_synthetic(folder) for folder in (*Path(image).parents, *table.path.parents))
 
 
 def write_items(

@@ -38,7 +38,9 @@ class ScoredSplit:
     captioned: Tensor | None = None  # (Q, G), with the gallery's generated captions
 
 
-def score_composed(embedder: Embedder, data: DataSettings, evaluation: EvaluationSettings, keep_answers: bool) -> Outcome:
+def score_composed(
+    embedder: Embedder, data: DataSettings, evaluation: EvaluationSettings, keep_answers: bool
+) -> Outcome:
     """Run the protocols of a composed-retrieval set on its validation split.
 
     Raises:

@@ -116,7 +116,9 @@ def positive_ranks(scores_QG: Tensor, positive_QP: Tensor) -> Tensor:
     num_queries, num_items = scores_QG.shape
     positive_QP = positive_QP.to(scores_QG.device)
     if len(positive_QP) != num_queries or ((positive_QP < -1) | (positive_QP >= num_items)).any():
-        raise ValueError(f"positives of {len(positive_QP)} queries from {num_queries}, indices from -1 to {num_items - 1}")
+        raise ValueError(
+            f"positives of {len(positive_QP)} queries from {num_queries}, indices from -1 to {num_items - 1}"
+        )
     real_QP = positive_QP >= 0
     own_QP = scores_QG.gather(1, positive_QP.clamp(min=0)).masked_fill(~real_QP, -torch.inf)
     own_QP = own_QP.sort(dim=1, descending=True).values

@@ -59,7 +59,9 @@ class Score:
     seeds: tuple[int, ...] = ()  # of these draws
     ties: str = "count against the target"
     note: str = ""
-    low: float | None = None  # 95 % bootstrap interval over queries (``bootstrap.interval``); None where there is none, as in
+    low: float | None = (
+        None  # 95 % bootstrap interval over queries (``bootstrap.interval``); None where there is none, as in
+    )
     high: float | None = None  # files that were written before intervals were
 
     def __post_init__(self) -> None:

@@ -1,8 +1,8 @@
 """Files for the servers that score the test splits of CIRR and CIRCO: written, and checked before anybody uploads them.
 
-    cirr_recall.json          {"version": "rc2", "metric": "recall", "12063": [50 names of photos, best first], ...}
-    cirr_recall_subset.json   {"version": "rc2", "metric": "recall_subset", "12063": [3 names of the reference's set], ...}
-    circo.json                {"0": [50 numbers of images, best first], ...}
+cirr_recall.json          {"version": "rc2", "metric": "recall", "12063": [50 names of photos, best first], ...}
+cirr_recall_subset.json   {"version": "rc2", "metric": "recall_subset", "12063": [3 names of the reference's set], ...}
+circo.json                {"0": [50 numbers of images, best first], ...}
 """
 
 import json
@@ -91,7 +91,9 @@ def check_submission(path: Path, split: ComposedSplit, name: Path | None = None)
     if metric not in ("recall", "recall_subset"):
         raise UserError(f"{name}: 'metric' must be 'recall' or 'recall_subset', found {metric!r}")
     if path.stat().st_size > CIRR_MAX_BYTES:
-        raise UserError(f"{name} has {size}, and the server takes at most {CIRR_MAX_BYTES / 1e6:g}; write it without spaces")
+        raise UserError(
+            f"{name} has {size}, and the server takes at most {CIRR_MAX_BYTES / 1e6:g}; write it without spaces"
+        )
     _check_lists(name, content, split, metric)
     return f"CIRR {split.split}, {metric}: {len(content)} queries, {size}"
 
@@ -124,11 +126,15 @@ def _check_lists(name: Path, lists: Mapping[str, Any], split: ComposedSplit, met
         raise UserError(f"{name}, query {unknown[0]}: {title} has no such query{_others(unknown)}; check the split")
     absent = [id_ for id_ in queries if id_ not in lists]
     if absent:
-        raise UserError(f"{name}, query {absent[0]}: it has no list{_others(absent)}; all {len(queries)} queries need one")
+        raise UserError(
+            f"{name}, query {absent[0]}: it has no list{_others(absent)}; all {len(queries)} queries need one"
+        )
     numbers = split.dataset == "circo"
     gallery: frozenset[str | int] = frozenset(int(one) if numbers else one for one in split.gallery)
     for id_, listed in lists.items():
-        _check_list(f"{name}, query {id_}", listed, _rules(queries[id_], gallery, metric, title), int if numbers else str)
+        _check_list(
+            f"{name}, query {id_}", listed, _rules(queries[id_], gallery, metric, title), int if numbers else str
+        )
 
 
 def _others(ids: Sequence[str]) -> str:
@@ -154,7 +160,9 @@ def _check_list(place: str, listed: object, rules: _Rules, kind: type) -> None:
         if type(item) is not kind:
             raise UserError(f"{place}: {item!r} is not {'a number' if kind is int else 'a name'}; write {what} alone")
         if item == rules.reference:
-            raise UserError(f"{place}: it lists its own reference {item!r}; leave it out, as the server does not score it")
+            raise UserError(
+                f"{place}: it lists its own reference {item!r}; leave it out, as the server does not score it"
+            )
         if item not in rules.allowed:
             raise UserError(f"{place}: {item!r} is not in {rules.where}")
     if len(set(listed)) < len(listed):

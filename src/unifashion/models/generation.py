@@ -15,13 +15,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from unifashion.errors import UserError
 from unifashion.models.qformer import ImageMemory, QFormerLayer
 from unifashion.models.unifashion import UniFashion
+
+_CLOSING, _JOINED = re.compile(r"\s+([,?])"), re.compile(r"\s*([-/'])\s*")
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,35 @@ def generate(
     return [_until(row, end_id) for row in torch.stack(chosen, dim=1).tolist()]
 
 
+class _Hypotheses:
+    """The hypotheses of one image in beam search: ``words`` of those that go on, and the best that are finished."""
+
+    def __init__(self, decoding: Decoding, longest: int, end_id: int) -> None:
+        self.beams, self.longest, self.end_id = decoding.num_beams, longest, end_id
+        self.penalty = decoding.length_penalty
+        self.words: list[list[int]] = [[] for _ in range(self.beams)]
+        self.finished: list[tuple[float, list[int]]] = []
+        self.done = False
+
+    def advance(self, candidates: list[tuple[float, int, int]], length: int) -> list[tuple[float, int, int]]:
+        """Sort (score, beam, token), best first, into finished and going on; returns ``num_beams`` that go on."""
+        alive: list[tuple[float, int, int]] = []
+        for score, beam, token in candidates:
+            if score == -torch.inf:
+                break
+            if token == self.end_id or length == self.longest:
+                ending = self.words[beam] if token == self.end_id else [*self.words[beam], token]
+                self.finished.append((score / length**self.penalty, ending))
+            elif len(alive) < self.beams:
+                alive.append((score, beam, token))
+        self.finished = sorted(self.finished, key=lambda entry: -entry[0])[: self.beams]
+        best_yet_to_come = alive[0][0] / self.longest**self.penalty if alive else -torch.inf
+        self.done = not alive or (len(self.finished) == self.beams and best_yet_to_come <= self.finished[-1][0])
+        alive += [(-torch.inf, 0, self.end_id)] * (self.beams - len(alive))
+        self.words = [[*self.words[beam], token] for _, beam, token in alive]
+        return alive
+
+
 def _beam_search(
     model: UniFashion, image: ImageMemory, end_id: int, decoding: Decoding, forbidden: Sequence[int], longest: int
 ) -> list[list[int]]:
@@ -134,38 +164,23 @@ def _beam_search(
     token_R = _start(model, image).repeat_interleave(beams)
     score_BK = torch.full((num_images, beams), -torch.inf, device=token_R.device)
     score_BK[:, 0] = 0.0
-    words: list[list[list[int]]] = [[[] for _ in range(beams)] for _ in range(num_images)]
-    finished: list[list[tuple[float, list[int]]]] = [[] for _ in range(num_images)]
-    done = [False] * num_images
+    images = [_Hypotheses(decoding, longest, end_id) for _ in range(num_images)]
     for length in range(1, longest + 1):
         scores_RV = _allowed(decoder.step(token_R), forbidden, end_id, length <= decoding.min_new_tokens)
         total_BC = (score_BK[:, :, None] + scores_RV.unflatten(0, (num_images, beams))).flatten(1)
         best_BC, place_BC = total_BC.topk(min(2 * beams, total_BC.shape[1]), dim=-1)
-        rows, tokens = [], []
-        for b in range(num_images):
-            alive: list[tuple[float, int, int]] = []
-            for score, place in zip(best_BC[b].tolist(), place_BC[b].tolist(), strict=True):
-                beam, token = divmod(place, scores_RV.shape[1])
-                if score == -torch.inf:
-                    continue
-                if token == end_id or length == longest:
-                    ending = words[b][beam] if token == end_id else [*words[b][beam], token]
-                    finished[b].append((score / length**decoding.length_penalty, ending))
-                elif len(alive) < beams:
-                    alive.append((score, beam, token))
-            finished[b] = sorted(finished[b], key=lambda entry: -entry[0])[:beams]
-            reach = [score / (longest if score < 0 else length) ** decoding.length_penalty for score, _, _ in alive[:1]]
-            done[b] = not alive or (len(finished[b]) == beams and reach[0] <= finished[b][-1][0])
-            alive += [(-torch.inf, 0, end_id)] * (beams - len(alive))
-            words[b] = [[*words[b][beam], token] for _, beam, token in alive]
-            score_BK[b] = torch.tensor([score for score, _, _ in alive])
-            rows += [b * beams + beam for _, beam, _ in alive]
-            tokens += [token for _, _, token in alive]
-        if all(done):
+        chosen: list[tuple[float, int, int]] = []
+        for hypotheses, scores, places in zip(images, best_BC.tolist(), place_BC.tolist(), strict=True):
+            beam_and_token = (divmod(place, scores_RV.shape[1]) for place in places)
+            candidates = [(score, *pair) for score, pair in zip(scores, beam_and_token, strict=True)]
+            chosen += hypotheses.advance(candidates, length)
+        if all(hypotheses.done for hypotheses in images):
             break
-        decoder.reorder(torch.tensor(rows, device=token_R.device))
-        token_R = torch.tensor(tokens, device=token_R.device)
-    return [entries[0][1] if entries else [] for entries in finished]
+        score_BK = torch.tensor([score for score, _, _ in chosen], device=token_R.device).view(num_images, beams)
+        first_row_R = torch.arange(len(chosen), device=token_R.device) // beams * beams
+        decoder.reorder(first_row_R + torch.tensor([beam for _, beam, _ in chosen], device=token_R.device))
+        token_R = torch.tensor([token for _, _, token in chosen], device=token_R.device)
+    return [hypotheses.finished[0][1] if hypotheses.finished else [] for hypotheses in images]
 
 
 def _start(model: UniFashion, image: ImageMemory) -> Tensor:
@@ -194,7 +209,4 @@ def _until(ids: list[int], end_id: int) -> list[int]:
 def to_caption(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     """Return the words of token ids, with hyphens and commas where people put them: "a v-neck, in red"."""
     text = str(tokenizer.decode(list(ids), skip_special_tokens=True))
-    return F_HYPHEN.sub(r"\1", F_COMMA.sub(r"\1", text)).strip()
-
-
-F_COMMA, F_HYPHEN = re.compile(r"\s+([,?])"), re.compile(r"\s*([-/'])\s*")
+    return _JOINED.sub(r"\1", _CLOSING.sub(r"\1", text)).strip()

@@ -9,17 +9,20 @@ from unifashion.models.qformer import QFormerConfig
 
 @dataclass(frozen=True)
 class Variant:
-    """Parts and losses of one named model."""
+    """Parts and losses of one named model, and the kinds of data that it trains on."""
 
     losses: tuple[str, ...]
     has_prompt_tokens: bool
     purpose: str
+    trains_on: tuple[Literal["pairs", "composed"], ...]
 
 
 VARIANTS: dict[str, Variant] = {
-    "blip2_cir_cls": Variant(("itc", "itm", "lm"), False, "cross-modal retrieval and captioning (phase 1)"),
-    "blip2_cir_rerank": Variant(("itc", "itm", "ttc"), True, "composed image retrieval (phase 2)"),
-    "blip2_cir_full": Variant((), True, "captions through a language model, and drawing"),
+    "blip2_cir_cls": Variant(("itc", "itm", "lm"), False, "cross-modal retrieval and captioning (phase 1)", ("pairs",)),
+    "blip2_cir_rerank": Variant(("itc", "itm", "ttc"), True, "composed image retrieval (phase 2)", ("composed",)),
+    "blip2_cir_full": Variant(
+        ("lm", "q2i"), True, "captions through a language model, and drawing (unifashion.llm)", ("pairs", "composed")
+    ),
 }
 
 

@@ -3,7 +3,7 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,8 +34,9 @@ def save(
     config: UniFashionConfig,
     weights: dict[str, Tensor],
     tokenizer: PreTrainedTokenizerBase | None,
+    write_more: Callable[[Path], None] | None = None,
 ) -> None:
-    """Write the three parts beside ``folder`` first and move them into place when they are complete."""
+    """Write the three parts, and what ``write_more`` adds, beside ``folder`` first; move them into place when complete."""
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -45,8 +46,11 @@ def save(
         (fresh / CONFIG).write_text(json.dumps({"model_type": MODEL_TYPE, **asdict(config)}, indent=2) + "\n")
         if tokenizer is not None:
             tokenizer.save_pretrained(str(fresh))
+        if write_more is not None:
+            write_more(fresh)
         fresh.chmod(0o755)
-        (fresh / WEIGHTS).chmod(0o644)
+        for path in fresh.rglob("*.safetensors"):
+            path.chmod(0o644)
         replace_folder(fresh, folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -163,7 +167,13 @@ def read_config(path: Path) -> UniFashionConfig:
 
 
 def fill(model: nn.Module, weights: dict[str, Tensor], source: str | Path) -> None:
-    """Load weights that must fit the model exactly.
+    """Load weights that must fit the model exactly; raises as ``check_fit``."""
+    check_fit(model, weights, source)
+    model.load_state_dict(weights)
+
+
+def check_fit(model: nn.Module, weights: dict[str, Tensor], source: str | Path) -> None:
+    """See that weights fit the model exactly.
 
     Raises:
         UserError: names the first parameters that are missing, unexpected or of another shape.
@@ -179,7 +189,6 @@ def fill(model: nn.Module, weights: dict[str, Tensor], source: str | Path) -> No
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise UserError(f"the weights in {source} do not fit their config: {'; '.join(wrong[:3])}{more}")
-    model.load_state_dict(weights)
 
 
 def push(model: "UniFashion", repo_id: str, private: bool = False, commit_message: str | None = None) -> str:

@@ -10,6 +10,7 @@
 Shapes: B rows, Q query tokens, L text tokens, N image tokens, W image width, H hidden width, D embedding width, V words.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -133,6 +134,8 @@ class UniFashion(nn.Module):
 
     # Words and files --------------------------------------------------------------------------------------------------
 
+    tokenize_answers: Callable[[list[str]], tuple[Tensor, Tensor]] | None = None  # where there is a language model
+
     def tokenize(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """Return ids and mask, both (B, L), of prepared texts, cut to the model's limit and padded to the longest."""
         assert self.tokenizer is not None, "the model was built without a tokenizer"
@@ -143,7 +146,15 @@ class UniFashion(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write ``config.json``, ``model.safetensors`` and the tokenizer; the folder appears complete or not at all."""
-        pretrained.save(folder, self.config, self.state_dict(), self.tokenizer)
+        self.write(folder, self.state_dict())
+
+    def write(self, folder: str | Path, weights: dict[str, Tensor]) -> None:
+        """``save_pretrained`` with weights that were gathered from several processes, named as in ``state_dict``."""
+        pretrained.save(folder, self.config, weights, self.tokenizer)
+
+    def read_weights(self, folder: str | Path) -> dict[str, Tensor]:
+        """Return the weights that ``write`` put into a folder, named as in ``state_dict``."""
+        return pretrained.load(folder)[1]
 
     @classmethod
     def from_pretrained(cls, name: str | Path) -> "UniFashion":

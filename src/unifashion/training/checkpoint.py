@@ -91,11 +91,13 @@ def link_model(checkpoint: Path, place: Path) -> None:
     for leftover in (unfinished, former):
         shutil.rmtree(leftover, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    for path in sorted((checkpoint / "model").iterdir()):
+    for path in _files(checkpoint / "model"):
+        copy = unfinished / path.relative_to(checkpoint / "model")
+        copy.parent.mkdir(exist_ok=True)
         try:
-            os.link(path, unfinished / path.name)
+            os.link(path, copy)
         except OSError:
-            shutil.copy2(path, unfinished / path.name)
+            shutil.copy2(path, copy)
     if place.exists():
         place.replace(former)
     unfinished.replace(place)

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from unifashion.config import TrainingSettings
 from unifashion.data.batches import Batch
-from unifashion.errors import UserError
 from unifashion.models.losses import best_query_scores, contrastive_loss, language_loss, matching_loss
 from unifashion.models.negatives import hard_negatives, same_item
 from unifashion.models.qformer import ImageMemory
@@ -142,11 +141,9 @@ TASKS: dict[str, type[Task]] = {"blip2_cir_cls": CrossModalTask, "blip2_cir_rera
 
 
 def find_task(model_name: str) -> type[Task]:
-    """Return the task that trains a named model.
+    """Return the task that trains a named model."""
+    if model_name == "blip2_cir_full":
+        from unifashion.training.caption_task import CaptionTask  # here, because it builds on this module
 
-    Raises:
-        UserError: the named model has no training task yet.
-    """
-    if model_name not in TASKS:
-        raise UserError(f"{model_name} cannot be trained yet; choose from {', '.join(TASKS)}")
+        return CaptionTask
     return TASKS[model_name]

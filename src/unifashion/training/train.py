@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from transformers import logging as transformers_logging
 
-from unifashion.config import DataSettings, EvaluationSettings, ModelSettings, TrainingSettings
+from unifashion.config import DataSettings, EvaluationSettings, LanguageModelSettings, ModelSettings, TrainingSettings
 from unifashion.data.batches import ComposedRows, PairRows, Photos, TrainingSet
 from unifashion.data.feature_cache import FeatureCache, key_of
 from unifashion.data.feedback import prepare_text
@@ -37,6 +37,7 @@ def train(
     training: TrainingSettings,
     evaluation: EvaluationSettings,
     evaluate: Callable[[UniFashion], tuple[list[Score], float]],
+    language: LanguageModelSettings | None = None,
 ) -> Path | None:
     """Run one phase and return its run folder (None on all but the main process).
 
@@ -53,6 +54,8 @@ def train(
         check_data(Path(training.resume), described)
     corpus: Callable[[], Iterable[str]] = partial(map, prepare_text, training_texts(data))
     network = build_model(model, data, corpus, training.seed)
+    if model.blip_model_name == "blip2_cir_full":
+        network = _with_heads(network, rows, data, model, language or LanguageModelSettings())
     accelerator = make_accelerator(training, make_task)
     needed = training.batch_size * training.accumulation_steps * accelerator.num_processes
     if len(rows) < needed:
@@ -61,7 +64,8 @@ def train(
         rows = replace(rows, photos=_cached(rows.images(), photos, data, network, accelerator, training.batch_size))
     run = _run_folder(training) if accelerator.is_main_process else None
     if run is not None and not training.resume:
-        run.describe((data, model, training, evaluation), rows=len(rows), data=described)
+        groups = (data, model, training, evaluation, *([language] if language and hasattr(network, "heads") else []))
+        run.describe(groups, rows=len(rows), data=described)
     if training.tracker != "none":
         accelerator.init_trackers("unifashion")
     trainer = Trainer(
@@ -79,6 +83,32 @@ def train(
     trainer.fit()
     accelerator.end_training()
     return run.path if run is not None else None
+
+
+def _with_heads(
+    network: UniFashion,
+    rows: PairRows | ComposedRows,
+    data: DataSettings,
+    model: ModelSettings,
+    language: LanguageModelSettings,
+) -> UniFashion:
+    """Add the heads of ``blip2_cir_full``.
+
+    Raises:
+        UserError: heads that cannot be had, or rows that have nothing for them to learn.
+    """
+    from unifashion.llm.build import add_heads  # here, because peft and diffusers take seconds to import
+    from unifashion.llm.prompts import instruction_for
+
+    answers = [text for text in map(rows.answer, range(len(rows))) if text.strip()]
+    full = add_heads(network, language, instruction_for(data.dataset), lambda: answers, model.init_from)
+    if full.drawing is None and not answers:
+        raise UserError(
+            f"{data.dataset} has no captions to learn from; choose other data, or draw with --diffusion-model"
+        )
+    if full.drawing is not None and data.feature_cache is not None:
+        raise UserError("--feature-cache keeps no pixels, which drawing needs; leave one of them away")
+    return full
 
 
 def _run_folder(training: TrainingSettings) -> RunFolder:
@@ -128,13 +158,11 @@ def _read_rows(
     Raises:
         UserError: the data set does not fit the model, or nothing of it is there.
     """
-    wants_composed = VARIANTS[model.blip_model_name].has_prompt_tokens
-    if is_composed(data.dataset) != wants_composed:
-        kind = (
-            "composed queries (--dataset fashioniq)" if wants_composed else "images with texts (--dataset fashiongen)"
-        )
+    composed, fitting = is_composed(data.dataset), VARIANTS[model.blip_model_name].trains_on
+    if ("composed" if composed else "pairs") not in fitting:
+        kind = "images with texts (--dataset fashiongen)" if composed else "composed queries (--dataset fashioniq)"
         raise UserError(f"{model.blip_model_name} trains on {kind}, not on {data.dataset}")
-    if not wants_composed:
+    if not composed:
         read = read_training_pairs(data)
         used = check_missing(len(read.pairs), len(read.pairs) + len(read.missing), data.max_missing, "images")
         files = ((pair.image, pair.text) for pair in read.pairs)
@@ -146,8 +174,8 @@ def _read_rows(
             "fingerprint": fingerprint(files),
         }
     splits = read_training_queries(data)
-    composed = ComposedRows(splits, photos)
+    queries = ComposedRows(splits, photos)
     listed = sum(len(split.queries) for split in splits)
-    used = check_missing(len(composed), listed, data.max_missing)
+    used = check_missing(len(queries), listed, data.max_missing)
     files = ((split.images[q.reference], f"{q.target} {q.feedback}") for split in splits for q in split.answerable())
-    return composed, {"set": data.dataset, "used": used, "fingerprint": fingerprint(files)}
+    return queries, {"set": data.dataset, "used": used, "fingerprint": fingerprint(files)}

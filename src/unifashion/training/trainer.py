@@ -13,7 +13,7 @@ anywhere and resumed takes the very steps of one that never stopped.
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,6 @@ from unifashion.data.quarantine import Quarantine
 from unifashion.data.sampler import EpochSampler
 from unifashion.errors import UserError
 from unifashion.evaluation.scores import Score
-from unifashion.models import pretrained
 from unifashion.models.unifashion import UniFashion
 from unifashion.training.checkpoint import find_checkpoint, link_model, read_state, write_checkpoint
 from unifashion.training.distributed import mean_over_ranks
@@ -52,6 +51,7 @@ log = logging.getLogger(__name__)
 
 Evaluate = Callable[[UniFashion], tuple[list[Score], float]]
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+KEPT = replace(WHOLE, strict=False)  # checkpoints do not keep a frozen language model
 METRICS = ("train_metrics.csv", "validation_metrics.csv")
 
 
@@ -111,7 +111,7 @@ class Trainer:
         self.loader = DataLoader(
             rows,
             batch_sampler=self.sampler,
-            collate_fn=Collate(task.model.tokenize),
+            collate_fn=Collate(task.model.tokenize, task.model.tokenize_answers),
             num_workers=num_workers,
             pin_memory=accelerator.device.type == "cuda",
             multiprocessing_context="fork" if num_workers else None,
@@ -164,9 +164,9 @@ class Trainer:
                 f"{checkpoint} was written by {state['world_size']} processes, now there are "
                 f"{self.accelerator.num_processes}; start as many, or a new run with --init-from {checkpoint}/model"
             )
-        _, weights, _ = pretrained.load(str(checkpoint / "model"))
+        weights = self.model.read_weights(checkpoint / "model")
         named: dict[str, Any] = {f"model.{name}": tensor for name, tensor in weights.items()}
-        set_model_state_dict(self.task, named, options=WHOLE)
+        set_model_state_dict(self.task, named, options=KEPT)
         set_optimizer_state_dict(self.task, self.optimizer.optimizer, state["optimizer"], options=WHOLE)
         self.schedule.load_state_dict(state["schedule"])
         self.progress = Progress(**state["progress"])
@@ -332,7 +332,7 @@ class Trainer:
         checkpoint = write_checkpoint(
             path,
             at.step,
-            lambda folder: pretrained.save(folder, self.model.config, own, self.model.tokenizer),
+            lambda folder: self.model.write(folder, own),
             state,
             self.settings.keep_last,
         )

@@ -77,7 +77,9 @@ def _targets(split: ComposedSplit) -> Tensor:
         ]
         for what, is_so in wrong:
             if is_so:
-                raise UserError(f"CIRR {split.split} query {query.id}: target {query.target!r} {what}; mend its captions file")
+                raise UserError(
+                    f"CIRR {split.split} query {query.id}: target {query.target!r} {what}; mend its captions file"
+                )
         targets.append([query.target])
     return columns_of(targets, split_gallery(split))[:, 0]
 

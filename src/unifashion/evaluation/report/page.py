@@ -5,20 +5,22 @@ from collections.abc import Iterable, Sequence
 from datetime import date
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
+import unifashion
 from unifashion.errors import UserError
-from unifashion.evaluation.answers import Answer, Shown
-from unifashion.evaluation.bootstrap import interval
-from unifashion.evaluation.published import published_rows, source
 from unifashion.evaluation.report import html
-from unifashion.evaluation.report.evidence import MARKS, Evaluation, Run, read_run
-from unifashion.evaluation.report.figures import Figure, line_figure, recall_figure
+from unifashion.evaluation.report.answer_sections import answer_sections
+from unifashion.evaluation.report.comparison import comparison
+from unifashion.evaluation.report.curves import first_losses, learning_curves
+from unifashion.evaluation.report.evidence import Evaluation, Run, read_runs, summary
+from unifashion.evaluation.report.figures import Figure
 from unifashion.evaluation.report.html import text
-from unifashion.evaluation.report.pictures import Album, choose
-from unifashion.evaluation.scores import MEAN, Score
+from unifashion.evaluation.report.pictures import Album
+from unifashion.evaluation.report.plain_words import MARKS, STATES, UNKNOWN_MARK
+from unifashion.evaluation.report.score_tables import published, score_table, value
 
-DIRECTIONS = {"t2i": "text to image", "i2t": "image to text", "composed": "photo and feedback to image"}
-NUM_SLICES = 12  # of one kind, the largest
+SHEET_SIDE = 1100  # pixels of a validation picture
 
 
 def write_report(runs: Sequence[Path], out: Path, figures: Path | None = None) -> tuple[Path, list[Path]]:
@@ -35,288 +37,207 @@ def write_report(runs: Sequence[Path], out: Path, figures: Path | None = None) -
     Raises:
         UserError: a folder that is no run, or a place that cannot be written.
     """
-    read = [read_run(run) for run in runs]
-    album, drawn = Album(), []
-    parts = [_head(read)]
-    for run in read:
-        section, figures_of_run = _run_section(run, album)
-        parts.append(section)
-        drawn += figures_of_run
-    style = files(__package__).joinpath("style.css").read_text(encoding="utf-8")
-    title = "UniFashion report: " + ", ".join(run.name for run in read)
-    page = (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{text(title)}</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-        f"<style>{style}</style></head><body>{parts[0]}<main>{''.join(parts[1:])}</main>{_foot()}</body></html>\n"
-    )
+    page, drawn = _page(read_runs(runs))
     folder = figures or out.with_name(f"{out.stem}_figures")
+    written = [folder / f"{figure.name}.png" for figure in drawn]
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = out.with_name(f".{out.name}.{os.getpid()}")
-        unfinished.write_text(page, encoding="utf-8")
-        unfinished.replace(out)
-        folder.mkdir(parents=True, exist_ok=True)
-        written = [folder / f"{figure.name}.png" for figure in drawn]
         for path, figure in zip(written, drawn, strict=True):
-            path.write_bytes(figure.png)
+            _replace(path, figure.png)
+        _replace(out, page.encode("utf-8"))
     except OSError as error:
         raise UserError(
-            f"the report cannot be written to {out} ({error.strerror}); name another file with -o"
+            f"the report cannot be written to {error.filename or out} ({error.strerror}); name another file with -o, or another "
+            "folder with --figures"
         ) from None
     return out, written
 
 
-def _head(runs: Sequence[Run]) -> str:
-    names = ", ".join(run.name for run in runs)
-    marks = dict.fromkeys(mark for run in runs for e in run.evaluations for score in e.scores for mark in score.marks)
-    warnings = "".join(
-        f'<p class="mark"><strong>{text(mark)}</strong> {text(MARKS.get(mark, "See the data set."))}</p>'
-        for mark in marks
+def _replace(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_bytes(content)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _page(runs: Sequence[Run]) -> tuple[str, list[Figure]]:
+    album = Album()
+    compared, drawn = comparison(runs, 2)
+    sections = []
+    for run in runs:
+        section, figures = _run_section(run, album)
+        sections.append(section)
+        drawn += figures
+    style = files(__package__).joinpath("style.css").read_text(encoding="utf-8")
+    title = f"UniFashion report: {', '.join(run.name for run in runs)}"
+    page = (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{text(title)}</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">'
+        f'<link rel="icon" href="data:,"><style>{style}</style></head><body>{_head(runs)}'
+        f"<main>{_overview(runs)}{_section(compared)}{''.join(sections)}</main>{_foot()}</body></html>\n"
     )
+    return page, drawn
+
+
+def _section(content: str) -> str:
+    return f"<section>{content}</section>" if content else ""
+
+
+def _head(runs: Sequence[Run]) -> str:
+    where = "".join(f'<li><a href="#{run.slug}">{text(run.name)}</a></li>' for run in runs)
+    compared = '<li><a href="#side-by-side">Side by side</a></li>' if len(runs) > 1 else ""
+    links = f'<nav aria-label="Contents"><ul>{compared}{where}</ul></nav>' if len(runs) > 1 else ""
+    title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
+    day = date.today()
     return (
-        f"<header><h1>UniFashion report</h1><p class='soft'>{text(names)} · made on {date.today().isoformat()}</p>"
-        f"{warnings}</header>"
+        f'<header><p class="brand">UniFashion report</p><h1>{text(title)}</h1>'
+        f'<p class="soft">Made on {day.day} {day:%B %Y} with UniFashion {text(unifashion.__version__)}</p>{links}</header>'
+    )
+
+
+def _overview(runs: Sequence[Run]) -> str:
+    """Return what the reader must know first: what every mark means, and for several runs one line each."""
+    carriers: dict[str, list[str]] = {}
+    for run in runs:
+        for mark in run.marks:
+            carriers.setdefault(mark, []).append(run.name)
+    notes = []
+    for mark, names in carriers.items():
+        whose = f" ({', '.join(names)})" if len(runs) > 1 and len(names) < len(runs) else ""
+        notes.append(html.note(f"{MARKS.get(mark, UNKNOWN_MARK)}{whose}", f"{mark[:1].upper()}{mark[1:]}."))
+    caveats = f"{html.heading(2, 'Read this first')}{''.join(notes)}" if notes else ""
+    return _section(caveats) + (_section(_glance(runs)) if len(runs) > 1 else "")
+
+
+def _glance(runs: Sequence[Run]) -> str:
+    rows = []
+    for run in runs:
+        first = summary(run.evaluations[0].scores) if run.evaluations else None
+        measured = f"{text(first.protocol)} {text(first.metric)}" if first else "not validated"
+        name = f'<a href="#{run.slug}">{text(run.name)}</a>'
+        model, data, state = _model(run), _data(run), str(run.facts.get("state", ""))
+        rows.append([name, text(model), text(data), text(state), measured, value(first), html.marks(run.marks)])
+    header = ["run", "model", "data", "state", "first measure", "%", "marks"]
+    remark = "One number a run, to find one's way. Numbers of different measures do not compare."
+    return (
+        html.heading(2, "The runs")
+        + f'<div class="wordy">{html.table(header, [("", rows)], "The runs and one number of each", hide_caption=True)}</div>'
+        + html.soft(remark)
     )
 
 
 def _foot() -> str:
     return (
-        "<footer><p class='soft'>Recall at k counts the queries whose target is among the first k of the gallery, in percent. "
-        "Ties count against the model. Numbers below a value are its 95 % bootstrap interval over queries. Two numbers compare "
-        "only if protocol, data set and split are the same and both are measured on all of it.</p></footer>"
+        '<footer><p class="soft">Recall at k (R@k) counts the queries with a right answer among the first k of the gallery, in '
+        "percent. Ties count against the model. Intervals say what the number could have been with other queries of the same "
+        "kind; gallery, weights and training seed stay as they are. Two numbers compare only if protocol, data set and split "
+        "are the same and both are measured on all of it.</p></footer>"
     )
 
 
 def _run_section(run: Run, album: Album) -> tuple[str, list[Figure]]:
-    slug = "".join(letter if letter.isalnum() else "-" for letter in run.name).strip("-")
-    parts = [f"<section><h2>{text(run.name)}</h2>", _facts(run)]
-    drawn: list[Figure] = []
-    if run.losses:
-        drawn += _learning_curves(run, slug)
-        curves = "".join(html.figure(figure.svg, figure.alt, figure.alt) for figure in drawn)
-        parts.append(f'<h3>Learning curves</h3><div class="pair">{curves}</div>')
+    parts = [html.heading(2, run.name, run.slug)]
+    state = str(run.facts.get("state", ""))
+    if state in STATES:
+        parts.append(html.note(STATES[state], f"{state[:1].upper()}{state[1:]}."))
+    parts.append(_facts(run))
+    figures = learning_curves(run)
+    curves, once = "".join(figure.html() for figure in figures), first_losses(run)
+    if curves or once:
+        parts.append(html.heading(3, "Learning curves"))
+        parts.append(f"<p>{text(once)}</p>" if once else f'<div class="figures">{curves}</div>')
+    parts.append(_validation_picture(run, album))
     if not run.evaluations:
-        parts.append("<p>This run has not been validated yet: <code>bash vail.sh</code> writes its scores.</p>")
-    for evaluation in run.evaluations:
-        part, figures = _evaluation_section(evaluation, slug, album)
+        parts.append(
+            "<p>This run has not been validated yet: <code>bash vail.sh</code> with its folder as <code>--model-path</code> "
+            "writes its scores.</p>"
+            if run.picture is None
+            else ""
+        )
+    for number, evaluation in enumerate(run.evaluations):
+        part, drawn = _evaluation(evaluation, run, f"{run.slug}-{number + 1}-{evaluation.scores[0].dataset}", album)
         parts.append(part)
-        drawn += figures
-    return "".join(parts) + "</section>", drawn
+        figures += drawn
+    return _section("".join(parts)), figures
+
+
+def _model(run: Run) -> str:
+    names = (run.settings.get(key) for key in ("blip_model_name", "architecture"))
+    models = dict.fromkeys(score.model for evaluation in run.evaluations for score in evaluation.scores if score.model)
+    return ", ".join(str(name) for name in names if name) or ", ".join(models)
+
+
+def _data(run: Run) -> str:
+    data = run.facts.get("data")
+    trained = [str(data[key]) for key in ("set", "used") if data.get(key)] if isinstance(data, dict) else []
+    return ", ".join(trained) or ", ".join(evaluation.title for evaluation in run.evaluations)
 
 
 def _facts(run: Run) -> str:
-    about = run.facts
-    data, versions, best = about.get("data") or {}, about.get("versions") or {}, about.get("best")
-    seconds = about.get("seconds")
-    state = about.get("state")
-    note = {
-        "running": "The run is not finished, or was stopped by force: what follows is as far as it came.",
-        "interrupted": "The run was interrupted; --resume goes on with it.",
-        "failed": "The run stopped with an error.",
-    }.get(str(state), "")
+    about, settings = run.facts, run.settings
+    versions, best, git = about.get("versions"), about.get("best"), str(about.get("git") or "")
+    commit = git[:10] + (" with changes" if git.endswith("+changes") else "")
     pairs = [
-        ("state", state),
-        ("data", ", ".join(str(data[key]) for key in ("set", "used") if data.get(key))),
-        ("started", about.get("started")),
-        ("took", f"{seconds / 60:.1f} minutes" if isinstance(seconds, int | float) else None),
-        ("machine", about.get("machine")),
-        ("commit", str(about["git"])[:10] if about.get("git") else None),
-        ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
-        ("best", f"{best['value']:.2f} after epoch {best['epoch']}" if isinstance(best, dict) else None),
-        ("broken images", about.get("broken_images") or None),
+        ("Model", _model(run)),
+        ("Started from", settings.get("init_from")),
+        ("Data", _data(run)),
+        ("Data fingerprint", _of(about.get("data"), "fingerprint")),
+        ("Started", str(about.get("started") or "").replace("T", " ").replace("Z", " UTC")),
+        ("Took", _duration(about.get("seconds"))),
+        (
+            "Length",
+            ", ".join(f"{about[key]:,} {key}" for key in ("epochs", "steps") if isinstance(about.get(key), int)),
+        ),
+        ("Batch", settings.get("batch_size")),
+        ("Seed", settings.get("seed")),
+        ("Best checkpoint", f"{best['value']:.2f} after epoch {best['epoch']}" if isinstance(best, dict) else ""),
+        ("Images left out", about.get("broken_images") or ""),
+        ("Machine", about.get("machine")),
+        ("Commit", commit),
+        ("Versions", ", ".join(f"{name} {number}" for name, number in versions.items()) if versions else ""),
     ]
-    return html.facts(pairs) + (f'<p class="mark">{note}</p>' if note else "")
-
-
-def _learning_curves(run: Run, slug: str) -> list[Figure]:
-    names = [name for name in run.losses[0] if name not in ("epoch", "step", "learning_rate", "seconds")]
-    curves = {name: [(row["epoch"], row[name]) for row in run.losses] for name in names}
-    last = ", ".join(f"{name} {curve[-1][1]:.3g}" for name, curve in curves.items())
-    alt = f"Mean losses of each epoch; in the last one: {last}."
-    drawn = [line_figure(f"{slug}-losses", alt, curves, "epoch", "loss", markers=len(run.losses) < 30)]
-    headline = [row for row in run.validation if row["metric"] == MEAN and row["category"] in ("", MEAN)]
-    by_protocol: dict[str, list[tuple[float, float]]] = {}
-    for row in headline:
-        by_protocol.setdefault(row["protocol"], []).append((float(row["epoch"]), float(row["value"])))
-    if by_protocol:
-        alt = f"Validation during training: mean recall of each protocol, in percent, on {headline[0]['dataset']}."
-        drawn.append(line_figure(f"{slug}-validation", alt, by_protocol, "epoch", "mean recall (%)", markers=True))
-    return drawn
-
-
-def _evaluation_section(evaluation: Evaluation, slug: str, album: Album) -> tuple[str, list[Figure]]:
-    scores = evaluation.scores
-    name = f"{slug}-{scores[0].dataset}"
-    parts = [f"<h3>Scores on {text(evaluation.title)}</h3>", _score_table(scores)]
-    parts += [f'<p class="soft">{text(note)}</p>' for note in dict.fromkeys(s.note for s in scores if s.note)]
-    parts.append(_published(scores))
-    if not evaluation.answers:
-        parts.append('<p class="soft">Answers were not kept; a new validation keeps them, and shows them here.</p>')
-        return "".join(parts), []
-    groups = _groups(evaluation.answers)
-    figure = recall_figure(f"{name}-recall", evaluation.answers[0].protocol, groups)
-    parts += [
-        f"<h3>Recall at k, {text(evaluation.answers[0].protocol)}</h3>",
-        html.figure(figure.svg, figure.alt, figure.alt),
-    ]
-    parts.append(_slices(evaluation.answers))
-    parts.append(_examples(evaluation.answers, album))
-    return "".join(parts), [figure]
-
-
-def _score_table(scores: Sequence[Score]) -> str:
-    metrics = list(dict.fromkeys(score.metric for score in scores))
-    metrics.sort(key=lambda metric: metric == MEAN)
-    lines: dict[tuple[str, str], dict[str, Score]] = {}
-    for score in scores:
-        lines.setdefault((score.protocol, score.category), {})[score.metric] = score
-    rows = []
-    for (protocol, category), line in lines.items():
-        values = [_value(line.get(metric)) for metric in metrics]
-        parts = [score for score in line.values() if score.metric != MEAN] or list(line.values())
-        num = "/".join(dict.fromkeys(str(score.n) for score in parts))
-        gallery = "/".join(dict.fromkeys("-" if score.gallery is None else f"{score.gallery}" for score in parts))
-        missing = max(score.missing for score in line.values())
-        marks = " ".join(dict.fromkeys(mark for score in line.values() for mark in score.marks))
-        cells = [
-            text(protocol),
-            text(category),
-            *values,
-            num,
-            gallery,
-            f"{missing:.3g} %",
-            f'<span class="mark">{text(marks)}</span>',
-        ]
-        rows.append(("", cells))
-    header = ["protocol", "category", *metrics, "N", "gallery", "missing", "marks"]
-    return html.table(header, rows, "Scores of every protocol, in percent")
-
-
-def _value(score: Score | None) -> str:
-    if score is None:
-        return "-"
-    spread = f"±{score.std:.1f}" if score.std is not None else ""
-    below = (
-        f"<small>{score.low:.1f} to {score.high:.1f}</small>"
-        if score.low is not None and score.high is not None
-        else ""
+    again = (
+        f"{html.soft('Every setting is in config.yaml of the run folder; --config with that file repeats the run.')}"
     )
-    return f"{score.value:.1f}{spread}{below}"
+    return html.facts(pairs) + (again if settings else "")
 
 
-def _published(scores: Sequence[Score]) -> str:
-    parts = []
-    for protocol in dict.fromkeys(score.protocol for score in scores):
-        rows = published_rows(protocol, scores)
-        if not rows:
-            continue
-        ours = {(score.category, score.metric): score.value for score in scores if score.protocol == protocol}
-        keys = list(dict.fromkeys(key for row in rows for key in row.values))
-        notes = [row for row in rows if row.note]
-        lines = [
-            (
-                "",
-                [
-                    text(row.model) + "*" * bool(row.note),
-                    *(f"{row.values[key]:.2f}" if key in row.values else "-" for key in keys),
-                ],
-            )
-            for row in rows
-        ]
-        lines.append(("ours", ["this model", *(f"{ours[key]:.2f}" if key in ours else "-" for key in keys)]))
-        header = ["model", *(" ".join(part for part in key if part) for key in keys)]
-        parts.append(f"<h3>Beside published numbers, {text(protocol)}</h3>")
-        parts.append(html.table(header, lines, f"Published numbers under {protocol}"))
-        parts += [f'<p class="soft">* {text(row.model)}: {text(row.note)}</p>' for row in notes]
-        parts.append(f'<p class="soft">Source: {text(source())}.</p>')
-    if parts:
-        return "".join(parts)
+def _of(mapping: Any, key: str) -> Any:
+    return mapping.get(key) if isinstance(mapping, dict) else None
+
+
+def _duration(seconds: Any) -> str:
+    if not isinstance(seconds, int | float):
+        return ""
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
+def _validation_picture(run: Run, album: Album) -> str:
+    address = album.address(str(run.picture), SHEET_SIDE) if run.picture else None
+    if run.picture is None or address is None:
+        return ""
+    words = (
+        f"Pictures drawn in validation, {run.picture.stem.replace('-', ' ')}: person, garment, result, truth, in turn."
+    )
     return (
-        '<p class="soft">No published number stands here: papers print other protocols, or these scores are not measured on '
-        "the whole benchmark.</p>"
+        f'{html.heading(3, "Drawn in validation")}<figure class="wide"><img src="{address}" alt="{text(words)}">'
+        f"<figcaption>{text(words)}</figcaption></figure>"
     )
 
 
-def _groups(answers: Sequence[Answer]) -> dict[str, list[Answer]]:
-    """Group answers by category where they are composed, else by direction."""
-    groups: dict[str, list[Answer]] = {}
-    for answer in answers:
-        label = answer.category if answer.direction == "composed" and answer.category else DIRECTIONS[answer.direction]
-        groups.setdefault(label, []).append(answer)
-    return groups
-
-
-def _slices(answers: Sequence[Answer]) -> str:
-    """Return recall at 10 by every kind of slice that the answers name."""
-    parts = []
-    for direction in dict.fromkeys(answer.direction for answer in answers):
-        chosen = [answer for answer in answers if answer.direction == direction]
-        kinds = dict.fromkeys(kind for answer in chosen for kind in answer.slices)
-        rows = [row for kind in kinds for row in _slice_rows(kind, chosen)]
-        if rows:
-            parts.append(f"<h3>By group, {DIRECTIONS[direction]}</h3>")
-            parts.append(
-                html.table(["group", "R@10", "95 % interval", "N"], rows, f"Recall at 10 by group, {direction}")
-            )
-    return "".join(parts)
-
-
-def _slice_rows(kind: str, answers: Sequence[Answer]) -> list[tuple[str, list[str]]]:
-    groups: dict[str, list[float]] = {}
-    for answer in answers:
-        if kind in answer.slices:
-            groups.setdefault(answer.slices[kind], []).append(float(answer.rank < 10))
-    largest = sorted(groups, key=lambda name: (-len(groups[name]), name))[:NUM_SLICES]
-    rows = []
-    for name in sorted(largest):
-        hits = groups[name]
-        value, (low, high) = 100 * sum(hits) / len(hits), interval([hits])
-        bar = f'<span class="bar" style="width:{value / 25:.2f}rem"></span>{value:.1f}'
-        sure = f"{low:.1f} to {high:.1f}" if low is not None else "-"
-        rows.append(("", [f"{text(kind)}: {text(name)}", bar, sure, f"{len(hits):,}"]))
-    return rows
-
-
-def _examples(answers: Sequence[Answer], album: Album) -> str:
-    parts = []
-    for direction in dict.fromkeys(answer.direction for answer in answers):
-        hits, misses = choose([answer for answer in answers if answer.direction == direction])
-        parts.append(f"<h3>Answers, {DIRECTIONS[direction]}</h3>")
-        parts.append(
-            '<p class="soft">Drawn by chance (seed 0): queries whose target is among the first five, and others.</p>'
-        )
-        parts.append(f'<div class="pair"><div>{_queries(hits, album)}</div><div>{_queries(misses, album)}</div></div>')
-    return "".join(parts)
-
-
-def _queries(answers: Iterable[Answer], album: Album) -> str:
-    return "".join(_query(answer, album) for answer in answers)
-
-
-def _query(answer: Answer, album: Album) -> str:
-    words = f"<p>{text(answer.text)}</p>" if answer.text else ""
-    cells = [_cell(answer.image, "", "asked with", "asked", album)] if answer.image else []
-    for place, shown in enumerate(answer.top, 1):
-        cells.append(
-            _cell(shown.image, shown.text, f"{place}{' target' if shown.hit else ''}", "hit" * shown.hit, album)
-        )
-    if not any(shown.hit for shown in answer.top) and answer.targets:
-        target = (
-            Shown("", answer.targets[0], 0.0, True)
-            if answer.direction == "i2t"
-            else Shown(answer.targets[0], "", 0.0, True)
-        )
-        cells.append(
-            _cell(target.image, target.text, f"target, place {answer.rank + 1} of {answer.gallery:,}", "hit", album)
-        )
-    return f'<div class="query">{words}<div class="strip">{"".join(cells)}</div></div>'
-
-
-def _cell(image: str, words: str, label: str, kind: str, album: Album) -> str:
-    if words:
-        shown = f'<span class="words">{text(words)}</span>'
-    else:
-        address = album.address(image)
-        alt = f"{label}: {Path(image).name}"
-        shown = f'<img src="{address}" alt="{text(alt)}">' if address else '<span class="none">photo not there</span>'
-    return f'<div class="cell {kind}">{shown}<span>{text(label)}</span></div>'
+def _evaluation(evaluation: Evaluation, run: Run, name: str, album: Album) -> tuple[str, list[Figure]]:
+    scores = evaluation.scores
+    parts: Iterable[str] = [
+        html.heading(3, f"Scores on {evaluation.title}"),
+        score_table(scores),
+        published(scores, 4, run.marks),
+    ]
+    if not evaluation.answers:
+        missing = "The answers to single queries were not kept; a new validation keeps them, and shows them here."
+        return "".join(parts) + html.soft(missing), []
+    shown, figures = answer_sections(evaluation.answers, name, 4, album)
+    return "".join(parts) + shown, figures

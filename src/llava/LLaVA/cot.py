@@ -1,0 +1,40 @@
+"""Caption garments by a chain of thought: the model first lists the attributes, then writes one caption from its list.
+
+    cd src/llava/LLaVA && python cot.py --dataset fashiongen --split val             FashionGen
+    python cot.py --dataset vitonhd --split test                                     the garments of VITON-HD
+    python cot.py --dataset vitonhd --endpoint http://localhost:8000/v1 --split train
+
+Called from inside src/, paths are those of the project's top folder. The settings are those of inference.py; a run that was
+stopped goes on with the same command. For VITON-HD, captions.SPLIT.json has the form of MGD's captions.json.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+SRC = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(SRC))  # runs from a bare clone
+
+from unifashion.captioning.settings import CaptionerSettings, PhotoSettings
+from unifashion.config import parse
+from unifashion.errors import exit_with_one_sentence
+
+
+@exit_with_one_sentence
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line, caption, print where the captions are."""
+    title = __doc__.split("\n")[0]
+    photos, captioner = parse((PhotoSettings, CaptionerSettings), argv, title, dataset="fashiongen", chain=True)
+    if Path.cwd().is_relative_to(SRC):
+        os.chdir(SRC.parent)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    from unifashion.captioning.run import run_captioning
+
+    for path in run_captioning(photos, captioner):
+        print(f"captions are in {path}")
+
+
+if __name__ == "__main__":
+    main()

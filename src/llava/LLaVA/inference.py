@@ -1,0 +1,43 @@
+"""Write Fashion-IQ-Cap: a LLaVA describes the garment in every FashionIQ photo (or in any folder of photos).
+
+    cd src/llava/LLaVA && python inference.py --split train                          all GPUs, LLaVA-NeXT 8B
+    python inference.py --split val --endpoint http://localhost:8000/v1              a vLLM server instead
+    python inference.py --dataset images --data-root my_photos                       writes my_photos/catalogue.csv
+
+On a laptop, after the quickstart (a random toy model that writes nonsense, to see the pipeline run):
+    python ../../../tests/captioning/tiny_llava.py ../../../runs/tiny_llava
+    python inference.py --model runs/tiny_llava --data-root dataset/catalogue --output-dir runs/captions --limit 20
+
+Called from inside src/, paths are those of the project's top folder. A run that was stopped goes on with the same command.
+Sentences of shoppers are no part of the prompt, unless --guidance asks for it, for the train split only.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+SRC = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(SRC))  # runs from a bare clone
+
+from unifashion.captioning.settings import CaptionerSettings, PhotoSettings
+from unifashion.config import parse
+from unifashion.errors import exit_with_one_sentence
+
+
+@exit_with_one_sentence
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line, caption, print where the captions are."""
+    photos, captioner = parse((PhotoSettings, CaptionerSettings), argv, __doc__.split("\n")[0])
+    if Path.cwd().is_relative_to(SRC):
+        os.chdir(SRC.parent)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    from unifashion.captioning.run import run_captioning
+
+    for path in run_captioning(photos, captioner):
+        print(f"captions are in {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Settings of captioning: what ``inference.py`` and ``cot.py`` take as YAML keys and flags (see ``unifashion.config``)."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from unifashion.config import setting
+from unifashion.errors import UserError
+
+SetName = Literal["fashioniq", "fashiongen", "vitonhd", "images"]
+
+
+@dataclass(frozen=True)
+class PhotoSettings:
+    """Photos: which ones get a caption, and where it goes."""
+
+    dataset: SetName = setting("fashioniq", "data set to caption; images = any folder of photos (--data-root)")
+    data_root: str | None = setting(
+        None, "folder that holds the data sets, or the set's own folder; default: $UNIFASHION_DATA, else dataset/"
+    )
+    split: Literal["train", "val", "test"] = setting("train", "split to caption; images has no splits")
+    output_dir: str | None = setting(
+        None, "folder for the captions; default: captions_llava/ in the data set (images: the folder itself)"
+    )
+    limit: int = setting(0, "caption only the first so many photos that are on disk, to try; 0 = all")
+    max_missing: float = setting(1.0, "highest share of photos that may be missing, broken or refused, percent")
+    overwrite: bool = setting(False, "replace captions of another run in output_dir")
+    guidance: bool = setting(
+        False, "hint at what to look for with the shoppers' sentences about the photo (fashioniq, train split)"
+    )
+    allow_leaky_captions: bool = setting(
+        False,
+        "allow --guidance in val and test too: the captions then contain the queries, and every score is marked leaky",
+    )
+
+
+@dataclass(frozen=True)
+class CaptionerSettings:
+    """Model: who writes, how much, and how fast."""
+
+    model: str = setting(
+        "llava-hf/llama3-llava-next-8b-hf",
+        "LLaVA-NeXT or LLaVA 1.5 in Hugging Face form (folder or hub id), or what a server calls it",
+    )
+    endpoint: str | None = setting(
+        None, "URL of a server that speaks OpenAI's chat protocol (vLLM: http://HOST:8000/v1); key: $OPENAI_API_KEY"
+    )
+    chain: bool = setting(False, "chain of thought: first list the attributes, then write the caption from them")
+    prompt: str | None = setting(None, "ask this instead of the prompt for the garment's category")
+    max_new_tokens: int = setting(256, "longest answer, tokens; a sentence cut there is dropped")
+    batch_size: int = setting(8, "photos per forward pass and model copy; halved when GPU memory runs out")
+    num_processes: int = setting(0, "model copies, each in a process with a GPU of its own; 0 = one for every GPU")
+    precision: Literal["auto", "fp32", "bf16"] = setting("auto", "auto = bf16 on a GPU, fp32 elsewhere")
+    concurrency: int = setting(16, "requests that a server gets at a time")
+    timeout: float = setting(120.0, "seconds that a server may take for one answer")
+    retries: int = setting(5, "how often a request is repeated, after 1, 2, 4 ... seconds")
+    edit: bool = setting(True, "take people, poses and backdrops out of the captions; false = keep the model's words")
+
+    def __post_init__(self) -> None:
+        for name in ("max_new_tokens", "batch_size", "concurrency", "timeout"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"{name}: must be above 0")
+        if self.prompt is not None and self.chain:
+            raise UserError("prompt: a chain of thought asks two questions of its own; drop --prompt or add --no-chain")
+
+
+def data_root(settings: PhotoSettings) -> Path:
+    """Return the data root that the flag, the environment or the default names.
+
+    Raises:
+        UserError: ``images`` without a folder.
+    """
+    if settings.data_root is not None:
+        return Path(settings.data_root)
+    if settings.dataset == "images":
+        raise UserError("--dataset images needs --data-root: the folder of photos")
+    return Path(os.environ.get("UNIFASHION_DATA") or "dataset")

@@ -1,0 +1,54 @@
+"""``unifashion prepare``: turn original downloads into what training reads.
+
+unifashion prepare fashiongen --source fashiongen_256_256_train.h5 fashiongen_256_256_validation.h5
+unifashion prepare fashioniq --source asin2url.dress.txt asin2url.shirt.txt
+unifashion prepare cirr --source cirr_annotations.zip cirr_photos.tar
+unifashion prepare catalogue --source products.csv --max-side 1024
+unifashion prepare catalogue --check
+
+A call that was stopped goes on where it stood. FashionGen's HDF5 files are also read as they are: unpack them to look at photos.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags."""
+    parser.add_argument("set", metavar="SET", help="fashiongen, fashion200k, fashioniq, cirr, circo or catalogue")
+    parser.add_argument("--source", metavar="PATH", nargs="+", type=Path, default=[], help="what was downloaded")
+    parser.add_argument(
+        "--data-root", metavar="DIR", type=Path, help="where the set's folder goes [$UNIFASHION_DATA, else dataset/]"
+    )
+    parser.add_argument(
+        "--max-side", type=int, default=0, help="make longer photos this long, pixels (catalogue) [as they are]"
+    )
+    parser.add_argument("--threads", type=int, default=8, help="files at a time [%(default)s]")
+    parser.add_argument("--check", action="store_true", help="compare the files with the manifest instead")
+
+
+def run(flags: argparse.Namespace) -> int:
+    """Prepare or check; return 1 where files failed or were changed."""
+    from unifashion.data.prepare import Options, check, prepare
+    from unifashion.errors import UserError
+
+    root = flags.data_root or Path(os.environ.get("UNIFASHION_DATA") or "dataset")
+    if flags.check:
+        found = check(flags.set, root)
+        for fault in found:
+            sys.stdout.write(f"{fault}\n")
+        sys.stdout.write(f"{len(found)} files are not as the manifest says\n")
+        return 1 if found else 0
+    if not flags.source:
+        raise UserError("--source is required: what was downloaded")
+    if flags.threads < 1 or flags.max_side < 0:
+        raise UserError("--threads must be at least 1 and --max-side at least 0")
+    folder, done = prepare(flags.set, flags.source, root, Options(flags.max_side, flags.threads))
+    if done is None:
+        sys.stdout.write(f"{folder} is complete; nothing was done\n")
+        return 0
+    failed = f"; {len(done.failed):,} failed, the reasons are in {folder / 'failed.csv'}" if done.failed else ""
+    sys.stdout.write(f"{folder}: {done.made:,} files made, {done.kept:,} were there{failed}\n")
+    return 1 if done.failed else 0

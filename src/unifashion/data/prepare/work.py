@@ -1,0 +1,172 @@
+"""Making many files, one after the other or several at a time, so that nothing is half done and nothing is done twice.
+
+A file is written under a hidden name and renamed when it is complete; a file that is there is not made again. So a run that was
+stopped goes on where it stood. ``manifest.json`` is written last: it lists every file with size and hash, and what failed.
+"""
+
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+import unifashion
+from unifashion.errors import UserError
+
+MANIFEST = "manifest.json"
+FAILURES = "failed.csv"
+AHEAD = 4  # jobs per thread that wait for their turn
+
+
+class JobError(Exception):
+    """One file could not be made: the reason, in a few words. The others go on."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file: its path below the set's folder, and what writes it to the path it is given (raises ``JobError``)."""
+
+    name: str
+    make: Callable[[Path], None]
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of all jobs."""
+
+    made: int
+    kept: int
+    failed: tuple[tuple[str, str], ...]  # (name, reason)
+
+
+def run_jobs(
+    folder: Path, jobs: Iterable[Job], total: int, title: str, num_threads: int, progress: bool = True
+) -> Done:
+    """Do all jobs whose file is not there.
+
+    Args:
+        folder: the set's folder.
+        jobs: may be made lazily; they are taken in order.
+        total: how many there are, for the progress bar.
+        title: of the bar.
+        num_threads: jobs at a time; 1 where each needs the one before it.
+        progress: show the bar.
+
+    Raises:
+        UserError: the disk is full or cannot be written.
+    """
+    made, kept, failed = 0, 0, []
+    with tqdm(total=total, desc=title, disable=not progress, dynamic_ncols=True) as bar:
+        try:
+            for job, reason in _results(folder, jobs, num_threads):
+                made, kept = made + (reason is None), kept + (reason == "")
+                if reason:
+                    failed.append((job.name, reason))
+                bar.update()
+        except OSError as error:
+            raise UserError(
+                f"{folder} cannot be written ({error.strerror}); make room and run the same command again"
+            ) from None
+    return Done(made, kept, tuple(failed))
+
+
+def _results(folder: Path, jobs: Iterable[Job], num_threads: int) -> Iterator[tuple[Job, str | None]]:
+    """Yield every job with None (made), "" (was there) or the reason why it failed."""
+    jobs = iter(jobs)
+    if num_threads == 1:
+        for job in jobs:
+            yield job, _do(folder, job)
+        return
+    with ThreadPoolExecutor(num_threads) as pool:
+        running: dict[Future[str | None], Job] = {}
+        try:
+            while True:
+                free = num_threads * AHEAD - len(running)
+                running |= {pool.submit(_do, folder, job): job for job in islice(jobs, free)}
+                if not running:
+                    return
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    yield running.pop(future), future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _do(folder: Path, job: Job) -> str | None:
+    place = folder / job.name
+    if place.is_file():
+        return ""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = place.with_name(f".{place.name}.part")
+    try:
+        job.make(unfinished)
+        unfinished.replace(place)
+    except JobError as error:
+        return str(error)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return None
+
+
+def write_manifest(folder: Path, name: str, sources: Iterable[str], settings: dict[str, Any], done: Done) -> Path:
+    """Write ``manifest.json`` and, where something failed, ``failed.csv``; returns the manifest."""
+    failures = folder / FAILURES
+    if done.failed:
+        with failures.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("file", "reason"), *done.failed])
+    else:
+        failures.unlink(missing_ok=True)
+    files = {path.relative_to(folder).as_posix(): _stamp(path) for path in _files(folder)}
+    content = {
+        "set": name,
+        "made_by": f"unifashion {unifashion.__version__}",
+        "sources": list(sources),
+        "settings": settings,
+        "failed": len(done.failed),
+        "files": files,
+    }
+    unfinished = folder / f".{MANIFEST}"
+    unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    unfinished.replace(folder / MANIFEST)
+    return folder / MANIFEST
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """Return the manifest of a folder that ``prepare`` finished, else None."""
+    try:
+        content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) and "files" in content and "set" in content else None
+
+
+def faults(folder: Path, manifest: dict[str, Any]) -> list[str]:
+    """Return what is no longer as the manifest says: one sentence a file."""
+    found = []
+    for name, stamp in manifest["files"].items():
+        try:
+            if _stamp(folder / name) != stamp:
+                found.append(f"{name} was changed")
+        except OSError:
+            found.append(f"{name} is not there")
+    return found
+
+
+def _files(folder: Path) -> list[Path]:
+    ours = {MANIFEST, FAILURES}
+    found = (Path(home) / name for home, _, names in os.walk(folder) for name in names)
+    return sorted(path for path in found if path.name not in ours and not path.name.startswith("."))
+
+
+def _stamp(path: Path) -> list[int | str]:
+    with path.open("rb") as file:
+        digest = hashlib.blake2b(digest_size=16)
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return [path.stat().st_size, digest.hexdigest()]

@@ -1,0 +1,203 @@
+"""A file of captions that a killed run goes on with.
+
+captions.jsonl                {"id": "17", "image": "shop/17.jpg", "caption": "A red dress ..."}, in the order of the images
+captions.jsonl.part           the same while it is written; the next run with the same settings continues there
+captions.settings.json        model and decoding; a run with others must name another file or overwrite
+captions.quarantine.csv       images that could not be read, with the reason (only if there were any)
+"""
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from unifashion.data.images import SUFFIXES, ImageError, ImageTransform, load_image
+from unifashion.data.quarantine import Quarantine
+from unifashion.errors import UserError
+from unifashion.llm.captioner import Captioner
+from unifashion.models.generation import Decoding
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is captioned, and how."""
+
+    images: Sequence[Path]
+    out: Path
+    decoding: Decoding
+    instruction: str | None = None
+    batch_size: int = 32
+    num_workers: int = 0
+    seed: int = 0
+    progress: bool = True
+
+
+def find_files(names: Sequence[str]) -> list[Path]:
+    """Return the images that files and folders stand for; a folder for all below it, sorted.
+
+    Raises:
+        UserError: no such file or folder, or a folder without images.
+    """
+    found: list[Path] = []
+    for path in map(Path, names):
+        if not path.exists():
+            raise UserError(f"{path}: no such file or folder; name images, or folders of images")
+        inside = (
+            sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            if path.is_dir()
+            else [path]
+        )
+        if not inside:
+            raise UserError(f"{path}: no images in this folder; expected files that end in {', '.join(SUFFIXES)}")
+        found += inside
+    return list(dict.fromkeys(found))
+
+
+def name_images(images: Sequence[Path]) -> list[str]:
+    """Return an id for every image: its file name without suffix, or the whole path where names repeat."""
+    stems = [image.stem for image in images]
+    return stems if len(set(stems)) == len(stems) else [image.with_suffix("").as_posix() for image in images]
+
+
+def caption_files(captioner: Captioner, job: Job, facts: dict[str, Any], overwrite: bool = False) -> Quarantine:
+    """Caption images into ``job.out``, continuing where a former run with the same settings stopped.
+
+    Args:
+        captioner: the model.
+        job: images, file, decoding.
+        facts: what else must be the same to continue: the checkpoint.
+        overwrite: begin anew, whatever is there.
+
+    Returns:
+        the images that could not be read; they have no row.
+
+    Raises:
+        UserError: the file is there and was made otherwise, or cannot be written; no image can be read.
+    """
+    settings = {**facts, "decoding": vars(job.decoding), "instruction": job.instruction, "seed": job.seed}
+    part = job.out.with_name(f"{job.out.name}.part")
+    try:
+        job.out.parent.mkdir(parents=True, exist_ok=True)
+        _claim(job.out, part, settings, overwrite)
+        done = _take_up(part)
+        quarantine = _write(captioner, job, part, done)
+        _write_quarantine(job.out, quarantine)
+        if len(quarantine) == len(job.images):
+            part.unlink()
+            raise UserError(f"none of the {len(job.images)} images can be read; {quarantine.summary()}")
+        part.replace(job.out)
+    except OSError as error:
+        raise UserError(f"-o {job.out}: cannot be written ({error.strerror}); make room or name another file") from None
+    return quarantine
+
+
+def _write(captioner: Captioner, job: Job, part: Path, done: set[str]) -> Quarantine:
+    """Append the rows that are missing, batch by batch."""
+    quarantine = Quarantine()
+    names = name_images(job.images)
+    left = [index for index, image in enumerate(job.images) if str(image) not in done]
+    if done:
+        log.info("%d of %d images have their captions already", len(job.images) - len(left), len(job.images))
+    with (
+        part.open("a", encoding="utf-8", newline="\n") as file,
+        tqdm(
+            total=len(job.images),
+            initial=len(job.images) - len(left),
+            desc="captions",
+            disable=not job.progress,
+            dynamic_ncols=True,
+        ) as bar,
+    ):
+        for batch in _loader(captioner.transform, job, left):
+            good = [(index, pixels) for index, pixels, reason in batch if not reason]
+            for index, _, reason in batch:
+                if reason:
+                    quarantine.add(job.images[index], reason)
+            if good:
+                pixels = torch.stack([pixels for _, pixels in good])
+                captions = captioner.caption_pixels(pixels, job.decoding, job.instruction, job.seed + good[0][0])
+                rows = [
+                    {"id": names[index], "image": str(job.images[index]), "caption": caption}
+                    for (index, _), caption in zip(good, captions, strict=True)
+                ]
+                file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+                file.flush()
+            bar.update(len(batch))
+    return quarantine
+
+
+def _claim(out: Path, part: Path, settings: dict[str, Any], overwrite: bool) -> None:
+    """Make sure that what is there was made with the same settings, and let it be the part to go on with."""
+    record = out.with_name(f"{out.stem}.settings.json")
+    if overwrite:
+        for path in (out, part, record):
+            path.unlink(missing_ok=True)
+    if out.exists() or part.exists():
+        try:
+            former = json.loads(record.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise UserError(f"-o {out}: it is there already; name another file, or --overwrite it") from None
+        now = json.loads(json.dumps(settings))
+        for key in now:
+            if former.get(key) != now[key]:
+                raise UserError(
+                    f"-o {out}: it was begun with {key} {former.get(key)}, now it is {now[key]}; "
+                    "name another file, or --overwrite it"
+                )
+    fresh = record.with_name(f".{record.name}")
+    fresh.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    fresh.replace(record)
+    if out.exists() and not part.exists():
+        out.replace(part)
+
+
+def _take_up(part: Path) -> set[str]:
+    """Return the images that have rows; a line that a killed run left unfinished is cut off."""
+    if not part.exists():
+        return set()
+    content = part.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        with part.open("r+b") as file:
+            file.truncate(len(whole))
+    return {json.loads(line)["image"] for line in whole.decode("utf-8").split("\n") if line}
+
+
+def _write_quarantine(out: Path, quarantine: Quarantine) -> None:
+    path = out.with_name(f"{out.stem}.quarantine.csv")
+    path.unlink(missing_ok=True)
+    if len(quarantine):
+        quarantine.write(path)
+
+
+class _Pixels(Dataset[tuple[int, Tensor, str]]):
+    """(index, uint8 pixels, why it is broken or '')."""
+
+    def __init__(self, transform: ImageTransform, images: Sequence[Path], left: Sequence[int]) -> None:
+        self.transform, self.images, self.left = transform, images, left
+
+    def __len__(self) -> int:
+        return len(self.left)
+
+    def __getitem__(self, place: int) -> tuple[int, Tensor, str]:
+        index = self.left[place]
+        try:
+            return index, self.transform(load_image(self.images[index])), ""
+        except ImageError as error:
+            return index, torch.empty(0, dtype=torch.uint8), error.reason
+
+
+def _loader(transform: ImageTransform, job: Job, left: Sequence[int]) -> Iterator[list[tuple[int, Tensor, str]]]:
+    loader: DataLoader[Any] = DataLoader(
+        _Pixels(transform, job.images, left), batch_size=job.batch_size, num_workers=job.num_workers, collate_fn=list
+    )
+    return iter(loader)

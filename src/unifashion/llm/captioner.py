@@ -1,0 +1,123 @@
+"""Captions of images, by whichever head a checkpoint has.
+
+captioner = Captioner.from_pretrained("runs/pretrain")          # blip2_cir_cls: the Q-Former's own language head
+captioner = Captioner.from_pretrained("runs/caption_ft")        # blip2_cir_full: a language model
+captioner.caption(["a.jpg", Image.open("b.png")])               # -> ["a red dress ...", "..."]
+"""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers.utils import logging as transformers_logging
+
+from unifashion.data.images import load_image, normalise
+from unifashion.errors import UserError
+from unifashion.evaluation.embed import transform_for
+from unifashion.llm.heads import find_heads
+from unifashion.llm.model import UniFashionFull
+from unifashion.models.generation import Decoding, generate, to_caption
+from unifashion.models.unifashion import UniFashion
+
+
+class Captioner:
+    """A model that writes captions, on its device."""
+
+    def __init__(self, model: UniFashion) -> None:
+        """Take a model.
+
+        Raises:
+            UserError: the model was not trained to write captions.
+        """
+        name = model.config.model_name
+        if name != "blip2_cir_cls" and not isinstance(model, UniFashionFull):
+            raise UserError(
+                f"a {name} was not trained to write captions; use a blip2_cir_cls (phase 1) or a blip2_cir_full (captions)"
+            )
+        self.model = model.eval()
+        self.transform = transform_for(model)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, device: str | None = None, llm: str | None = None) -> "Captioner":
+        """Load a run, a saved model folder or a hub id.
+
+        Args:
+            name: the checkpoint.
+            device: as torch names it; default: the GPU where there is one.
+            llm: where the frozen language model of a blip2_cir_full is, if not where it was in training.
+
+        Raises:
+            UserError: nothing there, or a model that does not write captions.
+        """
+        transformers_logging.set_verbosity_error()
+        model = UniFashionFull.from_pretrained(name, llm) if find_heads(name) else UniFashion.from_pretrained(name)
+        return cls(model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+
+    def caption(
+        self,
+        images: Sequence[str | Path | Image.Image],
+        decoding: Decoding | None = None,
+        instruction: str | None = None,
+        batch_size: int = 32,
+        seed: int | None = None,
+    ) -> list[str]:
+        """Return one caption per image.
+
+        Args:
+            images: files, or Pillow images.
+            decoding: how words are chosen; greedily by default.
+            instruction: what a language model is asked instead of what it was trained on.
+            batch_size: images at once; it changes no caption that is not sampled.
+            seed: makes sampling repeatable.
+
+        Raises:
+            ImageError: an image that cannot be read.
+            UserError: an instruction for a model without a language model.
+        """
+        captions: list[str] = []
+        for start in range(0, len(images), batch_size):
+            pixels = [self.transform(_opened(image)) for image in images[start : start + batch_size]]
+            part_seed = None if seed is None else seed + start
+            captions += self.caption_pixels(torch.stack(pixels), decoding, instruction, part_seed)
+        return captions
+
+    @torch.inference_mode()
+    def caption_pixels(
+        self,
+        pixels_B3SS: Tensor,
+        decoding: Decoding | None = None,
+        instruction: str | None = None,
+        seed: int | None = None,
+    ) -> list[str]:
+        """Return captions of one batch of uint8 images that went through ``transform``; arguments as in ``caption``."""
+        model, decoding = self.model, decoding or Decoding()
+        if instruction is not None and not isinstance(model, UniFashionFull):
+            raise UserError("--instruction is for a blip2_cir_full; the Q-Former's own head cannot be asked anything")
+        device = model.temperature.device
+        devices = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(devices, enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
+            image = model.read_images(normalise(pixels_B3SS.to(device)))
+            if isinstance(model, UniFashionFull):
+                asked = None if instruction is None else [instruction] * len(pixels_B3SS)
+                return model.language.generate(model.query_rows(image), decoding, asked)
+            words = model.tokenizer
+            assert words is not None
+            end = int(words.sep_token_id)  # type: ignore[arg-type]
+            forbidden = [token for token in words.all_special_ids if token != end]
+            return [to_caption(words, ids) for ids in generate(model, image, end, decoding, forbidden)]
+
+
+def _opened(image: str | Path | Image.Image) -> Image.Image:
+    """Return an upright RGB image; Pillow images go the way of files, so that alpha and 16 bit are treated alike."""
+    if isinstance(image, Image.Image):
+        if image.mode == "RGB":
+            return image
+        file = io.BytesIO()
+        image.save(file, "TIFF")
+        return load_image(file.getvalue(), Path(f"<{image.mode} image>"))
+    return load_image(Path(image))

@@ -1,0 +1,92 @@
+"""``heads.json``: which language model and which diffusion model belong to a checkpoint, and how to build them again."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peft import LoraConfig, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from unifashion.errors import UserError
+from unifashion.llm.drawing import DrawingHead, load_drawing_head
+from unifashion.llm.language_model import PrefixLanguageModel
+from unifashion.llm.loading import Kept, LoadIn, load_base
+from unifashion.models import pretrained
+
+HEADS, HEAD_WEIGHTS, LLM_FOLDER, UNET_FOLDER = "heads.json", "heads.safetensors", "llm", "unet"
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Where the parts come from, what the language model is asked, and what of both a checkpoint keeps."""
+
+    llm: str
+    kept: Kept
+    load_in: LoadIn
+    template: str
+    instruction: str
+    max_answer_tokens: int
+    diffusion_model: str | None = None
+    keeps_unet: bool = False
+    drawing_size: int = 256
+    drawing_prompt: str = ""
+
+
+def find_heads(name: str | Path) -> Path | None:
+    """Return the folder with the heads of a run, a saved folder or a hub id; None where the model has none."""
+    place = pretrained.find(name)
+    place.fetch(HEADS, HEAD_WEIGHTS, f"{LLM_FOLDER}/*", f"{UNET_FOLDER}/*")
+    return place.path if (place.path / HEADS).is_file() else None
+
+
+def read_heads(folder: Path) -> Heads:
+    """Read ``heads.json``.
+
+    Raises:
+        UserError: it is not what a blip2_cir_full writes.
+    """
+    try:
+        return Heads(**json.loads((folder / HEADS).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        raise UserError(f"{folder / HEADS} is not what a blip2_cir_full writes; train again or copy it again") from None
+
+
+def rebuild_language_model(heads: Heads, folder: Path, width: int) -> PrefixLanguageModel:
+    """Build the language model of a checkpoint for rows of ``width``; weights that the folder keeps are still to be filled in.
+
+    Raises:
+        UserError: the base cannot be found, or files in ``folder`` are missing or damaged.
+    """
+    place = folder / LLM_FOLDER
+    if heads.kept != "whole":
+        model, tokenizer = load_base(heads.llm, heads.load_in)
+    try:
+        if heads.kept == "whole":
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(place))
+            tokenizer = AutoTokenizer.from_pretrained(place)
+        elif heads.kept == "lora":
+            model = get_peft_model(model, LoraConfig.from_pretrained(str(place)))  # type: ignore[arg-type]
+    except Exception as error:  # transformers and peft raise whatever they stumble over
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"the language model in {place} cannot be read ({reason}); train again or copy it again"
+        ) from None
+    return prefix_language_model(model, tokenizer, width, heads)
+
+
+def prefix_language_model(model: Any, tokenizer: Any, width: int, heads: Heads) -> PrefixLanguageModel:
+    """Put the projection before a language model and tell it what it is asked."""
+    return PrefixLanguageModel(
+        model, tokenizer, width, heads.template, heads.instruction, heads.kept, heads.max_answer_tokens
+    )
+
+
+def rebuild_drawing_head(heads: Heads, folder: Path, width: int) -> DrawingHead | None:
+    """Build the drawing head of a checkpoint, if it has one; raises as ``load_drawing_head``."""
+    if heads.diffusion_model is None:
+        return None
+    unet = str(folder / UNET_FOLDER) if heads.keeps_unet else None
+    return load_drawing_head(
+        heads.diffusion_model, width, heads.drawing_size, heads.drawing_prompt, heads.keeps_unet, unet
+    )

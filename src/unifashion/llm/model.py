@@ -1,0 +1,195 @@
+"""``blip2_cir_full``: the Q-Former with a language model that writes captions and, if configured, a diffusion model that draws.
+
+    model = UniFashionFull.from_pretrained("runs/caption_ft")
+    rows_BQH = model.query_rows(model.read_images(pixels))                 # what an image is
+    rows_BQH = model.query_rows(model.read_images(pixels), ids, mask)      # what an image with feedback asks for
+    captions = model.language.generate(rows_BQH)
+    images_B3SS = model.drawing.draw(rows_BQH)
+
+A saved folder is a UniFashion folder with more in it:
+
+    config.json  model.safetensors  tokenizer   tower, Q-Former and retrieval heads; ``UniFashion.from_pretrained`` reads them
+    heads.json                                  which language model and diffusion model, and the prompt (llm/heads.py)
+    heads.safetensors                           the projection, the drawing adapter
+    llm/                                        LoRA as a PEFT adapter, or a whole language model (llm/loading.py)
+    unet/                                       only where the UNet was trained
+
+What is frozen beyond the tower is neither in the folder nor in ``state_dict``: ``heads.json`` names it.
+"""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from unifashion.errors import UserError
+from unifashion.llm.drawing import DrawingHead
+from unifashion.llm.heads import (
+    HEAD_WEIGHTS,
+    HEADS,
+    LLM_FOLDER,
+    UNET_FOLDER,
+    Heads,
+    find_heads,
+    read_heads,
+    rebuild_drawing_head,
+    rebuild_language_model,
+)
+from unifashion.llm.language_model import PrefixLanguageModel
+from unifashion.llm.loading import is_kept, read_language_model, save_language_model
+from unifashion.models import pretrained
+from unifashion.models.qformer import ImageMemory
+from unifashion.models.unifashion import UniFashion
+
+LLM, UNET = "language.model.", "drawing.unet."
+ADAPTERS = ("language.projection.", "drawing.adapter.")
+UNET_WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+class UniFashionFull(UniFashion):
+    """A ``UniFashion`` with its heads; the modules and weights of ``base`` become its own."""
+
+    def __init__(
+        self, base: UniFashion, heads: Heads, language: PrefixLanguageModel, drawing: DrawingHead | None
+    ) -> None:
+        nn.Module.__init__(self)
+        self.config, self.tokenizer, self.heads = base.config, base.tokenizer, heads
+        for name, module in base.named_children():
+            self.add_module(name, module)
+        for name, parameter in base.named_parameters(recurse=False):
+            self.register_parameter(name, parameter)
+        self.language = language
+        self.drawing = drawing
+        self.register_state_dict_post_hook(_leave_out_frozen)
+        self.register_load_state_dict_post_hook(_excuse_frozen)
+
+    def query_rows(self, image: ImageMemory, ids_BL: Tensor | None = None, mask_BL: Tensor | None = None) -> Tensor:
+        """Return the query rows (B, Q, H) of images, or of images with feedback: what both heads read."""
+        rows_BTH: Tensor = self.qformer(self._queries(self.query_tokens, image), ids_BL, mask_BL, image)
+        return self._split(rows_BTH)[0]
+
+    def tokenize_answers(self, answers: list[str]) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Return ids and mask (B, L) of captions, in tokens of the language model."""
+        return self.language.tokenize(answers)
+
+    def choose_trained(self, parts: tuple[str, ...]) -> None:
+        """Let these parts learn (names as in ``LanguageModelSettings``); the image tower keeps its own setting."""
+        for name, parameter in self.named_parameters():
+            if not name.startswith("vision.") and parameter.is_floating_point():
+                parameter.requires_grad_(part_of(name) in parts)
+
+    # Files ------------------------------------------------------------------------------------------------------------
+
+    def write(self, folder: str | Path, weights: dict[str, Tensor]) -> None:
+        """Write the folder described at the top of this module, complete or not at all; weights as in ``state_dict``."""
+        pretrained.save(
+            folder, self.config, _base_of(weights), self.tokenizer, lambda fresh: self._write_heads(fresh, weights)
+        )
+
+    def _write_heads(self, folder: Path, weights: dict[str, Tensor]) -> None:
+        adapters = {n: t.detach().cpu().contiguous() for n, t in weights.items() if n.startswith(ADAPTERS)}
+        save_file(adapters, folder / HEAD_WEIGHTS, metadata={"format": "pt"})
+        (folder / HEADS).write_text(json.dumps(asdict(self.heads), indent=2) + "\n", encoding="utf-8")
+        llm = {n.removeprefix(LLM): t for n, t in weights.items() if n.startswith(LLM)}
+        save_language_model(folder / LLM_FOLDER, self.language.model, llm, self.heads.kept, self.language.tokenizer)
+        if self.drawing is not None and self.heads.keeps_unet:
+            unet = {
+                n.removeprefix(UNET): t.detach().cpu().contiguous() for n, t in weights.items() if n.startswith(UNET)
+            }
+            self.drawing.unet.save_config(folder / UNET_FOLDER)
+            save_file(unet, folder / UNET_FOLDER / UNET_WEIGHTS, metadata={"format": "pt"})
+
+    def read_weights(self, folder: str | Path) -> dict[str, Tensor]:
+        """Return every weight of a folder that ``write`` made, named as in ``state_dict``.
+
+        Raises:
+            UserError: files that are missing or damaged, or weights that do not fit.
+        """
+        weights = {**super().read_weights(folder), **self._head_weights(Path(folder))}
+        pretrained.check_fit(self, weights, folder)
+        return weights
+
+    def _head_weights(self, folder: Path) -> dict[str, Tensor]:
+        try:
+            weights = load_file(folder / HEAD_WEIGHTS)
+            unet = load_file(folder / UNET_FOLDER / UNET_WEIGHTS) if self.heads.keeps_unet else {}
+        except Exception as error:  # safetensors has its own exceptions beside those of files
+            raise UserError(f"the heads in {folder} are damaged ({error}); train again or copy them again") from None
+        llm = read_language_model(folder / LLM_FOLDER, self.heads.kept)
+        return {**weights, **{UNET + n: t for n, t in unet.items()}, **{LLM + n: t for n, t in llm.items()}}
+
+    @classmethod
+    def with_heads_of(cls, base: UniFashion, folder: Path, llm: str | None = None) -> "UniFashionFull":
+        """Give ``base`` the heads of a saved folder.
+
+        Args:
+            base: the Q-Former's model.
+            folder: of a blip2_cir_full.
+            llm: where the frozen language model is, if not where ``heads.json`` says.
+
+        Raises:
+            UserError: files that are missing or damaged, or a language or diffusion model that cannot be found.
+        """
+        heads = read_heads(folder)
+        heads = heads if llm is None else replace(heads, llm=llm)
+        width = base.config.qformer.hidden_size
+        drawing = rebuild_drawing_head(heads, folder, width)
+        model = cls(base, heads, rebuild_language_model(heads, folder, width), drawing)
+        pretrained.fill(model, {**_base_of(model.state_dict()), **model._head_weights(folder)}, folder)
+        return model
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, llm: str | None = None) -> "UniFashionFull":
+        """Load a run folder, a saved folder or a hub id; returns it in evaluation mode. Arguments as in ``with_heads_of``.
+
+        Raises:
+            UserError: nothing there, a model without a language model, or one whose language model cannot be found.
+        """
+        base = UniFashion.from_pretrained(name)
+        folder = find_heads(name)
+        if folder is None:
+            raise UserError(
+                f"{name} holds a {base.config.model_name} without a language model; train blip2_cir_full first"
+            )
+        return cls.with_heads_of(base, folder, llm).eval()
+
+
+def part_of(name: str) -> str:
+    """Return the part (``LANGUAGE_PARTS``) that a parameter belongs to, or "" where no loss of this model reaches it."""
+    if name.startswith(LLM):
+        return "llm_lora" if "lora_" in name else "llm"
+    if name.startswith(ADAPTERS):
+        return "adapters"
+    if name.startswith(UNET):
+        return "diffusion"
+    return "qformer" if name.startswith(("qformer.", "query_tokens", "ln_vision.")) else ""
+
+
+def _base_of(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in weights.items() if not name.startswith(("language.", "drawing."))}
+
+
+def _is_stored(model: Any, name: str) -> bool:
+    if name.startswith(LLM):
+        return is_kept(name, model.heads.kept)
+    if name.startswith("drawing."):
+        return name.startswith(ADAPTERS) or (model.heads.keeps_unet and name.startswith(UNET))
+    return True
+
+
+def _leave_out_frozen(model: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+    """Drop the frozen language and diffusion models from a state dict: gigabytes that never change."""
+    for name in list(state):
+        if name.startswith(prefix) and not _is_stored(model, name.removeprefix(prefix)):
+            del state[name]
+
+
+def _excuse_frozen(model: nn.Module, keys: Any) -> None:
+    """Do not call missing what ``state_dict`` leaves out; the names carry a prefix that is not known here."""
+    for name in list(keys.missing_keys):
+        starts = [start for start in (name.find(LLM), name.find("drawing.")) if start >= 0]
+        if starts and not _is_stored(model, name[min(starts) :]):
+            keys.missing_keys.remove(name)
