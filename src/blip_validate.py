@@ -16,8 +16,9 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # runs from a bare clone
 
-from unifashion.config import DataSettings, EvaluationSettings, ModelName, parse, setting
+from unifashion.config import DataSettings, EvaluationSettings, ModelName
 from unifashion.errors import UserError, exit_with_one_sentence
+from unifashion.flags import parse, setting
 
 
 @dataclass(frozen=True)

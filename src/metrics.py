@@ -19,8 +19,8 @@ from typing import Literal
 SRC = Path(__file__).resolve().parent
 sys.path.insert(0, str(SRC))  # runs from a bare clone
 
-from unifashion.config import parse, setting
 from unifashion.errors import exit_with_one_sentence
+from unifashion.flags import parse, setting
 
 QUICKSTART = "runs/quickstart/captions"
 

@@ -170,14 +170,14 @@ VALIDATE = ["blip_validate", "--dataset", "fashiongen"]
     [
         ([*PRETRAIN, "--data-root", "absent"], "no FashionGen in absent"),
         ([*PRETRAIN, "--num-epoch", "3"], "did you mean '--num-epochs'"),
-        ([*PRETRAIN, "--dataset", "fashionqi"], "invalid choice: 'fashionqi'"),
+        ([*PRETRAIN, "--dataset", "fashionqi"], "(did you mean 'fashioniq'?)"),
         ([*PRETRAIN, "--data-root", "{catalogue}", "--batch-size", "100000"], "lower --batch-size"),
         ([*PRETRAIN, "--data-root", "{catalogue}", "--dataset", "fashioniq"], "not on fashioniq"),
         ([*PRETRAIN, "--data-root", "{catalogue}", "--output-dir", "{catalogue}"], "holds files that are not a run"),
         ([*PRETRAIN, "--data-root", "{catalogue}", "--output-dir", "{pretrained}"], "already holds a run"),
         (
             [*PRETRAIN, "--data-root", "{catalogue}", "--blip-model-name", "blip2_cir_full"],
-            "blip2_cir_full cannot be trained yet",
+            "blip2_cir_full needs a language model",
         ),
         ([*PRETRAIN, "--data-root", "{catalogue}", "--freeze-vision"], "would stay random"),
         ([*CIR_FT, "--data-root", "{catalogue}", "--init-from", "absent/run"], "absent/run"),

@@ -11,10 +11,11 @@ PACKAGE = ROOT / "src" / "unifashion"
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 
 # What each room may import, besides itself.
-BASE = {"errors", "config"}
+BASE = {"errors", "flags", "config"}
 ALLOWED = {
     "errors": set(),
-    "config": {"errors"},
+    "flags": {"errors"},
+    "config": {"errors", "flags"},
     "data": BASE,
     "models": BASE | {"data", "convert"},
     "convert": BASE | {"data", "models", "tryon"},

@@ -12,8 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a bare clone
 
-from unifashion.config import parse
 from unifashion.errors import exit_with_one_sentence
+from unifashion.flags import parse
 from unifashion.tryon.settings import TryOnDataSettings, TryOnModelSettings, TryOnTrainingSettings
 
 GROUPS = (TryOnDataSettings, TryOnModelSettings, TryOnTrainingSettings)

@@ -86,7 +86,7 @@ def test_training_reads_the_training_split_alone(tmp_path):
 
 
 def test_composed_training_takes_its_rows_in_another_order_every_epoch():
-    orders = [EpochSampler(50, seed=0).order(epoch) for epoch in range(3)]
+    orders = [EpochSampler([50], [1.0], seed=0).order(epoch) for epoch in range(3)]
     assert all(sorted(order) == list(range(50)) != order for order in orders)
     assert orders[0] != orders[1] != orders[2]
 

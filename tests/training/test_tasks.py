@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 
 from unifashion.config import TrainingSettings
-from unifashion.errors import UserError
 from unifashion.training.tasks import ComposedTask, CrossModalTask, find_task
 
 TEXTS = ["a red dress with short sleeves", "a blue striped shirt", "is longer and has dots"]
@@ -114,8 +113,3 @@ def test_prompt_tokens_learn_from_the_target_and_query_tokens_from_the_fusion(ma
     model.zero_grad()
     losses["itm"].backward()
     assert model.query_tokens.grad is None and model.prompt_tokens.grad is not None
-
-
-def test_the_full_preset_says_that_it_cannot_train_yet():
-    with pytest.raises(UserError, match="blip2_cir_full cannot be trained yet"):
-        find_task("blip2_cir_full")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from unifashion.config import parse, read_yaml, resolve
 from unifashion.errors import UserError
+from unifashion.flags import parse, read_yaml, resolve
 from unifashion.tryon.denoiser import Denoised
 from unifashion.tryon.loading import load_pipeline
 from unifashion.tryon.losses import TryOnLoss, draw

@@ -18,8 +18,8 @@ SRC = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(SRC))  # runs from a bare clone
 
 from unifashion.captioning.settings import CaptionerSettings, PhotoSettings
-from unifashion.config import parse
 from unifashion.errors import exit_with_one_sentence
+from unifashion.flags import parse
 
 
 @exit_with_one_sentence

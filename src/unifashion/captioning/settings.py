@@ -1,12 +1,12 @@
-"""Settings of captioning: what ``inference.py`` and ``cot.py`` take as YAML keys and flags (see ``unifashion.config``)."""
+"""Settings of captioning: what ``inference.py`` and ``cot.py`` take as YAML keys and flags (see ``unifashion.flags``)."""
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from unifashion.config import setting
 from unifashion.errors import UserError
+from unifashion.flags import setting
 
 SetName = Literal["fashioniq", "fashiongen", "vitonhd", "images"]
 

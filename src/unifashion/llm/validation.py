@@ -2,7 +2,8 @@
 
 Protocol ``captions/next-token``: each token of a text is guessed from the image and the true tokens before it; ``accuracy`` is
 the share of right guesses, ``perplexity`` the exponential of the mean loss, over the tokens of up to ``num_queries`` texts that
-lie evenly in the split. It picks the best checkpoint; captions themselves are scored by ``unifashion caption`` and ``metrics.py``.
+lie evenly in the split. It picks the best checkpoint; captions themselves are scored by ``unifashion caption`` and
+``metrics.py``.
 """
 
 import math

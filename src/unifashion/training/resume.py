@@ -9,8 +9,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from unifashion.config import EvaluationSettings, TrainingSettings, parse, read_yaml, resolve
+from unifashion.config import EvaluationSettings, TrainingSettings
 from unifashion.errors import UserError
+from unifashion.flags import parse, read_yaml, resolve
 from unifashion.training.run_folder import read_facts
 
 CONFIG = "config.yaml"

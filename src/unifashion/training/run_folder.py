@@ -25,8 +25,8 @@ import torch
 import transformers
 
 import unifashion
-from unifashion.config import write_yaml
 from unifashion.errors import UserError
+from unifashion.flags import write_yaml
 
 
 class RunFolder:

@@ -1,12 +1,12 @@
-"""Settings of try-on: what ``train.sh`` and ``inference.sh`` take as YAML keys and flags (see ``unifashion.config``)."""
+"""Settings of try-on: what ``train.sh`` and ``inference.sh`` take as YAML keys and flags (see ``unifashion.flags``)."""
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from unifashion.config import setting
 from unifashion.errors import UserError
+from unifashion.flags import setting
 
 Control = Literal["garment", "sketch"]
 Trainable = Literal["paper", "all"]

@@ -276,7 +276,7 @@ def _read_table(table: Path) -> list[dict[str, str]]:
     for number, row in enumerate(rows, 2):
         if None in row or None in row.values() or not row["image"].strip():
             raise UserError(
-                f"{table}, line {number}: expected {len(rows[0])} values, one of them an image; mend the line"
+                f"{table}, line {number}: expected {len(columns)} values, one of them an image; mend the line"
             )
     return rows
 
