@@ -11,6 +11,7 @@ from unifashion.models.qformer import QFormerConfig
 from unifashion.models.tokenizer import train_wordpiece
 from unifashion.models.unifashion import UniFashion
 
+pytest_plugins = ["browser"]  # the fixture ``browser``
 torch.set_num_threads(1)  # toy tensors: threads only wait for one another
 
 ROOT = Path(__file__).resolve().parents[1]
