@@ -27,9 +27,14 @@ def contrastive_loss(scores_BM: Tensor, forbidden_BM: Tensor | None = None, offs
     return F.cross_entropy(scores_BM, target_B)
 
 
-def matching_loss(logits_R2: Tensor, label_R: Tensor) -> Tensor:
-    """Cross-entropy of 'do this image and this text belong together', mean over the R pairs."""
-    return F.cross_entropy(logits_R2, label_R)
+def matching_loss(logits_R2: Tensor, label_R: Tensor, num_pairs: Tensor | None = None) -> Tensor:
+    """Cross-entropy of 'do this image and this text belong together', mean over the R pairs.
+
+    ``num_pairs`` replaces R in the mean, as ``num_targets`` does in ``language_loss``.
+    """
+    if num_pairs is None:
+        return F.cross_entropy(logits_R2, label_R)
+    return F.cross_entropy(logits_R2, label_R, reduction="sum") / num_pairs
 
 
 def language_loss(

@@ -50,7 +50,9 @@ class ImageMemory(NamedTuple):
 
     def rows(self, index: Tensor) -> "ImageMemory":
         """Return the memory of the images ``index`` (R,), repeated and reordered as it says."""
-        return ImageMemory(tuple(k[index] for k in self.keys), tuple(v[index] for v in self.values))
+        return ImageMemory(
+            tuple(k.index_select(0, index) for k in self.keys), tuple(v.index_select(0, index) for v in self.values)
+        )
 
     @staticmethod
     def concatenate(memories: "list[ImageMemory]") -> "ImageMemory":

@@ -71,3 +71,19 @@ def stack_padded(parts: list[Tensor]) -> Tensor:
     """Stack (rows, L) token ids or masks of different lengths; shorter ones are padded with 0."""
     longest = max(part.shape[1] for part in parts)
     return torch.cat([F.pad(part, (0, longest - part.shape[1])) for part in parts])
+
+
+def mean_gradients(parameters: list[Tensor]) -> None:
+    """Replace the gradients of parameters by their mean over the ranks; a missing one counts as zero.
+
+    One that is missing on all ranks stays missing.
+    """
+    with torch.no_grad():
+        for parameter in parameters:
+            present = mean_over_ranks(torch.tensor(float(parameter.grad is not None), device=parameter.device))
+            if present == 0:
+                continue
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= world_size()

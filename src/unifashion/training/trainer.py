@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import send_to_device
+from accelerate.utils import DistributedType, send_to_device
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -42,6 +42,7 @@ from unifashion.evaluation.scores import Score
 from unifashion.models.unifashion import UniFashion
 from unifashion.training.checkpoint import find_checkpoint, link_model, read_state, write_checkpoint
 from unifashion.training.distributed import mean_over_ranks
+from unifashion.training.grad_cache import GradCache
 from unifashion.training.interrupt import Interrupt
 from unifashion.training.randomness import seed_everything, seed_for
 from unifashion.training.run_folder import RunFolder, now
@@ -128,6 +129,10 @@ class Trainer:
         if settings.compile:
             task.model.qformer.compile()
             task.model.vision.compile()
+        is_sharded = accelerator.distributed_type == DistributedType.FSDP
+        self.cache: GradCache | None = None
+        if settings.grad_cache_chunk:
+            self.cache = GradCache(task, settings.grad_cache_chunk, accelerator, self._weight, is_sharded)
         self.task, self.optimizer = accelerator.prepare(task, optimizer)
         self.total_steps = settings.max_steps or settings.num_epochs * self.sampler.steps_per_epoch
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -255,7 +260,9 @@ class Trainer:
         with self.accelerator.accumulate(self.task):
             pixels = self._pixels(batch)
             seed_everything(*self._key())
-            losses: dict[str, Tensor] = self.task(pixels)
+            losses: dict[str, Tensor] = (
+                self.cache.backward(pixels, self._key()) if self.cache is not None else self.task(pixels)
+            )
             loss = torch.stack([self._weight(name) * value.float() for name, value in losses.items()]).sum()
             signal = torch.tensor(float(bool(interrupt.signal)), device=loss.device)
             *values, stop = mean_over_ranks(torch.stack([*(v.float() for v in losses.values()), loss, signal])).tolist()
@@ -267,7 +274,10 @@ class Trainer:
                     f"batch holds training rows {', '.join(map(str, rows[:8]))}{', ...' if len(rows) > 8 else ''}; "
                     "nothing of it reached the weights; lower --learning-rate or look at these rows"
                 )
-            self.accelerator.backward(loss)
+            if self.cache is None:
+                self.accelerator.backward(loss)
+            elif self.accelerator.sync_gradients:
+                self.cache.share_gradients()
             if self.accelerator.sync_gradients and self.settings.max_grad_norm:
                 self.accelerator.clip_grad_norm_(self.task.parameters(), self.settings.max_grad_norm)
             self.optimizer.step()
