@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("--model-path is required: a run, a saved model folder or a hub id")
     from unifashion.evaluation.retrieval import submit_checkpoint, validate_checkpoint
     from unifashion.evaluation.scores import format_table, write_scores
+    from unifashion.evaluation.shares import is_main_process
 
     run = checkpoint.model_path, checkpoint.blip_model_name, checkpoint.output_dir, data, evaluation
     if checkpoint.split == "test":
@@ -50,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"{path}: checked and ready for the server")
         return
     scores, folder = validate_checkpoint(*run)
+    if not is_main_process():
+        return
     write_scores(folder, scores)
     print(format_table(scores))
     print(f"scores.json, scores.csv, answers.jsonl and examples.png are in {folder}")

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from unifashion.data.feedback import prepare_text
 from unifashion.data.images import ImageError, ImageTransform, load_image, normalise
+from unifashion.evaluation.shares import in_rows, is_main_process, merge, own_batches, put_together
 from unifashion.models.unifashion import UniFashion
 
 log = logging.getLogger(__name__)
@@ -27,19 +28,20 @@ def transform_for(model: UniFashion) -> ImageTransform:
 
 
 class Embedder:
-    """Runs a model over data in batches, without gradients, on the model's device."""
+    """Runs a model over data in batches, without gradients, on the model's device; several processes share the batches."""
 
     def __init__(self, model: UniFashion, batch_size: int = 128, num_workers: int = 0, progress: bool = True) -> None:
         self.model = model.eval()
         self.batch_size = batch_size
         self.num_workers = num_workers
-        self.progress = progress
+        self.progress = progress and is_main_process()
         self.device = next(model.parameters()).device
         self.transform = transform_for(model)
 
     def find_broken(self, paths: Sequence[Path]) -> dict[Path, str]:
         """Return the images that cannot be decoded, with the reason."""
-        return {paths[i]: bad for batch in self._loader(paths, "checking images") for i, _, bad in batch if bad}
+        loaded = self._loader(paths, "checking images")
+        return merge({paths[index]: bad for batch in loaded for index, _, bad in batch if bad})
 
     def images(self, paths: Sequence[Path]) -> tuple[Tensor, dict[Path, str]]:
         """Embed gallery images.
@@ -47,7 +49,7 @@ class Embedder:
         Returns:
             image_GVD, on the CPU in float32, with zero rows for broken images, and the broken ones with the reason.
         """
-        parts: list[Tensor] = []
+        parts = []
         broken: dict[Path, str] = {}
         with torch.inference_mode():
             for batch in self._loader(paths, "embedding images"):
@@ -56,17 +58,19 @@ class Embedder:
                     if reason:
                         broken[paths[index]] = reason
                         features[row] = 0
-                parts.append(features)
-        return torch.cat(parts), broken
+                parts.append(([index for index, _, _ in batch], features))
+        config = self.model.config
+        return self._together(parts, (len(paths), config.num_queries, config.embed_dim)), merge(broken)
 
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Embed texts, as given by the data set; returns text_MD on the CPU in float32."""
         parts = []
+        words = [prepare_text(text) for text in texts]
         with torch.inference_mode():
-            for chunk in self._chunks([prepare_text(text) for text in texts], "embedding texts"):
-                ids, mask = (x.to(self.device) for x in self.model.tokenize(chunk))
-                parts.append(self.model.text_features(ids, mask).float().cpu())
-        return torch.cat(parts)
+            for rows in self._batches(len(words), "embedding texts"):
+                ids, mask = (x.to(self.device) for x in self.model.tokenize([words[row] for row in rows]))
+                parts.append((rows, self.model.text_features(ids, mask).float().cpu()))
+        return self._together(parts, (len(words), self.model.config.embed_dim))
 
     def composed(self, references: Sequence[Path], feedback: Sequence[str]) -> Tensor:
         """Embed composed queries from readable reference images and joined feedback; returns fused_QD like ``texts``."""
@@ -75,9 +79,10 @@ class Embedder:
         with torch.inference_mode():
             for batch in self._loader(references, "embedding queries"):
                 image = self.model.read_images(self._pixels(batch))
-                ids, mask = (x.to(self.device) for x in self.model.tokenize([words[index] for index, _, _ in batch]))
-                parts.append(self.model.fused_features(image, ids, mask)[0].float().cpu())
-        return torch.cat(parts)
+                rows = [index for index, _, _ in batch]
+                ids, mask = (x.to(self.device) for x in self.model.tokenize([words[row] for row in rows]))
+                parts.append((rows, self.model.fused_features(image, ids, mask)[0].float().cpu()))
+        return self._together(parts, (len(words), self.model.config.embed_dim))
 
     def match(self, texts: Sequence[str], paths: Sequence[Path], pairs_P2: Tensor) -> Tensor:
         """Score (text, image) pairs, given as row numbers, with the matching head.
@@ -88,32 +93,36 @@ class Embedder:
         words = [prepare_text(text) for text in texts]
         pixels = _Pixels(paths, self.transform)
         order_P = pairs_P2[:, 1].argsort(stable=True)
-        scores_P = torch.empty(len(pairs_P2))
-        starts = range(0, len(order_P), self.batch_size)
+        scores_P = torch.zeros(len(pairs_P2))
         with torch.inference_mode():
-            for start in tqdm(starts, desc="re-ranking", disable=not self.progress, dynamic_ncols=True, leave=False):
-                chosen = order_P[start : start + self.batch_size]
+            for rows in self._batches(len(order_P), "re-ranking"):
+                chosen = order_P[rows]
                 images, row_of_pair = pairs_P2[chosen, 1].unique(return_inverse=True)
                 memory = self.model.read_images(self._pixels([pixels[index] for index in images.tolist()]))
                 chunk = [words[index] for index in pairs_P2[chosen, 0].tolist()]
                 ids, mask = (x.to(self.device) for x in self.model.tokenize(chunk))
                 logits = self.model.match_logits(memory.rows(row_of_pair.to(self.device)), ids, mask)
                 scores_P[chosen] = logits[:, 1].float().cpu()
-        return scores_P
+        return put_together(scores_P, self.device)
 
     def _pixels(self, batch: list[tuple[int, Tensor, str]]) -> Tensor:
         return normalise(torch.stack([pixels for _, pixels, _ in batch]).to(self.device))
 
     def _loader(self, paths: Sequence[Path], what: str) -> Iterator[list[tuple[int, Tensor, str]]]:
         loader: DataLoader[Any] = DataLoader(
-            _Pixels(paths, self.transform), batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=list
+            _Pixels(paths, self.transform),
+            batch_sampler=own_batches(len(paths), self.batch_size),
+            num_workers=self.num_workers,
+            collate_fn=list,
         )
         return iter(tqdm(loader, desc=what, disable=not self.progress, dynamic_ncols=True, leave=False))
 
-    def _chunks(self, items: list[str], what: str) -> Iterator[list[str]]:
-        starts = range(0, len(items), self.batch_size)
-        for start in tqdm(starts, desc=what, disable=not self.progress, dynamic_ncols=True, leave=False):
-            yield items[start : start + self.batch_size]
+    def _batches(self, num_rows: int, what: str) -> Iterator[list[int]]:
+        batches = own_batches(num_rows, self.batch_size)
+        return iter(tqdm(batches, desc=what, disable=not self.progress, dynamic_ncols=True, leave=False))
+
+    def _together(self, parts: Sequence[tuple[list[int], Tensor]], shape: tuple[int, ...]) -> Tensor:
+        return put_together(in_rows(parts, shape), self.device)
 
 
 class _Pixels(Dataset[tuple[int, Tensor, str]]):

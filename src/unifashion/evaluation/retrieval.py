@@ -25,6 +25,7 @@ from unifashion.evaluation.embed import Embedder
 from unifashion.evaluation.examples import write_examples
 from unifashion.evaluation.protocols.rows import split_queries
 from unifashion.evaluation.scores import MEAN, Score, as_scores
+from unifashion.evaluation.shares import is_main_process
 from unifashion.evaluation.submissions import SERVERS, write_submission
 from unifashion.models.presets import VARIANTS
 from unifashion.models.unifashion import UniFashion
@@ -80,7 +81,7 @@ def validate(
         marks=(*marks, *model.config.marks, *root_marks(data), *(("incomplete",) if outcome.missing else ())),
         note=outcome.note,
     )
-    if output is not None:
+    if output is not None and is_main_process():
         write_answers(output, outcome.answers)
         write_examples(output, outcome.answers)
     return scores, headline(scores, data.dataset)
@@ -116,6 +117,8 @@ def submit_checkpoint(
 ) -> list[Path]:
     """Load a checkpoint, answer the test split of CIRR or CIRCO, and return the checked files for the set's server.
 
+    Only the main process of several writes and returns files.
+
     Every query must be answered, so no image of a query may be missing.
 
     Raises:
@@ -135,7 +138,7 @@ def submit_checkpoint(
             "wants all answered; complete the images"
         )
     scored = score_split(embedder, evaluation, split, data.max_missing)
-    return write_submission(folder, scored.split, scored.scores)
+    return write_submission(folder, scored.split, scored.scores) if is_main_process() else []
 
 
 def _embedder(model: UniFashion, data: DataSettings, evaluation: EvaluationSettings, progress: bool) -> Embedder:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def world_size() -> int:
@@ -87,3 +87,10 @@ def mean_gradients(parameters: list[Tensor]) -> None:
                 parameter.grad = torch.zeros_like(parameter)
             dist.all_reduce(parameter.grad)
             parameter.grad /= world_size()
+
+
+def share_buffers(module: nn.Module) -> None:
+    """Give every rank the buffers of rank 0, such as batch-norm statistics, which each rank has collected for itself."""
+    if world_size() > 1:
+        for buffer in module.buffers():
+            dist.broadcast(buffer, src=0)

@@ -41,7 +41,7 @@ from unifashion.errors import UserError
 from unifashion.evaluation.scores import Score
 from unifashion.models.unifashion import UniFashion
 from unifashion.training.checkpoint import find_checkpoint, link_model, read_state, write_checkpoint
-from unifashion.training.distributed import mean_over_ranks
+from unifashion.training.distributed import mean_over_ranks, share_buffers
 from unifashion.training.grad_cache import GradCache
 from unifashion.training.interrupt import Interrupt
 from unifashion.training.randomness import seed_everything, seed_for
@@ -307,19 +307,19 @@ class Trainer:
     # What is kept -----------------------------------------------------------------------------------------------------
 
     def _validate(self) -> bool:
-        """Score the model on the main process and log it; returns whether it is the best so far."""
+        """Score the model, on all processes together, and log it; returns whether it is the best so far."""
         if self.evaluate is None:
             return False
-        is_best = False
-        self.accelerator.wait_for_everyone()
+        at = self.progress
+        share_buffers(self.model)
+        scores, value = self.evaluate(self.model.eval())
+        self.accelerator.log({"validation": value}, step=at.step)
+        is_best = at.best is None or value > at.best
+        if is_best:
+            at.best, at.best_step = value, at.step
         if self.run is not None:
-            at = self.progress
-            scores, value = self.evaluate(self.model.eval())
             self.run.append(METRICS[1], [{"epoch": at.epoch, "step": at.step, **score.row()} for score in scores])
-            self.accelerator.log({"validation": value}, step=at.step)
-            is_best = at.best is None or value > at.best
             if is_best:
-                at.best, at.best_step = value, at.step
                 self.run.update(best={"epoch": at.epoch, "step": at.step, "value": value})
         self.accelerator.wait_for_everyone()
         return is_best
