@@ -1,9 +1,13 @@
 """Fixtures that several rooms use: small models of the real classes, and the optional real samples."""
 
+import os
+import socket
+import traceback
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState, PartialState
 
 from unifashion.config import DataSettings
 from unifashion.models.presets import UniFashionConfig
@@ -71,3 +75,33 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the real samples (../shared) are not on this machine")
     return SHARED
+
+
+@pytest.fixture
+def on_two_processes(tmp_path):
+    """Run a function in two processes that know of one another; returns what each of them returned."""
+
+    def run(work):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        children = []
+        for rank in range(2):
+            child = os.fork()
+            if child == 0:
+                os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
+                os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+                try:
+                    AcceleratorState._reset_state(reset_partial_state=True)
+                    assert PartialState(cpu=True).num_processes == 2
+                    torch.save(work(), tmp_path / f"answer.{rank}")
+                    os._exit(0)
+                except BaseException:
+                    traceback.print_exc()
+                finally:
+                    os._exit(1)
+            children.append(child)
+        assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+        return [torch.load(tmp_path / f"answer.{rank}", weights_only=False) for rank in range(2)]
+
+    return run

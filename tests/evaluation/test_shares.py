@@ -1,7 +1,5 @@
 """Evaluation split over two processes gives, on both, what one process gives: the same bits."""
 
-import os
-
 import numpy as np
 import pytest
 import torch
@@ -33,28 +31,10 @@ def everything(model, images):
     return [*tensors, embedder.composed(images[:3], TEXTS[:3])], broken, embedder.find_broken(images)
 
 
-def on_two_processes(work, folder, port):
-    """Run ``work`` in two processes that know of one another; return what each has to say."""
-    children = []
-    for rank in range(2):
-        child = os.fork()
-        if child == 0:
-            try:
-                os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-                dist.init_process_group("gloo", rank=rank, world_size=2)
-                torch.save(work(), folder / str(rank))
-                os._exit(0)
-            finally:
-                os._exit(1)
-        children.append(child)
-    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
-    return [torch.load(folder / str(rank), weights_only=False) for rank in range(2)]
-
-
-def test_two_processes_find_what_one_finds(make_model, images, tmp_path):
+def test_two_processes_find_what_one_finds(make_model, images, on_two_processes):
     model = make_model("blip2_cir_rerank")
     expected = everything(model, images)
-    for found in on_two_processes(lambda: everything(model, images), tmp_path, 29631):
+    for found in on_two_processes(lambda: everything(model, images)):
         assert all(torch.equal(ours, theirs) for ours, theirs in zip(found[0], expected[0], strict=True))
         assert found[1:] == expected[1:]
     assert list(expected[1]) == [images[3]]

@@ -46,6 +46,7 @@ from unifashion.training.grad_cache import GradCache
 from unifashion.training.interrupt import Interrupt
 from unifashion.training.randomness import seed_everything, seed_for
 from unifashion.training.run_folder import RunFolder, now
+from unifashion.training.sharding import Sharding, as_saved, as_trained, check_sharding
 from unifashion.training.tasks import Task
 
 log = logging.getLogger(__name__)
@@ -117,6 +118,8 @@ class Trainer:
             pin_memory=accelerator.device.type == "cuda",
             multiprocessing_context="fork" if num_workers else None,
         )
+        is_sharded = accelerator.distributed_type == DistributedType.FSDP
+        self.sharding = Sharding(task) if is_sharded else None
         trained = [parameter for parameter in task.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(
             trained,
@@ -129,7 +132,6 @@ class Trainer:
         if settings.compile:
             task.model.qformer.compile()
             task.model.vision.compile()
-        is_sharded = accelerator.distributed_type == DistributedType.FSDP
         self.cache: GradCache | None = None
         if settings.grad_cache_chunk:
             self.cache = GradCache(task, settings.grad_cache_chunk, accelerator, self._weight, is_sharded)
@@ -169,7 +171,7 @@ class Trainer:
                 f"{checkpoint} was written by {state['world_size']} processes, now there are "
                 f"{self.accelerator.num_processes}; start as many, or a new run with --init-from {checkpoint}/model"
             )
-        weights = self.model.read_weights(checkpoint / "model")
+        weights = as_trained(self.model.read_weights(checkpoint / "model"), self.model)
         named: dict[str, Any] = {f"model.{name}": tensor for name, tensor in weights.items()}
         set_model_state_dict(self.task, named, options=KEPT)
         set_optimizer_state_dict(self.task, self.optimizer.optimizer, state["optimizer"], options=WHOLE)
@@ -312,7 +314,10 @@ class Trainer:
             return False
         at = self.progress
         share_buffers(self.model)
-        scores, value = self.evaluate(self.model.eval())
+        model = self.model
+        if self.sharding is not None:
+            model = self.sharding.whole_model(self.task, self.accelerator.device)
+        scores, value = self.evaluate(model.eval())
         self.accelerator.log({"validation": value}, step=at.step)
         is_best = at.best is None or value > at.best
         if is_best:
@@ -338,7 +343,7 @@ class Trainer:
             "schedule": self.schedule.state_dict(),
             "progress": asdict(at),
         }
-        own = {name.removeprefix("model."): tensor for name, tensor in weights.items()}
+        own = as_saved({name.removeprefix("model."): tensor for name, tensor in weights.items()})
         checkpoint = write_checkpoint(
             path,
             at.step,
@@ -365,17 +370,18 @@ def make_accelerator(settings: TrainingSettings, task: type[Task]) -> Accelerato
     """Return the accelerator that owns devices, precision, processes and trackers.
 
     Raises:
-        UserError: bf16 on a GPU that has none.
+        UserError: bf16 on a GPU that has none; FSDP of the first version.
     """
     bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     if settings.precision == "bf16" and not (bf16 or not torch.cuda.is_available()):
         raise UserError("this GPU has no bf16; use --precision fp32")
     torch.backends.cuda.matmul.allow_tf32 = settings.precision == "tf32"
     mixed = "bf16" if settings.precision == "bf16" or (settings.precision == "auto" and bf16) else "no"
-    return Accelerator(
+    accelerator = Accelerator(
         mixed_precision=mixed,
         gradient_accumulation_steps=settings.accumulation_steps,
         log_with=None if settings.tracker == "none" else settings.tracker,
         project_dir=settings.output_dir,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=not task.uses_all_parameters)],
     )
+    return check_sharding(accelerator)
