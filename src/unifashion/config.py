@@ -126,11 +126,15 @@ class TrainingSettings:
         0,
         "fill so many batches at a time from rows sorted by text length (less padding, negatives of like length); 0 = off",
     )
-    learning_rate: float = setting(2e-4, "peak of the one-cycle schedule")
+    learning_rate: float = setting(2e-4, "peak of the schedule")
+    schedule: Literal["one-cycle", "cosine"] = setting(
+        "one-cycle",
+        "how the learning rate moves (training/schedule.py); the paper trains retrieval with one-cycle, captions with cosine",
+    )
     betas: tuple[float, float] = setting((0.9, 0.98), "AdamW momenta")
     adam_epsilon: float = setting(1e-7, "AdamW epsilon")
     weight_decay: float = setting(0.05, "AdamW decay, on every parameter as in the paper")
-    warmup_epochs: float = setting(1.5, "rising part of the one-cycle schedule, epochs")
+    warmup_epochs: float = setting(1.5, "rising part of the schedule, epochs")
     max_grad_norm: float = setting(0.0, "gradients are clipped to this norm; 0 = never")
     precision: Literal["auto", "fp32", "tf32", "bf16"] = setting(
         "auto", "auto = bf16 where the GPU has it, else fp32; tf32 = fp32 with fast matrix products on a GPU"

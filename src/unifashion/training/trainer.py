@@ -1,9 +1,8 @@
 """One trainer for every task: step, log, validate, save, stop, and go on as if it had never stopped.
 
 The loop is plain: a batch goes through the task, its losses are weighted and added up, accelerate does the rest. Optimiser
-and schedule are the paper's: AdamW with decay on every parameter, OneCycleLR (peak ``learning_rate``, start at a hundredth of
-it, rising for ``warmup_epochs``) stepped once per optimiser step. As in the original, OneCycleLR also cycles AdamW's first
-momentum between 0.95 and 0.85, so ``betas[0]`` only matters before the first step.
+and schedule are the paper's: AdamW with decay on every parameter, and a learning rate that moves with every optimiser step
+(schedule.py).
 
 Everything that a step depends on is in the checkpoint or follows from (seed, epoch, step, rank): the order of the rows
 (data/sampler.py), the rows themselves (data/batches.py), and all chance in the step (randomness.py). So a run that was stopped
@@ -46,6 +45,7 @@ from unifashion.training.grad_cache import GradCache
 from unifashion.training.interrupt import Interrupt
 from unifashion.training.randomness import seed_everything, seed_for
 from unifashion.training.run_folder import RunFolder, now
+from unifashion.training.schedule import make_schedule
 from unifashion.training.sharding import Sharding, as_saved, as_trained, check_sharding
 from unifashion.training.tasks import Task
 
@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 
 Evaluate = Callable[[UniFashion], tuple[list[Score], float]]
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
-KEPT = replace(WHOLE, strict=False)  # checkpoints do not keep a frozen language model
+KEPT = replace(WHOLE, strict=False)  # a frozen language model is not kept; what never had a gradient has no momenta
 METRICS = ("train_metrics.csv", "validation_metrics.csv")
 
 
@@ -137,13 +137,7 @@ class Trainer:
             self.cache = GradCache(task, settings.grad_cache_chunk, accelerator, self._weight, is_sharded)
         self.task, self.optimizer = accelerator.prepare(task, optimizer)
         self.total_steps = settings.max_steps or settings.num_epochs * self.sampler.steps_per_epoch
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer.optimizer,
-            max_lr=settings.learning_rate,
-            total_steps=max(self.total_steps, 2),
-            pct_start=min(settings.warmup_epochs / max(settings.num_epochs, 1), 0.9),
-            div_factor=100.0,
-        )
+        self.schedule = make_schedule(self.optimizer.optimizer, settings, self.total_steps)
         self.progress = Progress()
 
     # Going on ---------------------------------------------------------------------------------------------------------
@@ -174,7 +168,7 @@ class Trainer:
         weights = as_trained(self.model.read_weights(checkpoint / "model"), self.model)
         named: dict[str, Any] = {f"model.{name}": tensor for name, tensor in weights.items()}
         set_model_state_dict(self.task, named, options=KEPT)
-        set_optimizer_state_dict(self.task, self.optimizer.optimizer, state["optimizer"], options=WHOLE)
+        set_optimizer_state_dict(self.task, self.optimizer.optimizer, state["optimizer"], options=KEPT)
         self.schedule.load_state_dict(state["schedule"])
         self.progress = Progress(**state["progress"])
         if self.run is not None and self.progress.best_step == self.progress.step and self.progress.best is not None:

@@ -1,0 +1,140 @@
+"""``blip_train.py --blip-model-name blip2_cir_full`` and ``unifashion caption``, end to end."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from tiny_heads import write_diffusion, write_llm
+
+from unifashion.cli import main as unifashion
+from unifashion.llm.captioner import Captioner
+from unifashion.training.trainer import Trainer
+
+SOURCE = Path(__file__).resolve().parents[2] / "src"
+
+
+@pytest.fixture(scope="module")
+def blip_train():
+    sys.path.insert(0, str(SOURCE))
+    import blip_train
+
+    return blip_train
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """Sixteen one-coloured photos, four of them for validation."""
+    folder = tmp_path_factory.mktemp("shop")
+    colours = ["red", "blue", "green", "white"]
+    lines = ["image,text,split"]
+    for number in range(16):
+        Image.new("RGB", (40, 40), colours[number % 4]).save(folder / f"{number}.png")
+        lines.append(f"{number}.png,A {colours[number % 4]} dress.,{'val' if number > 11 else 'train'}")
+    (folder / "catalogue.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def start(blip_train, shop, tmp_path_factory):
+    """A phase-1 run of one epoch."""
+    run = tmp_path_factory.mktemp("phase1") / "run"
+    words = "--architecture tiny --tokenizer train --no-freeze-vision --num-epochs 1 --batch-size 4 --eval-every 0"
+    common = ["--dataset", "catalogue", "--data-root", str(shop), "--image-size", "32"]
+    blip_train.main([*common, *words.split(), "--output-dir", str(run)])
+    full = ["--blip-model-name", "blip2_cir_full", "--init-from", str(run), "--batch-size", "4", "--schedule", "cosine"]
+    return run, [*common, *full, "--betas", "0.9", "0.99", "--weight-decay", "0"]
+
+
+def losses(run):
+    with (run / "train_metrics.csv").open(newline="") as file:
+        return [{name: row[name] for name in row if name != "seconds"} for row in csv.DictReader(file)]
+
+
+def test_a_language_model_made_on_the_spot_learns_the_captions(blip_train, start, shop, tmp_path):
+    _, flags = start
+    words = "--llm tiny --trainable qformer+adapters+llm --num-epochs 12 --learning-rate 5e-3 --eval-every 12"
+    blip_train.main([*flags, *words.split(), "--output-dir", str(tmp_path / "run")])
+    rows = losses(tmp_path / "run")
+    assert float(rows[-1]["lm"]) < 0.5 * float(rows[0]["lm"])
+    captions = Captioner.from_pretrained(tmp_path / "run").caption([shop / f"{n}.png" for n in range(12, 16)])
+    assert all(text.startswith("A ") and text.endswith("dress.") for text in captions), captions
+
+
+def test_lora_and_drawing_train_and_a_stopped_run_takes_the_same_steps(blip_train, start, tmp_path, monkeypatch):
+    _, flags = start
+    llm, sd = write_llm(tmp_path / "llm"), write_diffusion(tmp_path / "sd")
+    words = f"--llm {llm} --lora-r 4 --lora-alpha 8 --diffusion-model {sd} --drawing-size 16 --num-epochs 2"
+    flags = [*flags, *words.split(), "--learning-rate", "1e-3", "--save-steps", "2", "--warmup-epochs", "0.5"]
+    blip_train.main([*flags, "--output-dir", str(tmp_path / "whole")])
+    rows = losses(tmp_path / "whole")
+    assert len(rows) == 2 and all(float(row["lm"]) > 0 and float(row["q2i"]) > 0 for row in rows)
+    real, calls = Trainer._train_batch, iter(range(100))
+
+    def stops(self, *given):
+        if next(calls) == 4:
+            raise KeyboardInterrupt
+        return real(self, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_train_batch", stops)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            blip_train.main([*flags, "--output-dir", str(tmp_path / "run")])
+    blip_train.main([*flags, "--resume", str(tmp_path / "run")])
+    assert losses(tmp_path / "run") == rows
+    for name in ("model.safetensors", "heads.safetensors", "llm/adapter_model.safetensors"):
+        ours, theirs = (load_file(tmp_path / run / "last" / name) for run in ("run", "whole"))
+        assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours), name
+
+
+def test_captions_of_phase_1_survive_a_kill_without_loss_or_repetition(start, shop, tmp_path):
+    run, _ = start
+    out = tmp_path / "captions.jsonl"
+    command = ["caption", str(shop), "--model", str(run), "-o", str(out), "--batch-size", "1", "--num-beams", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "unifashion.cli", *command],
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
+        stderr=subprocess.DEVNULL,
+    )
+    part = out.with_name("captions.jsonl.part")
+    while process.poll() is None and not (part.exists() and part.stat().st_size):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    if part.exists():
+        with part.open("a") as file:
+            file.write('{"id": "torn')
+    unifashion(command)
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["image"] for row in rows] == sorted(map(str, shop.glob("*.png"))) and not part.exists()
+    unifashion([*command[:4], "-o", str(tmp_path / "other.jsonl"), "--batch-size", "16", "--num-beams", "2"])
+    others = [json.loads(line) for line in (tmp_path / "other.jsonl").read_text().splitlines()]
+    assert rows == others
+
+
+def test_bad_input_of_caption_is_one_sentence(start, shop, tmp_path, capsys):
+    run, _ = start
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    (tmp_path / "empty").mkdir()
+    model = ["--model", str(run), "-o", str(tmp_path / "c.jsonl")]
+    for given, sentence in (
+        ([str(tmp_path / "none.jpg"), *model], "no such file or folder"),
+        ([str(tmp_path / "empty"), *model], "no images in this folder"),
+        ([str(tmp_path / "broken.jpg"), *model], "none of the 1 images can be read"),
+        ([*model], "name images or folders of images"),
+        ([str(shop), *model, "--instruction", "x"], "--instruction is for a blip2_cir_full"),
+        ([str(shop), "--model", str(tmp_path / "empty")], "no model in"),
+        ([str(shop), *model, "--num-beams", "0"], "at least 1"),
+    ):
+        with pytest.raises(SystemExit) as left:
+            unifashion(["caption", *given])
+        assert left.value.code == 2 and sentence in capsys.readouterr().err
+    assert not (tmp_path / "c.jsonl").exists()
