@@ -41,6 +41,13 @@ def test_one_cycle_starts_at_a_hundredth_of_its_peak_and_cycles_the_momentum():
     assert found[-1][0] < 1e-7 and {round(found[0][1], 3), round(found[9][1], 3)} == {0.95, 0.85}
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 8])
+@pytest.mark.parametrize("schedule", ["one-cycle", "cosine"])
+def test_even_the_shortest_runs_have_a_schedule(schedule, steps):
+    settings = TrainingSettings(schedule=schedule, learning_rate=1e-3, num_epochs=8, warmup_epochs=2)
+    assert all(0 <= rate <= 1e-3 + 1e-9 for rate, _ in rates(settings, steps))
+
+
 def test_the_caption_experiment_has_the_settings_of_the_paper():
     groups = (DataSettings, ModelSettings, TrainingSettings, EvaluationSettings, LanguageModelSettings)
     _, model, training, _, language = parse(groups, ["--config", str(CONFIG)], "")

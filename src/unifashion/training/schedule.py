@@ -18,6 +18,8 @@ def make_schedule(optimizer: Optimizer, settings: TrainingSettings, total_steps:
     rising = min(settings.warmup_epochs / max(settings.num_epochs, 1), 0.9)
     if settings.schedule == "cosine":
         return get_cosine_schedule_with_warmup(optimizer, round(rising * total_steps), total_steps)
+    if abs(rising * total_steps - 1) < 1e-3:  # OneCycleLR divides by the length of a rise that ends where it starts
+        rising = 1.001 / total_steps
     return OneCycleLR(
         optimizer, max_lr=settings.learning_rate, total_steps=total_steps, pct_start=rising, div_factor=100.0
     )
