@@ -8,4 +8,4 @@ source src/environment.sh test
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
 "$PYTHON" -m mypy
-"$PYTHON" -m pytest "$@"
+"$PYTHON" -m pytest --numprocesses auto --maxprocesses 4 "$@"
