@@ -24,7 +24,8 @@ make_environment() {
     local root venv extras python stamp
     root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
     venv="${UNIFASHION_VENV:-$root/.venv}"
-    extras="${1:-}"
+    extras=""
+    [ "${1:-}" = test ] && extras=test # a caller's own arguments arrive here too where it names none
     stamp="$venv/.installed${extras:+-$extras}-$(cat "$root/requirements.txt" "$root/pyproject.toml" | cksum | cut -d' ' -f1)"
     PYTHON="$venv/bin/python"
     [ -e "$stamp" ] && return
