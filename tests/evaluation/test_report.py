@@ -12,7 +12,7 @@ from unifashion.cli import main
 from unifashion.errors import UserError
 from unifashion.evaluation.answers import Answer, Shown, write_answers
 from unifashion.evaluation.report import write_report
-from unifashion.evaluation.report.figures import recall_curve
+from unifashion.evaluation.report.curves import recall_curve
 from unifashion.evaluation.report.pictures import choose
 from unifashion.evaluation.scores import Score, write_scores
 
@@ -80,13 +80,15 @@ def test_a_report_holds_scores_with_their_protocol_sizes_marks_and_interval(run,
     page = page_of(run, tmp_path)
     for words in (
         "fashioniq/original",
-        "60.0<small>30.0 to 90.0</small>",
+        "60.0<small>30.0–90.0</small>",
         "<td>200</td>",
-        "drawn, not photographed",
+        "The pictures are drawn by a program",
         "abcdef0123",
     ):
         assert words in page
-    assert "No published number stands here" in page and re.search(r"target, place (8|10|31|81|121|200) of 200", page)
+    assert "No published number stands beside these: papers measure on photos" in page and re.search(
+        r"at place <strong>(8|10|31|81|121|200)</strong> of 200", page
+    )
 
 
 def test_a_report_needs_nothing_else(run, tmp_path):
@@ -136,7 +138,7 @@ def test_published_rows_stand_beside_a_whole_benchmark_only(run, tmp_path):
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        ("running", "not finished, or was stopped by force"),
+        ("running", "not finished, or it was stopped by force"),
         ("interrupted", "--resume goes on with it"),
         ("failed", "stopped with an error"),
     ],
@@ -156,7 +158,7 @@ def test_scores_written_before_intervals_and_answers_are_shown(run, tmp_path):
         row.pop("low"), row.pop("high")
     (home / "scores.json").write_text(json.dumps(rows))
     page = page_of(run, tmp_path)
-    assert "60.0</td>" in page and "Answers were not kept" in page
+    assert "60.0</td>" in page and "answers to single queries were not kept" in page
 
 
 def test_a_photo_that_is_gone_leaves_a_gap(run, tmp_path):
