@@ -189,7 +189,7 @@ def test_a_real_browser_shows_it_without_overflow_or_broken_images(run, tmp_path
       const found = {over: d.scrollWidth - d.clientWidth, broken: [...document.images].filter(i => !i.naturalWidth).length,
         images: document.images.length, headings: [...document.querySelectorAll('h1,h2,h3')].map(h => +h.tagName[1]),
         title: document.title, requests: performance.getEntriesByType('resource').filter(e => !e.name.startsWith('data:')).length,
-        unnamed: [...document.querySelectorAll('img:not([alt]),svg:not([aria-label])')].length};
+        unnamed: [...document.querySelectorAll('img:not([alt]),svg:not([aria-label],[aria-hidden=true])')].length};
       document.body.innerHTML = '<pre id=found>' + JSON.stringify(found) + '</pre>'; })</script>"""
     inner = tmp_path / "inner.html"
     inner.write_text(page.read_text().replace("</body>", probe + "</body>"))
