@@ -89,12 +89,49 @@ def test_a_table_becomes_a_catalogue_that_training_reads(table, tmp_path):
     assert check("catalogue", tmp_path / "data") == []
 
 
-def test_a_finished_set_is_left_alone_and_other_settings_are_not(table, tmp_path):
+def test_a_finished_set_is_left_alone_and_another_size_is_made_anew(table, tmp_path):
     folder, _ = run(table, tmp_path)
-    before = (folder / "photos" / "000000_0.jpg").stat().st_mtime_ns
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     assert run(table, tmp_path)[1] is None
-    assert run(table, tmp_path, max_side=9)[1].kept == 6
-    assert (folder / "photos" / "000000_0.jpg").stat().st_mtime_ns == before
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    assert run(table, tmp_path, max_side=9)[1].made == 6
+    assert {Image.open(path).size for path in (folder / "photos").iterdir()} == {(6, 9)}
+    assert check("catalogue", tmp_path) == []
+
+
+def test_a_table_that_changed_is_prepared_again_and_what_it_dropped_is_removed(table, tmp_path):
+    folder, _ = run(table, tmp_path)
+    table.write_text("image,text\n0.png;1.png,a pair\n5.png,the last\n")
+    _, done = run(table, tmp_path)
+    assert (done.made, done.kept) == (2, 1)  # the first photo stays where it was
+    pairs = read_own_catalogue(folder, "train").pairs
+    assert [(pair.text, pair.product) for pair in pairs if pair.text == "a pair"] == [("a pair", pairs[0].product)] * 2
+    assert len(list((folder / "photos").iterdir())) == 3 and check("catalogue", tmp_path) == []
+
+
+def test_a_source_that_is_newer_than_its_copy_is_copied_again(tmp_path):
+    source = tmp_path / "photos"
+    source.mkdir()
+    (source / "B000000001.png").write_bytes(photo(1))
+    (source / "cap.dress.val.json").write_text("[]")
+    folder, done = prepare("fashioniq", [source], tmp_path / "data", progress=False)
+    assert done.made == 2 and (folder / "captions" / "cap.dress.val.json").read_text() == "[]"
+    (source / "B000000001.png").write_bytes(photo(2))
+    later = (folder / "images" / "B000000001.png").stat().st_mtime + 5
+    os.utime(source / "B000000001.png", (later, later))
+    _, done = prepare("fashioniq", [source], tmp_path / "data", progress=False)
+    assert (done.made, done.kept) == (1, 1) and (folder / "images" / "B000000001.png").read_bytes() == photo(2)
+
+
+def test_a_photo_that_two_sources_have_is_taken_from_the_first(tmp_path):
+    for name, seed in (("one", 1), ("two", 2)):
+        (tmp_path / name / "deep").mkdir(parents=True)
+        (tmp_path / name / "B000000001.png").write_bytes(photo(seed))
+        (tmp_path / name / "deep" / "B000000001.png").write_bytes(photo(9))
+    (tmp_path / "list.txt").write_text("B000000001 http://127.0.0.1:9/absent.jpg\n")
+    sources = [tmp_path / "one", tmp_path / "two", tmp_path / "list.txt"]
+    folder, done = prepare("fashioniq", sources, tmp_path / "data", progress=False)
+    assert done.made == 1 and (folder / "images" / "B000000001.png").read_bytes() == photo(1)
 
 
 def test_a_killed_call_goes_on_where_it_stood(table, tmp_path, monkeypatch):
@@ -115,8 +152,8 @@ def test_a_killed_call_goes_on_where_it_stood(table, tmp_path, monkeypatch):
 def test_what_fails_is_named_left_out_and_tried_again(table, tmp_path):
     (table.parent / "2.png").write_bytes(b"no photo")
     folder, done = run(table, tmp_path)
-    assert [name for name, _ in done.failed] == ["photos/000002_2.jpg"]
-    assert "photos/000002_2.jpg" in (folder / "failed.csv").read_text()
+    ((name, _),) = done.failed
+    assert name.startswith("photos/000002_2_") and name in (folder / "failed.csv").read_text()
     assert "garment 2" not in (folder / "catalogue.csv").read_text()
     (table.parent / "2.png").write_bytes(photo(2))
     _, done = run(table, tmp_path)
@@ -125,13 +162,14 @@ def test_what_fails_is_named_left_out_and_tried_again(table, tmp_path):
 
 def test_a_changed_file_is_found(table, tmp_path, capsys):
     folder, _ = run(table, tmp_path)
-    (folder / "photos" / "000001_1.jpg").write_bytes(b"changed")
-    (folder / "photos" / "000003_3.jpg").unlink()
+    photos = sorted((folder / "photos").iterdir())
+    photos[1].write_bytes(b"changed")
+    photos[3].unlink()
     with pytest.raises(SystemExit) as left:
         main(["prepare", "catalogue", "--check", "--data-root", str(tmp_path)])
     assert left.value.code == 1
     out = capsys.readouterr().out
-    assert "photos/000001_1.jpg was changed" in out and "photos/000003_3.jpg is not there" in out
+    assert f"photos/{photos[1].name} was changed" in out and f"photos/{photos[3].name} is not there" in out
 
 
 def test_photos_come_from_the_web_and_failing_servers_are_named(server, tmp_path, monkeypatch):
@@ -146,6 +184,21 @@ def test_photos_come_from_the_web_and_failing_servers_are_named(server, tmp_path
     assert "404" in reasons["images/B000000001.jpg"] and server.calls["/gone.jpg"] == 1
     assert "no whole answer" in reasons["images/B000000003.jpg"] and server.calls["/short.jpg"] == 4
     assert "no image" in reasons["images/B000000004.jpg"]
+
+
+@pytest.mark.parametrize(
+    "address", ["http://[bad/1.jpg", "http://127.0.0.1:port/1.jpg", "http://a b/1.jpg", "http://\x00/"]
+)
+def test_an_address_that_is_none_fails_alone(tmp_path, address):
+    with pytest.raises(JobError):
+        downloads.fetch(address, tmp_path / "copy", tries=1, timeout=1.0)
+    assert not (tmp_path / "copy").exists()
+
+
+def test_addresses_may_hold_letters_of_any_language(server, tmp_path):
+    downloads.fetch(f"http://127.0.0.1:{server.server_port}/robe d'été.jpg", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == photo(1, kind="JPEG")
+    assert list(server.calls) == ["/robe%20d'%C3%A9t%C3%A9.jpg"]
 
 
 def test_only_web_addresses_are_fetched(tmp_path):
@@ -189,6 +242,31 @@ def test_an_archive_that_leads_outside_is_refused(tmp_path, kind, name):
     assert not [*tmp_path.rglob("evil.txt")]
 
 
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_an_archive_that_is_cut_short_is_refused_before_anything_is_written(tmp_path, kind):
+    archive = tmp_path / f"cirr.{kind}"
+    pack(archive, {f"dev/{n}.png": photo(n) for n in range(4)})
+    archive.write_bytes(archive.read_bytes()[:-3000])
+    with pytest.raises(UserError, match="cut short"):
+        prepare("cirr", [archive], tmp_path / "data", progress=False)
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_damaged_member_of_a_zip_is_named_and_the_others_are_unpacked(tmp_path):
+    archive = tmp_path / "circo.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        for number in range(3):
+            file.writestr(f"annotations/{number}.json", photo(number))
+        place = file.getinfo("annotations/1.json").header_offset + 200
+    content = bytearray(archive.read_bytes())
+    content[place : place + 40] = b"\xff" * 40
+    archive.write_bytes(content)
+    folder, done = prepare("circo", [archive], tmp_path / "data", progress=False)
+    ((name, reason),) = done.failed
+    assert name == "annotations/1.json" and "damaged" in reason and done.made == 2
+    assert sorted(path.name for path in (folder / "annotations").iterdir()) == ["0.json", "2.json"]
+
+
 def test_links_in_archives_are_left_out(tmp_path):
     archive = tmp_path / "cirr.tar"
     with tarfile.open(archive, "w") as file:
@@ -218,6 +296,15 @@ def test_fashiongen_hdf5_becomes_the_jsonl_form_with_the_same_records(tmp_path):
     assert json.loads((folder / "annotation_val_object.jsonl").read_text().splitlines()[0])["index"] == "[0, 1]"
 
 
+def test_two_files_of_one_split_are_refused(tmp_path):
+    for name in ("a.h5", "b.h5"):
+        with h5py.File(tmp_path / name, "w") as file:
+            file["input_image"] = np.zeros((1, 8, 8, 3), np.uint8)
+            file["input_description"] = file["input_productID"] = np.array([[b"1"]])
+    with pytest.raises(UserError, match="second file of the train split"):
+        prepare("fashiongen", [tmp_path / "a.h5", tmp_path / "b.h5"], tmp_path / "data", progress=False)
+
+
 def read_fashiongen_h5(source):
     from unifashion.data.fashiongen_hdf5 import read_fashiongen_hdf5
 
@@ -245,10 +332,12 @@ def test_bad_input_is_one_sentence(table, tmp_path, capsys, words, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("picture,text\na,b\n", "has no column 'image'"),
-        ("image,text\n", "or no rows"),
-        ("image,text\n1.png,a,b\n", "line 2: expected 2 values"),
-        ("image,text\n ,a\n", "line 2: expected 2 values, one of them an image"),
+        ("picture,text\na,b\n", "no column 'image'"),
+        ("image,text\n", "has a header but no rows"),
+        ("image,text\n1.png,a,b\n", "line 2: more values than columns"),
+        ("image,text\n ,a\n", "line 2: image is empty"),
+        ("image,text\n1.png,\n", "line 2: text is empty"),
+        ('image,text\n1.png,"a\n', "not CSV"),
     ],
 )
 def test_a_table_that_is_none_is_named(tmp_path, content, message):

@@ -1,7 +1,7 @@
 """``unifashion prepare``: turn original downloads into what training reads.
 
 unifashion prepare fashiongen --source fashiongen_256_256_train.h5 fashiongen_256_256_validation.h5
-unifashion prepare fashioniq --source asin2url.dress.txt asin2url.shirt.txt
+unifashion prepare fashioniq --source fashion-iq/ asin2url.dress.txt asin2url.shirt.txt
 unifashion prepare cirr --source cirr_annotations.zip cirr_photos.tar
 unifashion prepare catalogue --source products.csv --max-side 1024
 unifashion prepare catalogue --check
@@ -47,7 +47,7 @@ def run(flags: argparse.Namespace) -> int:
         raise UserError("--threads must be at least 1 and --max-side at least 0")
     folder, done = prepare(flags.set, flags.source, root, Options(flags.max_side, flags.threads))
     if done is None:
-        sys.stdout.write(f"{folder} is complete; nothing was done\n")
+        sys.stdout.write(f"{folder} is complete; nothing was done (remove its manifest.json to look at every file)\n")
         return 0
     failed = f"; {len(done.failed):,} failed, the reasons are in {folder / 'failed.csv'}" if done.failed else ""
     sys.stdout.write(f"{folder}: {done.made:,} files made, {done.kept:,} were there{failed}\n")

@@ -83,13 +83,17 @@ def _rows(folder: Path) -> list[_Row]:
     return rows
 
 
-def _table_rows(folder: Path) -> Iterator[_Row]:
-    path = folder / TABLE
+def read_table(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield line number and values of every row, stripped, under the columns' names in lower case.
+
+    Raises:
+        UserError: not CSV, no column image or text, a row with more values than columns or without image or text, no rows.
+    """
     text = read_text(path)
     separator = max(",;\t", key=text.partition("\n")[0].count)
-    reader = csv.DictReader(io.StringIO(text), delimiter=separator, strict=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     columns = _columns(reader, path)
-    lines: dict[Path, int] = {}
+    empty = True
     while (row := _next_row(reader, path)) is not None:
         place = f"{path}, line {reader.line_num}"
         if None in row:
@@ -98,11 +102,22 @@ def _table_rows(folder: Path) -> Iterator[_Row]:
         for needed in ("image", "text"):
             if not values[needed]:
                 raise UserError(f"{place}: {needed} is empty")
-        images = [_inside(folder, name, place) for name in _views(folder, values.pop("image"))]
+        empty = False
+        yield reader.line_num, values
+    if empty:
+        raise UserError(f"{path} has a header but no rows; add one row for each image")
+
+
+def _table_rows(folder: Path) -> Iterator[_Row]:
+    path = folder / TABLE
+    lines: dict[Path, int] = {}
+    for line, values in read_table(path):
+        place = f"{path}, line {line}"
+        images = [_inside(folder, name, place) for name in views_of(folder, values.pop("image"))]
         for image in images:
             if image in lines:
                 raise UserError(f"{place}: image {image.name} is on line {lines[image]} already; name it once")
-            lines[image] = reader.line_num
+            lines[image] = line
         product = values.get("id") or images[0].relative_to(folder).as_posix()
         split = values.get("split", "").lower() or _split_of(product)
         if split not in SPLITS:
@@ -111,8 +126,6 @@ def _table_rows(folder: Path) -> Iterator[_Row]:
         words = values.pop("text")
         metadata = {name: value for name, value in values.items() if value}
         yield from (_Row(place, image, words, product, subcategory, split, metadata) for image in images)
-    if not lines:
-        raise UserError(f"{path} has a header but no rows; add one row for each image")
 
 
 def _columns(reader: "csv.DictReader[str]", path: Path) -> list[str]:
@@ -137,7 +150,7 @@ def _next_row(reader: "csv.DictReader[str]", path: Path) -> dict[str, str] | Non
         raise UserError(f"{path}, line {reader.line_num + 1}: not CSV ({error}); check its double quotes") from None
 
 
-def _views(folder: Path, cell: str) -> list[str]:
+def views_of(folder: Path, cell: str) -> list[str]:
     """Return the paths in an image cell: one, or several with ``;`` between them; a file whose name has a ``;`` is one."""
     names = [name.strip() for name in cell.split(";") if name.strip()]
     return [cell] if len(names) < 2 or (folder / cell).is_file() else names

@@ -1,8 +1,10 @@
 """Files out of zip and tar archives that somebody else made: never outside the folder, never a link, never a bomb."""
 
+import lzma
 import shutil
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -11,6 +13,7 @@ from unifashion.data.prepare.work import Job, JobError
 from unifashion.errors import UserError
 
 MAX_BYTES = 2 * 2**30  # of one file
+DAMAGED = (EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError)
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
@@ -31,22 +34,23 @@ def count_members(path: Path) -> int:
                 return sum(not member.is_dir() for member in archive.infolist())
         with tarfile.open(path) as archive:
             return sum(member.isfile() for member in archive)
-    except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError) as error:
+    except (OSError, *DAMAGED) as error:
         raise UserError(f"{path} is not an archive, or is cut short ({error}); download it again") from None
 
 
 def unpack_jobs(path: Path) -> Iterator[Job]:
     """Yield a job for every file of an archive. Each must be done before the next is asked for."""
+    changed = path.stat().st_mtime
     if path.suffix.lower() == ".zip":
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
                 if not member.is_dir():
-                    yield Job(_inside(member.filename, path), partial(_copy_zip, archive, member))
+                    yield Job(_inside(member.filename, path), partial(_copy_zip, archive, member), changed)
         return
     with tarfile.open(path) as tar:
         for entry in tar:
             if entry.isfile():
-                yield Job(_inside(entry.name, path), partial(_copy_tar, tar, entry))
+                yield Job(_inside(entry.name, path), partial(_copy_tar, tar, entry), changed)
 
 
 def _inside(name: str, archive: Path) -> str:
@@ -68,7 +72,7 @@ def _copy_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo, place: Path) ->
     try:
         with archive.open(member) as source, place.open("wb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except (*DAMAGED, NotImplementedError, RuntimeError) as error:
         raise JobError(f"damaged in the archive ({error})") from None
 
 
@@ -80,5 +84,5 @@ def _copy_tar(archive: tarfile.TarFile, member: tarfile.TarInfo, place: Path) ->
         assert source is not None, "only files are asked for"
         with source, place.open("wb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
-    except (tarfile.TarError, EOFError) as error:
+    except DAMAGED as error:
         raise JobError(f"damaged in the archive ({error})") from None

@@ -3,6 +3,7 @@
 import http.client
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
@@ -15,13 +16,18 @@ MAX_BYTES = 64 * 2**20
 AGENT = "unifashion-prepare"
 
 
+def is_address(source: str) -> bool:
+    """Return whether a text is an address on the web."""
+    return source.lower().startswith(("http://", "https://"))
+
+
 def fetch(url: str, place: Path, tries: int = TRIES, timeout: float = TIMEOUT, pause: float = PAUSE) -> None:
     """Write what a web address holds to ``place``.
 
     Raises:
         JobError: the address is none, does not exist (told at once), or did not answer whole in any try.
     """
-    if not url.lower().startswith(("http://", "https://")):
+    if not is_address(url):
         raise JobError(f"not a web address: {url[:80]}")
     reason = ""
     for number in range(tries):
@@ -36,13 +42,17 @@ def fetch(url: str, place: Path, tries: int = TRIES, timeout: float = TIMEOUT, p
                 break
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, EOFError) as error:
             reason = f"no whole answer ({getattr(error, 'reason', None) or error or type(error).__name__})"
+        except ValueError as error:
+            raise JobError(f"not a web address: {url[:80]} ({error})") from None
     raise JobError(reason)
 
 
 def _fetch_once(url: str, place: Path, timeout: float) -> None:
-    request = urllib.request.Request(url, headers={"User-Agent": AGENT})
+    address = urllib.parse.quote(url, safe="%/:=&?~#+!$,;'@()*[]")  # letters beyond ASCII and spaces
+    request = urllib.request.Request(address, headers={"User-Agent": AGENT})
     with urllib.request.urlopen(request, timeout=timeout) as answer, place.open("wb") as file:
-        expected = int(answer.headers.get("Content-Length") or -1)
+        told = answer.headers.get("Content-Length", "")
+        expected = int(told) if told.isdecimal() else -1
         size = 0
         while chunk := answer.read(1 << 16):
             size += len(chunk)

@@ -1,66 +1,38 @@
 """What ``prepare`` does for each data set: a plan is its folder, the files to make, and the annotations that come last."""
 
-import csv
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from PIL import Image
-
-from unifashion.data import own_catalogue
 from unifashion.data.annotations import read_text
 from unifashion.data.fashiongen_hdf5 import read_fashiongen_hdf5
 from unifashion.data.images import SUFFIXES, ImageError, load_image
 from unifashion.data.prepare.archives import count_members, is_archive, unpack_jobs
-from unifashion.data.prepare.downloads import fetch
-from unifashion.data.prepare.work import Done, Job, JobError, faults, read_manifest, run_jobs, write_manifest
+from unifashion.data.prepare.catalogue import plan_catalogue
+from unifashion.data.prepare.downloads import fetch, is_address
+from unifashion.data.prepare.plan import QUALITY, Options, Plan, Recipe
+from unifashion.data.prepare.work import (
+    Done,
+    Job,
+    JobError,
+    describe_source,
+    faults,
+    read_manifest,
+    run_jobs,
+    write_manifest,
+)
 from unifashion.data.records import ImageText
 from unifashion.errors import UserError, nearest
-
-QUALITY = 95  # of the JPEGs that are written
-
-
-@dataclass(frozen=True)
-class Options:
-    """max_side: longer photos are made smaller (own catalogue); 0 = as they are. num_threads: files at a time."""
-
-    max_side: int = 0
-    num_threads: int = 8
-
-
-@dataclass
-class Plan:
-    """What is to be done for one set.
-
-    jobs: files to make; made lazily.
-    total: how many.
-    finish: writes the annotations when the jobs are done.
-    in_order: each job needs the one before it (archives).
-    """
-
-    jobs: Iterable[Job]
-    total: int
-    finish: Callable[[Path, Done], None] = field(default=lambda folder, done: None)
-    in_order: bool = False
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A data set: the folder it gets below the data root, and how its sources become a plan."""
-
-    folder: str
-    plan: Callable[[Sequence[Path], Path, Options], Plan]
-    takes: str
 
 
 def prepare(
     name: str, sources: Sequence[Path], root: Path, options: Options | None = None, progress: bool = True
 ) -> tuple[Path, Done | None]:
-    """Prepare one data set below a data root; what is there is not made again.
+    """Prepare one data set below a data root; what is there, and not older than its source, is not made again.
 
     Returns:
         the set's folder, and what came of the jobs; None where a former call finished with the same sources and settings.
@@ -77,9 +49,9 @@ def prepare(
             raise UserError(f"{source} does not exist; {name} is prepared from {recipe.takes}")
     folder = root / recipe.folder
     settings = {key: value for key, value in asdict(options).items() if key != "num_threads"}
-    names = [source.as_posix() for source in sources]
+    stamps = [describe_source(source) for source in sources]
     before = read_manifest(folder)
-    if before is not None and not before["failed"] and (before["sources"], before["settings"]) == (names, settings):
+    if before is not None and not before["failed"] and (before["sources"], before["settings"]) == (stamps, settings):
         return folder, None
     plan = recipe.plan(sources, folder, options)
     try:
@@ -89,7 +61,7 @@ def prepare(
     num_threads = 1 if plan.in_order else options.num_threads
     done = run_jobs(folder, plan.jobs, plan.total, f"preparing {name}", num_threads, progress)
     plan.finish(folder, done)
-    write_manifest(folder, name, names, settings, done)
+    write_manifest(folder, name, stamps, settings, done)
     return folder, done
 
 
@@ -112,17 +84,23 @@ def check(name: str, root: Path) -> list[str]:
 
 
 def _plan_fashiongen(sources: Sequence[Path], folder: Path, options: Options) -> Plan:
-    splits = {}
+    splits: dict[str, tuple[ImageText, ...]] = {}
+    changed: dict[str, float] = {}
     for source in sources:
         split = "val" if "val" in source.name.lower() else "train"
+        if split in splits:
+            raise UserError(
+                f"--source {source}: a second file of the {split} split; name one a split (*_validation.h5 is val)"
+            )
         splits[split] = read_fashiongen_hdf5(source, split).pairs
+        changed[split] = source.stat().st_mtime
     if not splits:
         raise UserError("--source: name the HDF5 files of FashionGen")
 
     def jobs() -> Iterator[Job]:
         for split, pairs in splits.items():
             for index, pair in enumerate(pairs):
-                yield Job(_fashiongen_photo(split, index), partial(_save_photo, pair.image))
+                yield Job(_fashiongen_photo(split, index), partial(_save_photo, pair.image), changed[split])
 
     def finish(home: Path, done: Done) -> None:
         lost = {name for name, _ in done.failed}
@@ -179,41 +157,52 @@ def _without_top(jobs: Iterator[Job], top: str) -> Iterator[Job]:
         yield Job(rest, job.make) if rest and first.lower() == top.lower() else job
 
 
-# FashionIQ: photos by their shop number -----------------------------------------------------------------------------------
+# FashionIQ: annotations, and photos by their shop number ------------------------------------------------------------------
 
-_NUMBER = re.compile(r"\b(B[0-9A-Z]{9})\b")
+_NUMBER = re.compile(r"[0-9A-Z]{10}")
+_ANNOTATIONS = {"captions": "cap.*.json", "image_splits": "split.*.json", "captions_llava": "next_llava.*.json"}
 
 
 def _plan_fashioniq(sources: Sequence[Path], folder: Path, options: Options) -> Plan:
-    """Take folders and archives of photos, and lists "number address" of photos on the web."""
-    jobs: list[Iterator[Job]] = []
-    total = 0
+    """Take folders of annotations and photos, and lists "number address" of photos on the web; a photo counts once."""
+    jobs: dict[str, Job] = {}
     for source in sources:
         if is_archive(source):
             raise UserError(f"--source {source}: unpack it first, and name the folder of photos")
-        if source.is_dir():
-            photos = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
-            if not photos:
-                raise UserError(f"--source {source}: no photos ({', '.join(SUFFIXES)}) are in it")
-            jobs.append(Job(f"images/{path.stem}{path.suffix.lower()}", partial(_copy, path)) for path in photos)
-            total += len(photos)
-        else:
-            addresses = _read_addresses(source)
-            jobs.append(Job(f"images/{number}.jpg", partial(_fetch_photo, url)) for number, url in addresses.items())
-            total += len(addresses)
-    return Plan(chain.from_iterable(jobs), total)
+        found = _from_folder(source) if source.is_dir() else _from_list(source)
+        for job in found:
+            key = job.name if job.name.endswith(".json") else job.name.rpartition(".")[0]
+            jobs.setdefault(key, job)
+    if not jobs:
+        raise UserError("--source: name folders of photos and annotations, or lists of shop numbers and addresses")
+    return Plan(list(jobs.values()), len(jobs))
 
 
-def _read_addresses(path: Path) -> dict[str, str]:
-    addresses: dict[str, str] = {}
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        if not line.strip():
+def _from_folder(source: Path) -> list[Job]:
+    photos = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
+    jobs = [
+        Job(f"images/{path.stem}{path.suffix.lower()}", partial(_copy_photo, path), path.stat().st_mtime)
+        for path in photos
+    ]
+    for home, pattern in _ANNOTATIONS.items():
+        for path in sorted(source.rglob(pattern)):
+            jobs.append(Job(f"{home}/{path.name}", partial(_copy_text, path), path.stat().st_mtime))
+    if not jobs:
+        raise UserError(f"--source {source}: no photos ({', '.join(SUFFIXES)}) and no annotations are in it")
+    return jobs
+
+
+def _from_list(path: Path) -> list[Job]:
+    jobs = []
+    for row, line in enumerate(read_text(path).splitlines(), 1):
+        words = line.split()
+        if not words:
             continue
-        found, address = _NUMBER.search(line), line.split()[-1]
-        if found is None or not address.startswith("http"):
-            raise UserError(f"{path}, row {number}: expected a shop number and a web address, found {line[:60]!r}")
-        addresses[found[1]] = address
-    return addresses
+        number, address = words[0].strip(",;"), words[-1]
+        if not _NUMBER.fullmatch(number) or not is_address(address):
+            raise UserError(f"{path}, row {row}: expected a shop number and a web address, found {line[:60]!r}")
+        jobs.append(Job(f"images/{number}.jpg", partial(_fetch_photo, address)))
+    return jobs
 
 
 def _fetch_photo(url: str, place: Path) -> None:
@@ -226,80 +215,16 @@ def _fetch_photo(url: str, place: Path) -> None:
         image.save(place, "JPEG", quality=QUALITY)
 
 
-def _copy(source: Path, place: Path) -> None:
+def _copy_text(source: Path, place: Path) -> None:
+    place.write_text(read_text(source), encoding="utf-8")
+
+
+def _copy_photo(source: Path, place: Path) -> None:
     try:
         load_image(source)
         place.write_bytes(source.read_bytes())
     except ImageError as error:
         raise JobError(error.reason) from None
-
-
-# An own catalogue: a table with paths or addresses -> photos and catalogue.csv --------------------------------------------
-
-
-def _plan_catalogue(sources: Sequence[Path], folder: Path, options: Options) -> Plan:
-    if len(sources) != 1 or sources[0].suffix.lower() not in (".csv", ".tsv"):
-        raise UserError(
-            "--source: name one table (.csv or .tsv) with the columns image (a path or an address) and text"
-        )
-    table = sources[0]
-    rows = _read_table(table)
-    names = [_photo_name(number, row["image"]) for number, row in enumerate(rows)]
-
-    def finish(home: Path, done: Done) -> None:
-        lost = {name for name, _ in done.failed}
-        kept = [{**row, "image": name} for row, name in zip(rows, names, strict=True) if name not in lost]
-        if not kept:
-            raise UserError(f"{table}: none of its {len(rows)} photos could be had, the first: {done.failed[0][1]}")
-        unfinished = home / f".{own_catalogue.TABLE}"
-        with unfinished.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-            writer.writeheader()
-            writer.writerows(kept)
-        unfinished.replace(home / own_catalogue.TABLE)
-
-    jobs = (
-        Job(name, partial(_take_photo, row["image"], table.parent, options.max_side))
-        for row, name in zip(rows, names, strict=True)
-    )
-    return Plan(jobs, len(rows), finish)
-
-
-def _read_table(table: Path) -> list[dict[str, str]]:
-    lines = read_text(table).splitlines()
-    delimiter = "\t" if "\t" in lines[0] else (";" if lines[0].count(";") > lines[0].count(",") else ",")
-    reader = csv.DictReader(lines, delimiter=delimiter)
-    columns, rows = reader.fieldnames or [], list(reader)
-    for needed in ("image", "text"):
-        if not rows or needed not in columns:
-            raise UserError(f"{table} has no column {needed!r}, or no rows; the first line names the columns")
-    for number, row in enumerate(rows, 2):
-        if None in row or None in row.values() or not row["image"].strip():
-            raise UserError(
-                f"{table}, line {number}: expected {len(columns)} values, one of them an image; mend the line"
-            )
-    return rows
-
-
-def _photo_name(number: int, source: str) -> str:
-    stem = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(source.split("?")[0]).stem)[:60] or "photo"
-    return f"photos/{number:06d}_{stem}.jpg"
-
-
-def _take_photo(source: str, home: Path, max_side: int, place: Path) -> None:
-    """Copy or download one photo as an upright RGB JPEG, not longer than asked."""
-    if source.lower().startswith(("http://", "https://")):
-        fetch(source, place)
-        path = place
-    else:
-        path = home / source
-    try:
-        image = load_image(path)
-    except ImageError as error:
-        raise JobError(error.reason) from None
-    if max_side and max(image.size) > max_side:
-        image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
-    image.save(place, "JPEG", quality=QUALITY)
 
 
 def _write_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
@@ -311,8 +236,8 @@ def _write_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
 PLANS: dict[str, Recipe] = {
     "fashiongen": Recipe("fashionGen", _plan_fashiongen, "its HDF5 files"),
     "fashion200k": Recipe("fashion200K", _plan_archives, "its archives"),
-    "fashioniq": Recipe("fashionIQ_dataset", _plan_fashioniq, "a folder of photos, or lists of numbers and addresses"),
+    "fashioniq": Recipe("fashionIQ_dataset", _plan_fashioniq, "folders of annotations and photos, lists of addresses"),
     "cirr": Recipe("cirr_dataset", _plan_archives, "archives of its annotations and photos"),
     "circo": Recipe("circo", _plan_archives, "archives of its annotations and of COCO's photos"),
-    "catalogue": Recipe("my_catalogue", _plan_catalogue, "one table of your products"),
+    "catalogue": Recipe("my_catalogue", plan_catalogue, "one table of your products"),
 }

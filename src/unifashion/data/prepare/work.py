@@ -1,14 +1,15 @@
 """Making many files, one after the other or several at a time, so that nothing is half done and nothing is done twice.
 
-A file is written under a hidden name and renamed when it is complete; a file that is there is not made again. So a run that was
-stopped goes on where it stood. ``manifest.json`` is written last: it lists every file with size and hash, and what failed.
+A file is written under a hidden name and renamed when it is complete; a file that is there, and not older than what it is made
+from, is not made again. So a run that was stopped goes on where it stood, and a source that changed is noticed.
+``manifest.json`` is written last: it lists every file with size and hash, and how many failed.
 """
 
 import csv
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
@@ -22,6 +23,7 @@ from unifashion.errors import UserError
 
 MANIFEST = "manifest.json"
 FAILURES = "failed.csv"
+Source = list[str | int]  # path, bytes (of a folder: files), time of the last change in ns
 AHEAD = 4  # jobs per thread that wait for their turn
 
 
@@ -31,10 +33,16 @@ class JobError(Exception):
 
 @dataclass(frozen=True)
 class Job:
-    """One file: its path below the set's folder, and what writes it to the path it is given (raises ``JobError``)."""
+    """One file of a data set.
+
+    name: its path below the set's folder.
+    make: writes it to the path it is given; raises ``JobError``.
+    changed: when its source was last changed, seconds since the epoch; 0 = not known.
+    """
 
     name: str
     make: Callable[[Path], None]
+    changed: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -100,7 +108,7 @@ def _results(folder: Path, jobs: Iterable[Job], num_threads: int) -> Iterator[tu
 
 def _do(folder: Path, job: Job) -> str | None:
     place = folder / job.name
-    if place.is_file():
+    if place.is_file() and place.stat().st_mtime >= job.changed:
         return ""
     place.parent.mkdir(parents=True, exist_ok=True)
     unfinished = place.with_name(f".{place.name}.part")
@@ -114,7 +122,15 @@ def _do(folder: Path, job: Job) -> str | None:
     return None
 
 
-def write_manifest(folder: Path, name: str, sources: Iterable[str], settings: dict[str, Any], done: Done) -> Path:
+def describe_source(path: Path) -> Source:
+    """Return what tells whether a source is still the same, as it is kept in the manifest."""
+    if path.is_dir():
+        times = [file.stat().st_mtime_ns for file in path.rglob("*") if file.is_file()]
+        return [path.as_posix(), len(times), max(times, default=0)]
+    return [path.as_posix(), path.stat().st_size, path.stat().st_mtime_ns]
+
+
+def write_manifest(folder: Path, name: str, sources: Sequence[Source], settings: dict[str, Any], done: Done) -> Path:
     """Write ``manifest.json`` and, where something failed, ``failed.csv``; returns the manifest."""
     failures = folder / FAILURES
     if done.failed:
@@ -126,7 +142,7 @@ def write_manifest(folder: Path, name: str, sources: Iterable[str], settings: di
     content = {
         "set": name,
         "made_by": f"unifashion {unifashion.__version__}",
-        "sources": list(sources),
+        "sources": sources,
         "settings": settings,
         "failed": len(done.failed),
         "files": files,
