@@ -288,7 +288,7 @@ def test_marks_say_what_was_done(run, tryon_root, tmp_path):
     assert json.loads((tmp_path / "a" / "inference.json").read_text())["marks"] == [
         "synthetic",
         "repaint",
-        "ground-truth start",
+        "ground-truth-start",
     ]
 
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "report": "make one page about one or several runs: scores, curves, answers, groups",
     "doctor": "say what data lies in a folder, what it lacks, and what is wrong with it",
     "check-submission": "check a file for the server of CIRR or CIRCO before it is uploaded",
+    "score-images": "measure a folder of try-on results: SSIM, LPIPS, FID, KID, CLIP-S",
     "caption": "describe images in words",
     "convert": "turn checkpoints of others into a UniFashion model, or back",
 }

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from unifashion.errors import UserError
 
+FINE = ("SSIM", "LPIPS")  # metrics from 0 to 1, shown with more digits
 MEAN = "mean"  # name of the metric that averages the others of its line, and of the category that averages categories
 
 
@@ -230,11 +231,20 @@ def _format_block(rows: Sequence[Score]) -> str:
 def _value(row: Score | None) -> str:
     if row is None:
         return "-"
-    return f"{row.value:.2f}" if row.std is None else f"{row.value:.2f}±{row.std:.2f}"
+    digits = digits_of(row.metric, 2)
+    return f"{row.value:.{digits}f}" + ("" if row.std is None else f"±{row.std:.{digits}f}")
 
 
 def _interval(row: Score | None) -> str:
-    return "" if row is None or row.low is None or row.high is None else f"{row.low:.1f}-{row.high:.1f}"
+    if row is None or row.low is None or row.high is None:
+        return ""
+    digits = digits_of(row.metric, 1)
+    return f"{row.low:.{digits}f}-{row.high:.{digits}f}"
+
+
+def digits_of(metric: str, usual: int) -> int:
+    """Return how many digits after the point a metric is shown with."""
+    return usual + 2 if metric in FINE else usual
 
 
 def _context(line: Sequence[Score]) -> list[str]:

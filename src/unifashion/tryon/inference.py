@@ -113,7 +113,7 @@ def marks(settings: TryOnInferenceSettings, split: TryOnSplit, root: Path) -> li
     if settings.repaint:
         found.append("repaint")
     if settings.start == "ground-truth":
-        found.append("ground-truth start")
+        found.append("ground-truth-start")
     return found
 
 

@@ -37,7 +37,7 @@ class TryOnDataSettings:
     max_missing: float = setting(1.0, "highest share of pairs that may lack a file, percent")
 
 
-def data_root(dataset: SetName, named: str | None) -> Path:
+def data_root(dataset: str, named: str | None) -> Path:
     """Return the data root that the flag, the environment or the default names."""
     base = Path(os.environ.get("UNIFASHION_DATA") or "dataset")
     return Path(named) if named is not None else base / "catalogue" if dataset == "catalogue" else base

@@ -10,6 +10,7 @@ MARKS = {
     "trained-on-val": "The validation data was part of the training. The numbers do not say how well the model generalises.",
     "short-gallery": "There were fewer candidates than the protocol asks for. The task was easier, and the numbers are too high.",
     "repaint": "Pixels outside the mask were pasted back from the truth. Numbers without repainting do not compare.",
+    "ground-truth-start": "Sampling started from the true photo, as the original code does. The model saw the answer.",
 }
 UNKNOWN_MARK = "Whoever scored this model set this mark. See the documentation of the data set or of the checkpoint."
 
@@ -34,6 +35,13 @@ PROTOCOLS = {
     "circo/standard": "The full gallery, several right answers a query; R@k looks for the one that was annotated first.",
     "captions/standard": "Captions against the written ones, by the field's scorers.",
     "captions/unifashion-compat": "As an older script scored them: texts cut to 100 characters, references and guesses swapped.",
+    "tryon/catvton/paired": "Results against the photo of the same person in the same garment, as CatVTON measures.",
+    "tryon/catvton/unpaired": "Results in other garments against the photos of the persons, as CatVTON measures.",
+    "tryon/ladi/paired": "Results against the photo of the same person in the same garment, as LaDI-VTON measures.",
+    "tryon/ladi/unpaired": "Results in other garments against the photos of the persons, as LaDI-VTON measures.",
+    "tryon/hrviton/paired": "Results against the photo of the same person in the same garment, as HR-VITON measures.",
+    "design/mgd/paired": "Garments designed from sketch and words, on the persons who wear them in the photos, as MGD measures.",
+    "design/mgd/unpaired": "Garments designed from sketch and words, on other persons, as MGD measures.",
     "captions/next-token": "The next word of the true caption, guessed from the image and the words before it.",
 }
 
@@ -45,6 +53,10 @@ def protocol_words(protocol: str) -> str:
     for suffix in suffixes:
         if suffix == "captions":
             words.append("The similarity of query and generated caption is added.")
+        elif suffix == "repaint":
+            words.append("Pixels outside the mask are those of the photo.")
+        elif suffix in ("jpg", "webp"):
+            words.append(f"Results were stored as {suffix.upper()}.")
         elif re.fullmatch(r"itm\d+", suffix):
             words.append(f"The best {suffix[3:]} are put in order again by the matching head.")
     return " ".join(word for word in words if word)

@@ -8,7 +8,7 @@ from unifashion.evaluation.report import html
 from unifashion.evaluation.report.evidence import by_protocol
 from unifashion.evaluation.report.html import text
 from unifashion.evaluation.report.plain_words import DIRECTIONS, protocol_words
-from unifashion.evaluation.scores import MEAN, Score
+from unifashion.evaluation.scores import MEAN, Score, digits_of
 
 Line = tuple[str, str]  # category and direction
 
@@ -31,7 +31,8 @@ def score_table(scores: Sequence[Score]) -> str:
         words = protocol_words(protocol)
         groups.append((f"{text(protocol)}{f'<span>{text(words)}</span>' if words else ''}", rows))
     header = ["", *metrics, "N", "gallery", *([] if shared else ["missing", "marks"])]
-    caption = f"Scores on {scores[0].dataset}, {scores[0].split} split, in percent"
+    unit = "" if any(protocol.startswith(("tryon/", "design/")) for protocol in by_protocol(scores)) else ", in percent"
+    caption = f"Scores on {scores[0].dataset}, {scores[0].split} split{unit}"
     facts = [f"Model {scores[0].model}" if scores[0].model else "", _shared_facts(scores) if shared else ""]
     facts += [f"Ties {ties}" for ties in dict.fromkeys(score.ties for score in scores)]
     if any(score.low is not None for score in scores):
@@ -80,10 +81,11 @@ def value(score: Score | None) -> str:
     """Return a number, its spread over draws, and under it its interval."""
     if score is None:
         return ""
-    spread = f"<span>±{score.std:.1f}</span>" if score.std is not None else ""
+    digits = digits_of(score.metric, 1)
+    spread = f"<span>±{score.std:.{digits}f}</span>" if score.std is not None else ""
     low, high = score.low, score.high
-    below = "" if low is None or high is None else f"<small>{low:.1f}–{high:.1f}</small>"
-    return f"{score.value:.1f}{spread}{below}"
+    below = "" if low is None or high is None else f"<small>{low:.{digits}f}–{high:.{digits}f}</small>"
+    return f"{score.value:.{digits}f}{spread}{below}"
 
 
 def published(scores: Sequence[Score], level: int, marks: Sequence[str]) -> str:

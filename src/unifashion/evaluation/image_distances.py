@@ -1,0 +1,81 @@
+"""Two sets of pictures against one another: the distances of Frechet (FID) and of kernels (KID) between their features.
+
+Features are what a network makes of pictures of 299 x 299 pixels, resized as clean-fid does: each channel alone, as floats,
+bicubic, without rounding or clipping (Parmar et al., 2022). The distances themselves are torchmetrics'. Shapes: N pictures,
+F features.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.kid import KernelInceptionDistance
+from tqdm import tqdm
+
+INCEPTION_SIDE = 299  # pixels
+NUM_SUBSETS, MAX_SUBSET = 100, 1000
+
+
+def clean_pixels(image: Image.Image, side: int = INCEPTION_SIDE) -> Tensor:
+    """Return a picture (3, side, side), float32, about 0..255: every channel resized alone, as floats, as clean-fid does."""
+    channels = np.asarray(image, dtype=np.float32).transpose(2, 0, 1)
+    resized = [Image.fromarray(channel).resize((side, side), Image.Resampling.BICUBIC) for channel in channels]
+    return torch.from_numpy(np.stack([np.asarray(channel) for channel in resized]))
+
+
+@torch.no_grad()
+def features(
+    files: Sequence[Path],
+    read: Callable[[Path], Image.Image],
+    network: nn.Module,
+    batch_size: int,
+    device: torch.device | str,
+    progress: bool,
+) -> Tensor:
+    """Return the features (N, F) of files, on the CPU."""
+    network.eval()
+    parts = []
+    with tqdm(total=len(files), desc="features", disable=not progress, dynamic_ncols=True) as bar:
+        for first in range(0, len(files), batch_size):
+            batch = files[first : first + batch_size]
+            pixels = torch.stack([clean_pixels(read(path)) for path in batch])
+            parts.append(network(pixels.to(device)).flatten(1).cpu())
+            bar.update(len(batch))
+    return torch.cat(parts)
+
+
+def frechet_distance(first_NF: Tensor, second_NF: Tensor) -> float:
+    """Return the Frechet distance (FID) of two sets of features, taken for samples of normal distributions."""
+    metric = FrechetInceptionDistance(feature=_AsGiven(first_NF.shape[1]))
+    metric.update(first_NF.double(), real=False)
+    metric.update(second_NF.double(), real=True)
+    return float(metric.compute())
+
+
+def kernel_distance(first_NF: Tensor, second_NF: Tensor, seed: int = 0) -> tuple[float, float]:
+    """Return the kernel distance (KID) of two sets of features, and its deviation over the subsets; the seed draws these."""
+    size = min(len(first_NF), len(second_NF), MAX_SUBSET)
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore", UserWarning)  # that features are kept in memory
+        torch.manual_seed(seed)
+        metric = KernelInceptionDistance(feature=_AsGiven(first_NF.shape[1]), subsets=NUM_SUBSETS, subset_size=size)
+        metric.update(first_NF.double(), real=False)
+        metric.update(second_NF.double(), real=True)
+        mean, std = metric.compute()
+    return float(mean), float(std)
+
+
+class _AsGiven(nn.Module):
+    """A network for torchmetrics where features have been computed already."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+    def forward(self, features_NF: Tensor) -> Tensor:
+        return features_NF

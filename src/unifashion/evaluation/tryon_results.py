@@ -1,0 +1,176 @@
+"""A folder of try-on results, matched with its data set, and its scores.
+
+    RESULTS/00891_00.png              a paired result: the person's name (any of .png .jpg .jpeg .webp)
+    RESULTS/00891_00_01430_00.png     an unpaired one: person_garment
+    RESULTS/inference.json            what our inference wrote: the settings and marks that its scores carry
+
+Results of other programs need no ``inference.json``; then the flags say what it would.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from unifashion.data.images import SUFFIXES
+from unifashion.data.tryon import TryOnItem, TryOnSplit
+from unifashion.errors import UserError
+from unifashion.evaluation.images import PROFILES, Networks, Pairing, ProfileName, Result, open_networks, score_images
+from unifashion.evaluation.scores import Score, as_scores, check_missing, missing_percent
+
+FACTS = "inference.json"
+
+
+@dataclass(frozen=True)
+class ResultFolder:
+    """The results that are there, the names of those that are not, and what is known about how they were made."""
+
+    path: Path
+    results: tuple[Result, ...]
+    lacking: tuple[str, ...]
+    marks: tuple[str, ...]
+    repaint: bool
+    model: str
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """Return what ``inference.json`` says; empty where there is none.
+
+    Raises:
+        UserError: no such folder, or a damaged file.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; name the one that holds the results")
+    path = folder / FACTS
+    if not path.is_file():
+        return {}
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        return {**facts, "settings": dict(facts["settings"]), "marks": list(facts["marks"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{path} is damaged; draw the results again, or remove it and name --pairs yourself") from None
+
+
+def read_results(folder: Path, split: TryOnSplit, repaint: bool = False, model: str = "") -> ResultFolder:
+    """Match the pictures of a folder with the pairs of a split.
+
+    Args:
+        folder: of the results.
+        split: read with "image" among its needs (and "agnostic_mask" for CLIP-S).
+        repaint: for results without ``inference.json``: pixels of the photo were pasted back.
+        model: likewise: what drew them.
+
+    Raises:
+        UserError: no result of the split is there, two files for one, a damaged ``inference.json``.
+    """
+    facts = read_facts(folder)
+    files = _pictures(folder)
+    results, lacking = [], []
+    for item in split.items:
+        if item.name in files:
+            results.append(_result(files[item.name], item))
+        else:
+            lacking.append(item.name)
+    if not results:
+        raise UserError(
+            f"{folder} holds no result of the {split.split} split: expected {split.items[0].name}.png and so on; "
+            "check --dataset, --split and --pairs"
+        )
+    marks = [str(mark) for mark in facts.get("marks", ())]
+    return ResultFolder(
+        folder,
+        tuple(results),
+        tuple(lacking),
+        tuple(mark for mark in marks if mark != "repaint"),
+        bool(facts["settings"].get("repaint")) if facts else repaint,
+        model or str(facts.get("settings", {}).get("model_path") or folder),
+    )
+
+
+def _pictures(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+            if path.stem in found:
+                raise UserError(f"{folder} holds {found[path.stem].name} and {path.name}; keep one of them")
+            found[path.stem] = path
+    return found
+
+
+def _result(picture: Path, item: TryOnItem) -> Result:
+    return Result(picture, item.maps["image"], item.maps.get("agnostic_mask"), item.text)
+
+
+def score_folder(
+    found: ResultFolder,
+    split: TryOnSplit,
+    pairing: Pairing,
+    profiles: Sequence[ProfileName],
+    weights: Path,
+    *,
+    dataset: str,
+    synthetic: bool = False,
+    max_missing: float = 0.0,
+    networks: dict[ProfileName, Networks] | None = None,
+    batch_size: int = 32,
+    device: str = "cpu",
+    progress: bool = True,
+) -> tuple[list[Score], list[str]]:
+    """Score a folder by one or several profiles.
+
+    Args:
+        found: the results.
+        split: that they belong to.
+        pairing: of the pairs.
+        profiles: names of ``images.PROFILES``.
+        weights: folder of the networks' weights.
+        dataset: what the rows call the data.
+        synthetic: the data is drawn.
+        max_missing: highest share of pairs that may lack a result or a file, percent.
+        networks: others than the profiles' own, by profile.
+        batch_size: pictures that a network sees at once.
+        device: where the networks run.
+        progress: show bars.
+
+    Returns:
+        score rows, and one sentence for everything that could not be computed because its network is not here.
+
+    Raises:
+        UserError: too much missing, nothing that can be computed, or what ``score_images`` raises.
+    """
+    listed = len(split.items) + len(split.missing)
+    note = check_missing(len(found.results), listed, max_missing, "pairs")
+    missing = missing_percent(len(found.results), listed)
+    marks = [*(["synthetic"] if synthetic else []), *(["incomplete"] if missing else []), *found.marks]
+    scores: list[Score] = []
+    lacking: list[str] = []
+    for name in profiles:
+        profile = PROFILES[name]
+        given = (networks or {}).get(name)
+        opened, sentences = (given, []) if given is not None else open_networks(profile, pairing, weights)
+        lacking += sentences
+        if not any(map(opened.can, profile.wanted(pairing))):
+            continue
+        metrics = score_images(
+            found.results, profile, pairing, opened,
+            repaint=found.repaint, batch_size=batch_size, device=device, progress=progress,
+        )  # fmt: skip
+        scores += as_scores(
+            metrics,
+            dataset=dataset,
+            split=split.split,
+            model=found.model,
+            missing=missing,
+            marks=tuple(dict.fromkeys(marks)),
+            note=note,
+        )
+    if not scores:
+        raise UserError(
+            "nothing could be computed: " + "; ".join(dict.fromkeys(lacking)) if lacking else _empty(profiles)
+        )
+    return [replace(score, ties="no ranks") for score in scores], list(dict.fromkeys(lacking))
+
+
+def _empty(profiles: Sequence[str]) -> str:
+    return f"{', '.join(profiles)} has no metric for unpaired results; name another --profile"
