@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From nothing to a table of recall, on a laptop's CPU, without downloads of models or data:
 #   bash quickstart.sh
-# Makes .venv, writes the embedded (synthetic) catalogue, runs phase 1, phase 2 and validation with tiny models.
+# Makes .venv, writes the embedded (synthetic) catalogue, runs phase 1, phase 2, validation and captions with tiny models.
 # What is finished is reused by the next call; to start anew: rm -r runs/quickstart dataset/catalogue
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -24,4 +24,12 @@ bash vail.sh --dataset fashiongen --data-root dataset/catalogue \
     --blip-model-name blip2_cir_cls --model-path runs/quickstart/pretrain
 bash vail.sh --dataset fashioniq --data-root dataset/catalogue \
     --blip-model-name blip2_cir_rerank --model-path runs/quickstart/cir_ft
+echo "== captions of the validation photos"
+"$PYTHON" -m unifashion.cli caption --dataset fashiongen --data-root dataset/catalogue \
+    --model runs/quickstart/pretrain -o runs/quickstart/captions/predictions.jsonl --overwrite
+if command -v java >/dev/null || [ -n "${JAVA_HOME:-}" ]; then
+    (cd src && "$PYTHON" metrics.py --dataset fashiongen)
+else
+    echo "no Java on this machine: the captions are written, but not scored (Debian and Ubuntu: apt-get install default-jre)"
+fi
 echo "== done: the runs, their scores and their checkpoints are kept in runs/quickstart"
