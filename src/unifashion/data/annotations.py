@@ -34,6 +34,14 @@ def read_text(path: Path) -> str:
     return text
 
 
+def is_there(path: Path) -> bool:
+    """Return whether a file is there; a name that no disk takes, such as one of thousands of letters, is not."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def read_json_list(path: Path, kind: type) -> list[Any]:
     """Read a JSON file that must hold a list of ``kind`` (dict or str).
 
@@ -62,10 +70,30 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def _read_json(path: Path) -> Any:
+    text = read_text(path)
     try:
-        return json.loads(read_text(path))
+        return _parse(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not JSON that can be read ({_reason(error)})") from None
+
+
+def _parse(text: str) -> Any:
+    """Return what a JSON text holds; ``ValueError`` also where an escape is half of a character, which no text may hold."""
+    value = json.loads(text)
+    if "\\ud" in text.lower():
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def _reason(error: Exception) -> str:
+    """Return why ``_parse`` failed."""
+    if isinstance(error, json.JSONDecodeError):
+        return error.msg
+    if isinstance(error, UnicodeEncodeError):
+        return "an escape that is half of a character"
+    return "brackets in brackets without end" if isinstance(error, RecursionError) else "a number without end"
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -79,9 +107,9 @@ def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             continue
         place = f"{path}, row {number}"
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{place}: not JSON ({error.msg})") from None
+            row = _parse(line)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{place}: not JSON ({_reason(error)})") from None
         if not isinstance(row, dict):
             raise UserError(f"{place}: expected an object, found {_short(row)}")
         yield place, row

@@ -53,6 +53,8 @@ def read_circo(data_root: Path, split: str) -> ComposedSplit:
             if name not in files:
                 raise UserError(f"{place}: image {name} is not in {IMAGE_INFO}; fetch COCO's file of 2017 again")
         queries.append(query)
+    if not queries:
+        raise UserError(f"{path} has no queries; fetch it again")
     folder = root / COCO / "unlabeled2017"
     on_disk = {image.name for image in folder.iterdir()} if folder.is_dir() else set()
     return ComposedSplit(

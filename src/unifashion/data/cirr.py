@@ -14,7 +14,7 @@ The protocol scores ``target_hard`` alone, so ``target_soft`` is not read. test1
 from pathlib import Path
 from typing import Any
 
-from unifashion.data.annotations import HELP, NoSplit, read_json_list, read_json_object, text_of, texts_of
+from unifashion.data.annotations import HELP, NoSplit, is_there, read_json_list, read_json_object, text_of, texts_of
 from unifashion.data.records import ComposedQuery, ComposedSplit
 from unifashion.errors import UserError, nearest
 
@@ -51,6 +51,8 @@ def read_cirr(data_root: Path, split: str) -> ComposedSplit:
             if name not in files:
                 raise UserError(f"{place}: image {name!r} is not in split.rc2.{split}.json; fetch both files again")
         queries.append(query)
+    if not queries:
+        raise UserError(f"{path} has no queries; fetch it again")
     base = _image_base(root, files)
     images = {name: base / file for name, file in files.items()}
     return ComposedSplit(
@@ -59,7 +61,7 @@ def read_cirr(data_root: Path, split: str) -> ComposedSplit:
         category="",
         queries=tuple(queries),
         gallery=tuple(files),
-        images={name: image for name, image in images.items() if image.is_file()},
+        images={name: image for name, image in images.items() if is_there(image)},
     )
 
 

@@ -15,7 +15,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from unifashion.data.annotations import HELP, NoSplit, read_jsonl, read_text, text_of, texts_of
+from unifashion.data.annotations import HELP, NoSplit, is_there, read_jsonl, read_text, text_of, texts_of
 from unifashion.data.records import ImageText, PairSplit
 from unifashion.errors import UserError, nearest
 
@@ -54,7 +54,7 @@ def read_fashion200k(data_root: Path, split: str) -> PairSplit:
     products = _products(root, split)
     pairs, missing = [], []
     for name, text in texts.items():
-        if (root / name).is_file():
+        if is_there(root / name):
             pairs.append(ImageText(root / name, text, products.get(name, _product(name)), _subcategory(name)))
         else:
             missing.append(name)

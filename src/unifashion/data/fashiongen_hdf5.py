@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from unifashion.data.hdf5_images import IMAGES, check_images, member, open_hdf5
+from unifashion.data.hdf5_images import DAMAGED, IMAGES, check_images, member, open_hdf5
 from unifashion.data.records import ImageText, PairSplit
 from unifashion.errors import UserError
 
@@ -35,25 +35,31 @@ def read_fashiongen_hdf5(path: Path, split: str) -> PairSplit:
     Raises:
         UserError: not a whole HDF5 file, a key that is missing, of another length or type.
     """
-    with open_hdf5(path) as file:
-        for key in (IMAGES, TEXT, PRODUCT):
-            if key not in file:
-                raise UserError(f"{path}: no {key!r}; it has {', '.join(map(repr, file)) or 'no keys'}")
-        count = check_images(file[IMAGES], path)
-        if not count:
-            raise UserError(f"{path} holds no images; fetch it again")
-        try:
-            texts, products = (_column(file[key], key, count, path) for key in (TEXT, PRODUCT))
-            subcategories = (
-                _column(file[SUBCATEGORY], SUBCATEGORY, count, path) if SUBCATEGORY in file else [""] * count
-            )
-        except OSError as error:
-            raise UserError(f"{path} is damaged ({' '.join(str(error).split())}); fetch it again") from None
+    try:
+        with open_hdf5(path) as file:
+            texts, products, subcategories = _read_columns(file, path)
+    except UserError:
+        raise
+    except DAMAGED as error:
+        raise UserError(f"{path} is damaged ({' '.join(str(error).split())}); fetch it again") from None
     blank = sum(not text.strip() for text in texts)
     if blank:
         log.warning("%s: %d descriptions are empty", path, blank)
     rows = enumerate(zip(texts, products, subcategories, strict=True))
     return PairSplit("fashiongen", split, tuple(ImageText(member(path, row), *facts) for row, facts in rows))
+
+
+def _read_columns(file: Any, path: Path) -> tuple[list[str], list[str], list[str]]:
+    """Return texts, products and subcategories."""
+    for key in (IMAGES, TEXT, PRODUCT):
+        if key not in file:
+            raise UserError(f"{path}: no {key!r}; it has {', '.join(map(repr, file)) or 'no keys'}")
+    count = check_images(file[IMAGES], path)
+    if not count:
+        raise UserError(f"{path} holds no images; fetch it again")
+    texts, products = (_column(file[key], key, count, path) for key in (TEXT, PRODUCT))
+    subcategories = _column(file[SUBCATEGORY], SUBCATEGORY, count, path) if SUBCATEGORY in file else [""] * count
+    return texts, products, subcategories
 
 
 def _column(values: Any, key: str, count: int, path: Path) -> list[str]:

@@ -45,12 +45,14 @@ def read_fashioniq(data_root: Path, category: str, split: str, allow_leaky: bool
         if value not in known:
             raise UserError(f"unknown FashionIQ {what} {value!r}{nearest(value, known)}; known: {', '.join(known)}")
     root = find_root(data_root)
-    queries = _read_queries(root / "captions" / f"cap.{category}.{split}.json", split)
+    queries_file = root / "captions" / f"cap.{category}.{split}.json"
+    queries = _read_queries(queries_file, split)
     names_file = root / "image_splits" / f"split.{category}.{split}.json"
     listed = read_json_list(names_file, str)
     gallery = tuple(dict.fromkeys(listed))
     if not queries or not gallery:
-        raise UserError(f"{root}: split {split} of {category} has no {'queries' if gallery else 'images'}")
+        empty, what = (names_file, "images") if queries else (queries_file, "queries")
+        raise UserError(f"{empty}: split {split} of {category} has no {what}; fetch it again")
     if len(gallery) < len(listed):
         log.warning("%s repeats %d names; each counts once", names_file, len(listed) - len(gallery))
     named = {name for query in queries for name in (query.reference, query.target) if name is not None}

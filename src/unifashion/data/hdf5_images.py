@@ -17,6 +17,7 @@ from unifashion.errors import UserError
 
 SUFFIXES = (".h5", ".hdf5")
 IMAGES = "input_image"
+DAMAGED = (OSError, RuntimeError, KeyError, TypeError, ValueError, MemoryError)  # what h5py raises on damaged bytes
 CACHE = 8 * 2**20  # bytes of decompressed chunks a file keeps; neighbouring images often share theirs
 
 
@@ -58,10 +59,14 @@ def read_image(file: Path, row: int) -> NDArray[np.uint8]:
     """
     try:
         images = _images(file, os.getpid(), file.stat().st_mtime_ns if file.exists() else 0)
+        if not row < images.shape[0]:
+            raise IndexError(row)
         pixels = images[row]
-    except (IndexError, ValueError):
+    except IndexError:
         raise UserError(f"the file has no image {row}") from None
-    except OSError as error:
+    except UserError:
+        raise
+    except DAMAGED as error:
         raise UserError(f"damaged image ({' '.join(str(error).split())})") from None
     return np.asarray(pixels)
 

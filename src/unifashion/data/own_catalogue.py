@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from unifashion.data.annotations import NoSplit, read_text
+from unifashion.data.annotations import NoSplit, is_there, read_text
 from unifashion.data.images import SUFFIXES
 from unifashion.data.records import ImageText, PairSplit
 from unifashion.errors import UserError, nearest
@@ -55,7 +55,7 @@ def read_own_catalogue(folder: Path, split: str) -> PairSplit:
     chosen = [row for row in rows if row.split == split]
     if not chosen:
         raise NoSplit(f"{folder}: none of its {len(rows)} images is in split {split}; add a column 'split' to {TABLE}")
-    present = {row.image for row in chosen if row.image.is_file()}
+    present = {row.image for row in chosen if is_there(row.image)}
     return PairSplit(
         dataset="catalogue",
         split=split,
@@ -153,7 +153,7 @@ def _next_row(reader: "csv.DictReader[str]", path: Path) -> dict[str, str] | Non
 def views_of(folder: Path, cell: str) -> list[str]:
     """Return the paths in an image cell: one, or several with ``;`` between them; a file whose name has a ``;`` is one."""
     names = [name.strip() for name in cell.split(";") if name.strip()]
-    return [cell] if len(names) < 2 or (folder / cell).is_file() else names
+    return [cell] if len(names) < 2 or is_there(folder / cell) else names
 
 
 def _inside(folder: Path, name: str, place: str) -> Path:
