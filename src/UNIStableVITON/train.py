@@ -21,18 +21,18 @@ GROUPS = (TryOnDataSettings, TryOnModelSettings, TryOnTrainingSettings)
 
 @exit_with_one_sentence
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parse the command line, train, print where the run is kept."""
+    """Parse the command line, train, print where the run is kept and what it came to."""
     argv = list(sys.argv[1:] if argv is None else argv)
     title = __doc__.split("\n")[0]
     data, model, training = parse(GROUPS, argv, title)
     if training.resume:
         config = str(Path(training.resume) / "config.yaml")
         data, model, training = parse(GROUPS, [*argv, "--config", config], title)
-    from unifashion.tryon.train import train
+    from unifashion.tryon.train import outcome, train
 
     run = train(data, model, training)
     if run is not None:
-        print(f"the run is kept in {run}")
+        print(outcome(run))
 
 
 if __name__ == "__main__":

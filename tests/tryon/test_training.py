@@ -22,7 +22,7 @@ from unifashion.tryon.settings import (
     TryOnModelSettings,
     TryOnTrainingSettings,
 )
-from unifashion.tryon.train import read_split, train
+from unifashion.tryon.train import outcome, read_split, train
 from unifashion.tryon.trainer import TryOnTrainer
 from unifashion.tryon.validation import ssim
 
@@ -77,6 +77,14 @@ def test_a_run_folder_tells_everything(run):
     assert 0 < float(score["ssim_agnostic"]) < 1
     assert (run / "validation" / "step-4.png").is_file()
     resolve(GROUPS, read_yaml(run / "config.yaml"))
+
+
+def test_a_finished_run_says_its_ssim_beside_that_of_the_hidden_garment(run):
+    last = rows_of(run / "validation_metrics.csv")[-1]
+    said = outcome(run)
+    assert f"{float(last['ssim']):.4f} (the person with the garment hidden: {float(last['ssim_agnostic']):.4f})" in said
+    picture = Path(said.rsplit("see ", 1)[1])
+    assert picture.is_file()
 
 
 def test_what_is_kept_is_the_moving_average(run):

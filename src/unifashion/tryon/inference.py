@@ -16,7 +16,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
 from accelerate import PartialState
 from PIL import Image
@@ -32,8 +31,9 @@ from unifashion.data.tryon_maps import load_maps, to_share, to_unit
 from unifashion.errors import UserError
 from unifashion.evaluation.scores import check_missing
 from unifashion.training.randomness import seed_for
-from unifashion.tryon.loading import load_pipeline, quiet_libraries
+from unifashion.tryon.loading import quiet_libraries
 from unifashion.tryon.pipeline import TryOnPipeline
+from unifashion.tryon.put_on import TryOn
 from unifashion.tryon.retriever import Retriever
 from unifashion.tryon.rows import needed_files
 from unifashion.tryon.settings import TryOnInferenceSettings, data_root
@@ -42,14 +42,6 @@ log = logging.getLogger(__name__)
 
 FACTS = "inference.json"
 NUM_EXAMPLES = 8
-SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
-    "ddim": ("DDIMScheduler", {"clip_sample": False}),
-    "ddpm": ("DDPMScheduler", {"clip_sample": False}),
-    "euler": ("EulerDiscreteScheduler", {}),
-    "dpm++": ("DPMSolverMultistepScheduler", {}),
-    "unipc": ("UniPCMultistepScheduler", {}),
-}
 # What may differ between two calls that fill one folder.
 FREE = ("batch_size", "limit", "overwrite", "output_dir", "max_missing", "base")
 
@@ -62,13 +54,19 @@ def run_inference(settings: TryOnInferenceSettings) -> Path | None:
     """
     quiet_libraries()
     state = PartialState()
-    pipe, retriever = _load(settings, state.device)
-    config = pipe.denoiser.config
+    tryon = TryOn.from_pretrained(
+        settings.model_path,
+        base=settings.base,
+        retriever=settings.retriever,
+        device=state.device,
+        precision=settings.precision,
+        scheduler=settings.scheduler,
+    )
+    pipe, config = tryon.pipe, tryon.pipe.denoiser.config
     root = data_root(settings.dataset, settings.data_root)
     if settings.dataset == "catalogue":
         with state.main_process_first():
             write_tryon(root / ROOTS[0])
-    unpaired = settings.pairs != "paired"
     names = tuple(dict.fromkeys(("image", "agnostic", "densepose", "keep", "garment", config.control)))
     split = read_vitonhd(root, settings.split, needed_files(names), settings.pairs)
     for line in split.missing[:5]:
@@ -95,13 +93,13 @@ def run_inference(settings: TryOnInferenceSettings) -> Path | None:
         total=len(share), initial=len(share) - len(todo), desc="drawing", disable=hidden, dynamic_ncols=True
     ) as bar:
         for batch in _batches(todo, settings.batch_size):
-            for item, picture in zip(batch, _draw(pipe, batch, size, settings, retriever), strict=True):
+            for item, picture in zip(batch, _draw(pipe, batch, size, settings, tryon.retriever), strict=True):
                 _save(picture, _place(out, item))
                 bar.update()
     state.wait_for_everyone()
     if not state.is_main_process:
         return None
-    _examples(out, items[:NUM_EXAMPLES], unpaired)
+    write_examples(out, items[:NUM_EXAMPLES])
     return out
 
 
@@ -115,31 +113,6 @@ def marks(settings: TryOnInferenceSettings, split: TryOnSplit, root: Path) -> li
     if settings.start == "ground-truth":
         found.append("ground-truth-start")
     return found
-
-
-def change_scheduler(pipe: TryOnPipeline, name: str) -> None:
-    """Give the pipeline another sampler over the same noise schedule."""
-    if name != "default":
-        kind, extra = SCHEDULERS[name]
-        config = pipe.scheduler.config
-        extra = {**extra, "prediction_type": config.prediction_type}  # from_config forgets another class's defaults
-        pipe.scheduler = getattr(diffusers, kind).from_config(config, **extra)
-
-
-def _load(settings: TryOnInferenceSettings, device: torch.device) -> tuple[TryOnPipeline, Retriever | None]:
-    pipe = load_pipeline(settings.model_path, settings.base)
-    bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported() and settings.precision == "auto"
-    pipe.to(device, torch.bfloat16 if bf16 or settings.precision == "bf16" else torch.float32)
-    change_scheduler(pipe, settings.scheduler)
-    pipe.set_progress_bar_config(disable=True)
-    width = pipe.denoiser.config.adapter_width
-    if (settings.retriever is None) != (width is None):
-        raise UserError(
-            "this model was trained with rows of a retrieval model: name it with --retriever"
-            if width is not None
-            else "this model was trained without a retrieval model: leave out --retriever"
-        )
-    return pipe, Retriever(settings.retriever, device) if settings.retriever else None
 
 
 def _draw(
@@ -216,13 +189,16 @@ def _digest(pipe: TryOnPipeline) -> str:
     return digest.hexdigest()
 
 
-def _examples(out: Path, items: Sequence[TryOnItem], unpaired: bool) -> None:
-    heads = ["person", "garment", "result"] + ([] if unpaired else ["truth"])
+def write_examples(out: Path, items: Sequence[TryOnItem]) -> None:
+    """Write ``examples.png``: person, garment, result, and the truth where there is one."""
+    paired = all(item.is_paired for item in items)
+    heads = ["person", "garment", "result", *(["truth"] if paired else [])]
     cells: list[Image.Image] = []
     for item in items:
-        cells += [load_image(item.maps["image" if unpaired else "agnostic"]), load_image(item.maps["garment"])]
+        names = ["agnostic" if paired and "agnostic" in item.maps else "image", "garment"]
+        cells += [load_image(item.maps[name]) for name in names]
         cells.append(load_image(_place(out, item)))
-        if not unpaired:
+        if paired:
             cells.append(load_image(item.maps["image"]))
     sheet = contact_sheet(cells, 2 * len(heads), 160, heads * len(items), caption_lines=1)
     _save(sheet, out / "examples.png")

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
-from unifashion.data.tryon_maps import to_map, to_share, to_unit
+from unifashion.data.tryon_maps import RATIO_TOLERANCE, to_map, to_share, to_unit
 from unifashion.errors import UserError
 from unifashion.tryon import encode
 from unifashion.tryon.blocks_vae import BlockAutoencoder
@@ -114,10 +114,11 @@ class TryOnPipeline(DiffusionPipeline):
                 replaces the latents. Setting ``pipeline._interrupt`` in it ends the loop.
 
         Raises:
-            UserError: numbers or sizes of the inputs that do not fit.
+            UserError: numbers or sizes of the inputs that do not fit, a map of another frame than the photo.
         """
         device = self._execution_device
         size = self._size(person, height, width)
+        _check_frames(person, {"agnostic_mask": agnostic_mask, "densepose": densepose, "agnostic": agnostic})
         maps = {"image": person, "garment": garment, "keep": agnostic_mask, "densepose": densepose}
         tensors = {name: self._tensor(value, name, size).to(device) for name, value in maps.items()}
         count = _same_count(tensors)
@@ -248,6 +249,24 @@ def flatten(picture: Image.Image) -> Image.Image:
 def default_scheduler() -> PNDMScheduler:
     """Return the sampler of the original: PLMS over Stable Diffusion's schedule."""
     return PNDMScheduler(**NOISE, skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1)
+
+
+def _check_frames(person: Pictures, maps: dict[str, Pictures | None]) -> None:
+    """Refuse pictures whose sides have another ratio than the photo's: they show another frame."""
+    photos = _listed(person)
+    for name, pictures in maps.items():
+        for photo, picture in zip(photos, _listed(pictures), strict=False):
+            if abs((picture.width / picture.height) / (photo.width / photo.height) - 1) > RATIO_TOLERANCE:
+                raise UserError(
+                    f"{name}: {picture.width} x {picture.height} pixels do not fit the person's photo of {photo.width} x "
+                    f"{photo.height}; both must show the same frame"
+                )
+
+
+def _listed(pictures: Pictures | None) -> list[Image.Image]:
+    if pictures is None or isinstance(pictures, Tensor):
+        return []
+    return [pictures] if isinstance(pictures, Image.Image) else list(pictures)
 
 
 def _same_count(tensors: dict[str, Tensor]) -> int:

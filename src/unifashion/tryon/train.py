@@ -79,6 +79,18 @@ def train(data: TryOnDataSettings, model: TryOnModelSettings, training: TryOnTra
     return run.path if run is not None else None
 
 
+def outcome(run: Path) -> str:
+    """Return what a finished run says at its end: where it is, its last validation, and the picture of it."""
+    lines = [f"the run is kept in {run}"]
+    last = json.loads((run / "run.json").read_text(encoding="utf-8")).get("validation")
+    if last:
+        lines.append(
+            f"paired SSIM of {last['pairs']} test pairs: {last['ssim']:.4f} (the person with the garment hidden: "
+            f"{last['ssim_agnostic']:.4f}); see {run}/validation/step-{last['step']}.png"
+        )
+    return "\n".join(lines)
+
+
 def make_accelerator(training: TryOnTrainingSettings) -> Accelerator:
     """Return the accelerator that owns devices, precision, processes and trackers.
 
