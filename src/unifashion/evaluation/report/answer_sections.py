@@ -69,7 +69,10 @@ def _groups(answers: Sequence[Answer], direction: Direction, level: int) -> str:
         return ""
     galleries = sorted({answer.gallery for answer in answers})
     sizes = f" Galleries hold {', '.join(map(str, galleries))} items." if len(galleries) > 1 else ""
-    words = f"Recall at {AT} in percent. The line on a bar is the 95 % bootstrap interval; N is the number of queries.{sizes}"
+    words = (
+        f"Recall at {AT} in percent. The line on a bar is the 95 % bootstrap interval (none where all queries are alike, all "
+        f"found or none: resampling tells nothing then); N is the number of queries.{sizes}"
+    )
     return f'{html.heading(level, f"By group: {DIRECTIONS[direction]}")}{html.soft(words)}<div class="tables">{shown}</div>'
 
 
@@ -80,7 +83,7 @@ def _group_table(kind: str, values: dict[str, list[Answer]]) -> str:
         hits = [float(answer.rank < AT) for answer in values[name]]
         recall, (low, high) = 100 * sum(hits) / len(hits), interval([hits])
         sure = "–" if low is None else f"{low:.0f}–{high:.0f}"
-        rows.append([text(name), f"{html.bar(recall, low, high)}{recall:.1f}", sure, f"{len(hits):,}"])
+        rows.append([text(name), f"{html.bar(recall, low, high)}<span>{recall:.1f}</span>", sure, f"{len(hits):,}"])
     left_out = f", the {NUM_GROUPS} largest of {len(values)}" if len(values) > NUM_GROUPS else ""
     return html.table(["", f"R@{AT}", "95 %", "N"], [("", rows)], f"{kind.replace('_', ' ')}{left_out}")
 

@@ -114,7 +114,9 @@ def _overview(runs: Sequence[Run]) -> str:
 def _glance(runs: Sequence[Run]) -> str:
     rows = []
     for run in runs:
-        first = summary(run.evaluations[0].scores) if run.evaluations else None
+        trained_on = str(run.settings.get("dataset", "")).split("+")
+        own = [one for one in run.evaluations if one.scores[0].dataset in trained_on] or run.evaluations
+        first = summary(own[0].scores) if own else None
         measured = f"{text(first.protocol)} {text(first.metric)}" if first else "not validated"
         name = f'<a href="#{run.slug}">{text(run.name)}</a>'
         model, data, state = _model(run), _data(run), str(run.facts.get("state", ""))
