@@ -24,7 +24,6 @@ from unifashion.tryon.settings import (
 )
 from unifashion.tryon.train import outcome, read_split, train
 from unifashion.tryon.trainer import TryOnTrainer
-from unifashion.tryon.validation import ssim
 
 ROOT = Path(__file__).resolve().parents[2]
 GROUPS = (TryOnDataSettings, TryOnModelSettings, TryOnTrainingSettings)
@@ -188,16 +187,6 @@ def test_the_loss_of_a_perfect_prediction_is_zero_and_its_opposite_is_not(pipe, 
     assert float(loss(drawn, text, keep)["noise"]) < 1e-10
     loss.denoiser.sign = -1
     assert float(loss(drawn, text, keep)["noise"]) > 1
-
-
-def test_ssim_is_that_of_torchmetrics():
-    metrics = pytest.importorskip("torchmetrics.image")
-    torch.manual_seed(0)
-    first = torch.rand(3, 3, 24, 20)
-    second = (first + 0.2 * torch.randn_like(first)).clamp(0, 1)
-    expected = metrics.StructuralSimilarityIndexMeasure(data_range=1.0, reduction="none")(first, second)
-    torch.testing.assert_close(ssim(first, second), expected, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(ssim(first, first), torch.ones(3))
 
 
 def test_a_loss_that_is_not_finite_stops_before_it_reaches_the_weights(tryon_root, tmp_path, monkeypatch):

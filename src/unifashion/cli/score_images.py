@@ -5,7 +5,8 @@ unifashion score-images runs/tryon/inference --profile catvton ladi hrviton --we
 unifashion score-images THEIR_RESULTS --dataset vitonhd --pairs unpaired              what another program drew
 
 Results are named as ours: PERSON.png where paired, PERSON_GARMENT.png where not. scores.json and scores.csv are written into the
-folder. Networks that are not here leave out their metrics, and one sentence says how to get each.
+folder, and examples.png with the first pairs; ``unifashion report RESULTS`` shows them. Networks that are not here leave out
+their metrics, and one sentence says how to get each.
 """
 
 import argparse
@@ -54,7 +55,7 @@ def run(flags: argparse.Namespace) -> None:
     from unifashion.data.tryon import find_root, read_vitonhd
     from unifashion.evaluation.image_networks import weights_folder
     from unifashion.evaluation.scores import format_table, write_scores
-    from unifashion.evaluation.tryon_results import read_facts, read_results, score_folder
+    from unifashion.evaluation.tryon_results import read_facts, read_results, score_folder, write_examples
     from unifashion.tryon.settings import data_root
 
     settings = read_facts(flags.results).get("settings", {})
@@ -77,6 +78,7 @@ def run(flags: argparse.Namespace) -> None:
         device=flags.device or ("cuda" if torch.cuda.is_available() else "cpu"),
     )
     write_scores(flags.results, scores)
+    write_examples(flags.results, found.items, [result.picture for result in found.results])
     sys.stdout.write(format_table(scores) + "\n")
     for sentence in lacking:
         sys.stdout.write(f"left out: {sentence}\n")

@@ -196,10 +196,12 @@ def _suffix(networks: Networks, metric: str) -> str:
 def ssim(first_BCHW: Tensor, second_BCHW: Tensor, inner: bool = False) -> Tensor:
     """Return the structural similarity (B,) of pictures in [0, 1] (Wang et al., 2004): a Gaussian window of deviation 1.5.
 
-    ``inner`` leaves out the 5 pixels at each edge, where the window hangs over, as scikit-image does.
+    Computed in double precision: in plain areas, where variances are small differences of large numbers, single precision
+    gives equal pictures a little less than 1. ``inner`` leaves out the 5 pixels at each edge, where the window hangs over, as
+    scikit-image does.
     """
     found = structural_similarity_index_measure(
-        first_BCHW, second_BCHW, data_range=1.0, reduction="none", return_full_image=inner
+        first_BCHW.double(), second_BCHW.double(), data_range=1.0, reduction="none", return_full_image=inner
     )
     if not isinstance(found, tuple):
         return found.reshape(len(first_BCHW))

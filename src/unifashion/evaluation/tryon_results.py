@@ -3,6 +3,7 @@
     RESULTS/00891_00.png              a paired result: the person's name (any of .png .jpg .jpeg .webp)
     RESULTS/00891_00_01430_00.png     an unpaired one: person_garment
     RESULTS/inference.json            what our inference wrote: the settings and marks that its scores carry
+    RESULTS/examples.png              the first pairs: person, garment, result, and the truth where there is one
 
 Results of other programs need no ``inference.json``; then the flags say what it would.
 """
@@ -13,21 +14,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from unifashion.data.images import SUFFIXES
+from unifashion.data.contact_sheet import contact_sheet
+from unifashion.data.images import SUFFIXES, load_image
 from unifashion.data.tryon import TryOnItem, TryOnSplit
 from unifashion.errors import UserError
 from unifashion.evaluation.images import PROFILES, Networks, Pairing, ProfileName, Result, open_networks, score_images
 from unifashion.evaluation.scores import Score, as_scores, check_missing, missing_percent
 
-FACTS = "inference.json"
+FACTS, EXAMPLES = "inference.json", "examples.png"
+NUM_EXAMPLES, CELL = 8, 160
 
 
 @dataclass(frozen=True)
 class ResultFolder:
-    """The results that are there, the names of those that are not, and what is known about how they were made."""
+    """The results that are there with their pairs, the names of those that are not, and what is known about their making."""
 
     path: Path
     results: tuple[Result, ...]
+    items: tuple[TryOnItem, ...]
     lacking: tuple[str, ...]
     marks: tuple[str, ...]
     repaint: bool
@@ -66,13 +70,8 @@ def read_results(folder: Path, split: TryOnSplit, repaint: bool = False, model: 
     """
     facts = read_facts(folder)
     files = _pictures(folder)
-    results, lacking = [], []
-    for item in split.items:
-        if item.name in files:
-            results.append(_result(files[item.name], item))
-        else:
-            lacking.append(item.name)
-    if not results:
+    items = tuple(item for item in split.items if item.name in files)
+    if not items:
         raise UserError(
             f"{folder} holds no result of the {split.split} split: expected {split.items[0].name}.png and so on; "
             "check --dataset, --split and --pairs"
@@ -80,8 +79,9 @@ def read_results(folder: Path, split: TryOnSplit, repaint: bool = False, model: 
     marks = [str(mark) for mark in facts.get("marks", ())]
     return ResultFolder(
         folder,
-        tuple(results),
-        tuple(lacking),
+        tuple(_result(files[item.name], item) for item in items),
+        items,
+        tuple(item.name for item in split.items if item.name not in files),
         tuple(mark for mark in marks if mark != "repaint"),
         bool(facts["settings"].get("repaint")) if facts else repaint,
         model or str(facts.get("settings", {}).get("model_path") or folder),
@@ -100,6 +100,25 @@ def _pictures(folder: Path) -> dict[str, Path]:
 
 def _result(picture: Path, item: TryOnItem) -> Result:
     return Result(picture, item.maps["image"], item.maps.get("agnostic_mask"), item.text)
+
+
+def write_examples(folder: Path, items: Sequence[TryOnItem], pictures: Sequence[Path]) -> None:
+    """Write ``examples.png``: the first pairs with their results, two in a row."""
+    shown = [pair for pair in zip(items, pictures, strict=True) if "garment" in pair[0].maps][:NUM_EXAMPLES]
+    if not shown:
+        return
+    paired = all(item.is_paired for item, _ in shown)
+    heads = ["person", "garment", "result", *(["truth"] if paired else [])]
+    files: list[Path] = []
+    for item, picture in shown:
+        person = item.maps["agnostic" if paired and "agnostic" in item.maps else "image"]
+        files += [person, item.maps["garment"], picture, *([item.maps["image"]] if paired else [])]
+    sheet = contact_sheet(
+        [load_image(path) for path in files], 2 * len(heads), CELL, heads * len(shown), caption_lines=1
+    )
+    fresh = folder / f".{EXAMPLES}"
+    sheet.save(fresh, format="PNG")
+    fresh.replace(folder / EXAMPLES)
 
 
 def score_folder(

@@ -24,12 +24,11 @@ from tqdm import tqdm
 
 from unifashion.data.catalogue import is_synthetic
 from unifashion.data.catalogue.tryon import write_tryon
-from unifashion.data.contact_sheet import contact_sheet
-from unifashion.data.images import load_image
 from unifashion.data.tryon import ROOTS, TryOnItem, TryOnSplit, find_root, read_vitonhd
 from unifashion.data.tryon_maps import load_maps, to_share, to_unit
 from unifashion.errors import UserError
 from unifashion.evaluation.scores import check_missing
+from unifashion.evaluation.tryon_results import FACTS, write_examples
 from unifashion.training.randomness import seed_for
 from unifashion.tryon.loading import quiet_libraries
 from unifashion.tryon.pipeline import TryOnPipeline
@@ -40,8 +39,6 @@ from unifashion.tryon.settings import TryOnInferenceSettings, data_root
 
 log = logging.getLogger(__name__)
 
-FACTS = "inference.json"
-NUM_EXAMPLES = 8
 # What may differ between two calls that fill one folder.
 FREE = ("batch_size", "limit", "overwrite", "output_dir", "max_missing", "base")
 
@@ -99,7 +96,7 @@ def run_inference(settings: TryOnInferenceSettings) -> Path | None:
     state.wait_for_everyone()
     if not state.is_main_process:
         return None
-    write_examples(out, items[:NUM_EXAMPLES])
+    write_examples(out, items, [_place(out, item) for item in items])
     return out
 
 
@@ -187,18 +184,3 @@ def _digest(pipe: TryOnPipeline) -> str:
     for name, tensor in pipe.denoiser.state_dict().items():
         digest.update(f"{name} {float(tensor.double().abs().sum()):.6e}\n".encode())
     return digest.hexdigest()
-
-
-def write_examples(out: Path, items: Sequence[TryOnItem]) -> None:
-    """Write ``examples.png``: person, garment, result, and the truth where there is one."""
-    paired = all(item.is_paired for item in items)
-    heads = ["person", "garment", "result", *(["truth"] if paired else [])]
-    cells: list[Image.Image] = []
-    for item in items:
-        names = ["agnostic" if paired and "agnostic" in item.maps else "image", "garment"]
-        cells += [load_image(item.maps[name]) for name in names]
-        cells.append(load_image(_place(out, item)))
-        if paired:
-            cells.append(load_image(item.maps["image"]))
-    sheet = contact_sheet(cells, 2 * len(heads), 160, heads * len(items), caption_lines=1)
-    _save(sheet, out / "examples.png")

@@ -1,42 +1,18 @@
-"""Pictures and one number while training: a few test pairs, drawn from fixed seeds, beside the truth.
-
-The number is SSIM (Wang et al., 2004) as torchmetrics computes it: Gaussian window of 11 pixels and deviation 1.5, on RGB in
-[0, 1], edges mirrored, mean over the picture.
-"""
+"""Pictures and one number while training: a few test pairs, drawn from fixed seeds, beside the truth; and their SSIM."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from unifashion.data.contact_sheet import contact_sheet
 from unifashion.data.tryon import TryOnItem
 from unifashion.data.tryon_maps import load_maps, to_share, to_unit
+from unifashion.evaluation.images import ssim
 from unifashion.tryon.pipeline import TryOnPipeline
 from unifashion.tryon.retriever import Retriever
-
-
-def ssim(first_B3HW: Tensor, second_B3HW: Tensor) -> Tensor:
-    """Return the structural similarity (B,) of pictures in [0, 1]; 1 = equal."""
-    channels = first_B3HW.shape[1]
-    places = torch.arange(11, device=first_B3HW.device) - 5.0
-    line = torch.exp(-(places**2) / (2 * 1.5**2))
-    window = (line / line.sum())[:, None] * (line / line.sum())
-    kernel = window.expand(channels, 1, 11, 11)
-
-    def mean(x: Tensor) -> Tensor:
-        return F.conv2d(F.pad(x, (5, 5, 5, 5), mode="reflect"), kernel, groups=channels)
-
-    a, b = first_B3HW.float(), second_B3HW.float()
-    mean_a, mean_b = mean(a), mean(b)
-    var_a, var_b = mean(a * a) - mean_a**2, mean(b * b) - mean_b**2
-    both = mean(a * b) - mean_a * mean_b
-    similarity = (2 * mean_a * mean_b + 0.01**2) * (2 * both + 0.03**2)
-    similarity = similarity / ((mean_a**2 + mean_b**2 + 0.01**2) * (var_a + var_b + 0.03**2))
-    return similarity.flatten(1).mean(1)
 
 
 @dataclass(frozen=True)

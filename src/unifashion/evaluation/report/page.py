@@ -13,14 +13,13 @@ from unifashion.evaluation.report import html
 from unifashion.evaluation.report.answer_sections import answer_sections
 from unifashion.evaluation.report.comparison import comparison
 from unifashion.evaluation.report.curves import first_losses, learning_curves
+from unifashion.evaluation.report.drawn import results_grid, validation_sheet
 from unifashion.evaluation.report.evidence import Evaluation, Run, read_runs, summary
 from unifashion.evaluation.report.figures import Figure
 from unifashion.evaluation.report.html import text
 from unifashion.evaluation.report.pictures import Album
-from unifashion.evaluation.report.plain_words import MARKS, STATES, UNKNOWN_MARK
+from unifashion.evaluation.report.plain_words import MARKS, STATES, UNKNOWN_MARK, is_tryon
 from unifashion.evaluation.report.score_tables import published, score_table, value
-
-SHEET_SIDE = 1100  # pixels of a validation picture
 
 
 def write_report(runs: Sequence[Path], out: Path, figures: Path | None = None) -> tuple[Path, list[Path]]:
@@ -150,7 +149,7 @@ def _run_section(run: Run, album: Album) -> tuple[str, list[Figure]]:
     if curves or once:
         parts.append(html.heading(3, "Learning curves"))
         parts.append(f"<p>{text(once)}</p>" if once else f'<div class="figures">{curves}</div>')
-    parts.append(_validation_picture(run, album))
+    parts.append(validation_sheet(run.picture, album))
     if not run.evaluations:
         parts.append(
             "<p>This run has not been validated yet: <code>bash vail.sh</code> with its folder as <code>--model-path</code> "
@@ -218,19 +217,6 @@ def _duration(seconds: Any) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
-def _validation_picture(run: Run, album: Album) -> str:
-    address = album.address(str(run.picture), SHEET_SIDE) if run.picture else None
-    if run.picture is None or address is None:
-        return ""
-    words = (
-        f"Pictures drawn in validation, {run.picture.stem.replace('-', ' ')}: person, garment, result, truth, in turn."
-    )
-    return (
-        f'{html.heading(3, "Drawn in validation")}<figure class="wide"><img src="{address}" alt="{text(words)}">'
-        f"<figcaption>{text(words)}</figcaption></figure>"
-    )
-
-
 def _evaluation(evaluation: Evaluation, run: Run, name: str, album: Album) -> tuple[str, list[Figure]]:
     scores = evaluation.scores
     parts: Iterable[str] = [
@@ -238,6 +224,8 @@ def _evaluation(evaluation: Evaluation, run: Run, name: str, album: Album) -> tu
         score_table(scores),
         published(scores, 4, run.marks),
     ]
+    if is_tryon(scores[0].protocol):
+        return "".join(parts) + results_grid(run.folder, scores, album), []
     if not evaluation.answers:
         missing = "The answers to single queries were not kept; a new validation keeps them, and shows them here."
         return "".join(parts) + html.soft(missing), []

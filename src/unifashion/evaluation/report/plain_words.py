@@ -46,6 +46,11 @@ PROTOCOLS = {
 }
 
 
+def is_tryon(protocol: str) -> bool:
+    """Return whether a protocol scores drawn pictures."""
+    return protocol.startswith(("tryon/", "design/"))
+
+
 def protocol_words(protocol: str) -> str:
     """Return what a protocol measures, with what its suffixes add; empty for an unknown one."""
     base, *suffixes = protocol.split("+")

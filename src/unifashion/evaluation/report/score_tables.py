@@ -7,7 +7,7 @@ from unifashion.evaluation.published import published_rows, source
 from unifashion.evaluation.report import html
 from unifashion.evaluation.report.evidence import by_protocol
 from unifashion.evaluation.report.html import text
-from unifashion.evaluation.report.plain_words import DIRECTIONS, protocol_words
+from unifashion.evaluation.report.plain_words import DIRECTIONS, is_tryon, protocol_words
 from unifashion.evaluation.scores import MEAN, Score, digits_of
 
 Line = tuple[str, str]  # category and direction
@@ -31,7 +31,7 @@ def score_table(scores: Sequence[Score]) -> str:
         words = protocol_words(protocol)
         groups.append((f"{text(protocol)}{f'<span>{text(words)}</span>' if words else ''}", rows))
     header = ["", *metrics, "N", "gallery", *([] if shared else ["missing", "marks"])]
-    unit = "" if any(protocol.startswith(("tryon/", "design/")) for protocol in by_protocol(scores)) else ", in percent"
+    unit = "" if any(is_tryon(score.protocol) for score in scores) else ", in percent"
     caption = f"Scores on {scores[0].dataset}, {scores[0].split} split{unit}"
     facts = [f"Model {scores[0].model}" if scores[0].model else "", _shared_facts(scores) if shared else ""]
     facts += [f"Ties {ties}" for ties in dict.fromkeys(score.ties for score in scores)]
