@@ -132,6 +132,41 @@ def test_each_set_is_found_by_its_own_files(shared):
         assert [report.name for report in examine(shared / "data" / folder, quick=True, progress=False)] == names
 
 
+def test_sets_in_folders_of_other_names_are_found_below_a_data_root(shop, shared):
+    (found,) = examine(shop.parent, progress=False)
+    assert (found.name, found.folder) == ("catalogue", shop.as_posix())
+    (shop / "1.png").unlink()
+    assert problems(shop.parent) == problems(shop) != []
+    names = [(report.name, report.folder.rpartition("/")[2]) for report in examine(shared / "data", True, False)]
+    assert ("fashioniq", "fashioniq_annotations") in names and len(set(names)) == len(names)
+
+
+def test_circo_without_cocos_photos_is_counted_and_named(shared):
+    (report,) = examine(shared / "data" / "circo", quick=True, progress=False)
+    assert [(count.what, count.found) for count in report.counts] == [("val queries", 220), ("test queries", 800)]
+    assert report.num_problems == 1 and "submissions can be checked" in report.findings[0].text
+
+
+def test_a_broken_tree_has_a_problem_for_every_break_and_nothing_is_hidden(tmp_path):
+    for name, row in {"fashionGen/annotation_train.jsonl": '{"index": 1}\n', "catalogue.csv": "picture,text\n"}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(row)
+    (tmp_path / "fashion200K" / "labels").mkdir(parents=True)
+    (tmp_path / "fashion200K" / "labels" / "dress_train_detect_all.txt").write_bytes("x\t1\té".encode("utf-16"))
+    (tmp_path / "circo" / "annotations").mkdir(parents=True)
+    (tmp_path / "circo" / "annotations" / "val.json").write_text("[" * 100_000)
+    reports = {report.name: report for report in examine(tmp_path, progress=False)}
+    found = {name: [f.text for f in report.findings if f.level == "problem"] for name, report in reports.items()}
+    assert list(found) == ["fashiongen", "fashion200k", "circo", "catalogue"]
+    for name, words in {
+        "fashiongen": "row 1: no 'description'",
+        "fashion200k": "is not UTF-8 text",
+        "circo": "brackets in brackets",
+        "catalogue": "no column 'image'",
+    }.items():
+        assert words in " ".join(found[name])
+
+
 def test_the_command_tells_by_its_exit_code_and_writes_json(shop, tmp_path, capsys):
     main(["doctor", str(shop)])
     (shop / "8.png").unlink()

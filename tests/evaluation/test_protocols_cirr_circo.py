@@ -217,3 +217,22 @@ def test_the_submission_examples_of_circo_pass(shared, tmp_path, capsys):
         words = ["check-submission", str(file), "--dataset", "circo", "--data-root", str(tmp_path), "--split", split]
         main(words)
         assert "is right" in capsys.readouterr().out
+
+
+def test_a_submission_is_checked_without_cocos_list_of_images(shared, tmp_path, capsys):
+    source = shared / "data" / "circo"
+    words = ["--dataset", "circo", "--data-root", str(source.parent)]
+    main(["check-submission", str(source / "submission_examples" / "submission_test.json"), *words])
+    assert "800 queries" in (said := capsys.readouterr().out) and "were not looked up" in said
+    lists = json.loads((source / "submission_examples" / "submission_test.json").read_text())
+    (tmp_path / "short.json").write_text(json.dumps({**lists, "3": lists["3"][:-1]}))
+    with pytest.raises(SystemExit):
+        main(["check-submission", str(tmp_path / "short.json"), *words])
+    assert "query 3: 49 numbers, expected 50" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"0": [' + b"1" * 10_000 + b"]}", b'{"0": ["\xe9"]}', b"{", b""])
+def test_a_submission_that_is_not_json_is_one_sentence(test_splits, tmp_path, content):
+    (tmp_path / "circo.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"circo\.json"):
+        check_submission(tmp_path / "circo.json", test_splits[1])

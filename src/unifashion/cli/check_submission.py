@@ -26,11 +26,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(flags: argparse.Namespace) -> None:
     """Check each file and say what it holds."""
     from unifashion.config import DataSettings
-    from unifashion.data.sets import read_composed
+    from unifashion.data.circo import read_circo
+    from unifashion.data.cirr import read_cirr
     from unifashion.evaluation.submissions import SERVERS, check_submission
 
     data = DataSettings(data_root=flags.data_root, dataset=flags.dataset)
-    (split,) = read_composed(data, SERVERS[flags.dataset] if flags.split == "test" else flags.split)
+    name = SERVERS[flags.dataset] if flags.split == "test" else flags.split
+    root = data.root()
+    split = read_cirr(root, name) if flags.dataset == "cirr" else read_circo(root, name, needs_images=False)
     for file in flags.files:
         found = check_submission(file, split)
         sys.stdout.write(f"{file} is right. {found}\n")

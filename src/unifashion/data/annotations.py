@@ -76,7 +76,7 @@ def _read_json(path: Path) -> Any:
     except json.JSONDecodeError as error:
         raise UserError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON that can be read ({_reason(error)})") from None
+        raise UserError(f"{path}: not JSON that can be read ({json_fault(error)})") from None
 
 
 def _parse(text: str) -> Any:
@@ -87,8 +87,8 @@ def _parse(text: str) -> Any:
     return value
 
 
-def _reason(error: Exception) -> str:
-    """Return why ``_parse`` failed."""
+def json_fault(error: Exception) -> str:
+    """Return in a few words why JSON could not be read."""
     if isinstance(error, json.JSONDecodeError):
         return error.msg
     if isinstance(error, UnicodeEncodeError):
@@ -109,7 +109,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         try:
             row = _parse(line)
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{place}: not JSON ({_reason(error)})") from None
+            raise UserError(f"{place}: not JSON ({json_fault(error)})") from None
         if not isinstance(row, dict):
             raise UserError(f"{place}: expected an object, found {_short(row)}")
         yield place, row

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from unifashion.data.annotations import read_text
+from unifashion.data.annotations import json_fault, read_text
 from unifashion.data.records import ComposedQuery, ComposedSplit
 from unifashion.errors import UserError
 from unifashion.evaluation.protocols import circo, cirr
@@ -27,7 +27,7 @@ Lists = Mapping[str, Sequence[str | int]]
 
 @dataclass(frozen=True)
 class _Rules:
-    """What the list of one query must be."""
+    """What the list of one query must be; ``allowed`` is empty where the images are not known."""
 
     length: int
     allowed: Collection[str | int]
@@ -84,7 +84,8 @@ def check_submission(path: Path, split: ComposedSplit, name: Path | None = None)
     size = f"{path.stat().st_size / 1e6:.2f} MB"
     if split.dataset == "circo":
         _check_lists(name, content, split, "")
-        return f"CIRCO {split.split}: {len(content)} queries, {size}"
+        unknown = "" if split.gallery else "; COCO's list of images is not here, so their numbers were not looked up"
+        return f"CIRCO {split.split}: {len(content)} queries, {size}{unknown}"
     version, metric = content.pop("version", None), content.pop("metric", None)
     if version != CIRR_VERSION:
         raise UserError(f"{name}: 'version' must be {CIRR_VERSION!r}, found {version!r}")
@@ -113,6 +114,10 @@ def _read(path: Path, name: Path) -> dict[str, Any]:
         content = json.loads(read_text(path), object_pairs_hook=object_of)
     except json.JSONDecodeError as error:
         raise UserError(f"{name}, line {error.lineno}: not JSON ({error.msg})") from None
+    except UserError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{name}: not JSON that can be read ({json_fault(error)})") from None
     if not isinstance(content, dict):
         raise UserError(f"{name}: expected an object with one list per query, found a {type(content).__name__}")
     return content
@@ -147,7 +152,9 @@ def _rules(query: ComposedQuery, gallery: frozenset[str | int], metric: str, tit
         return _Rules(min(cirr.SUBSET_LENGTH, len(others)), query.members, "the reference's set", query.reference)
     if metric == "recall":
         return _Rules(min(cirr.LIST_LENGTH, len(gallery) - 1), gallery, title, query.reference)
-    return _Rules(min(circo.LIST_LENGTH, len(gallery)), gallery, "COCO's list of unlabelled images")
+    return _Rules(
+        min(circo.LIST_LENGTH, len(gallery) or circo.LIST_LENGTH), gallery, "COCO's list of unlabelled images"
+    )
 
 
 def _check_list(place: str, listed: object, rules: _Rules, kind: type) -> None:
@@ -163,7 +170,7 @@ def _check_list(place: str, listed: object, rules: _Rules, kind: type) -> None:
             raise UserError(
                 f"{place}: it lists its own reference {item!r}; leave it out, as the server does not score it"
             )
-        if item not in rules.allowed:
+        if rules.allowed and item not in rules.allowed:
             raise UserError(f"{place}: {item!r} is not in {rules.where}")
     if len(set(listed)) < len(listed):
         twice = next(item for item in listed if listed.count(item) > 1)

@@ -15,6 +15,7 @@ from unifashion.data.catalogue import is_synthetic
 from unifashion.data.doctor.findings import Count, SetReport
 from unifashion.data.doctor.leaks import SUSPICIOUS, word_overlap
 from unifashion.data.doctor.pictures import look_at_all, report_pictures
+from unifashion.data.images import find_images
 from unifashion.data.records import PairSplit
 from unifashion.errors import UserError
 
@@ -45,6 +46,8 @@ class DataSet:
 def examine(path: Path, quick: bool = False, progress: bool = True) -> list[SetReport]:
     """Look at every data set in a folder: a data root, or the folder of one set.
 
+    In a data root, sets are also found in folders with names of their own, such as catalogues.
+
     Args:
         path: the folder.
         quick: do not open the images, only see that they are there.
@@ -57,6 +60,19 @@ def examine(path: Path, quick: bool = False, progress: bool = True) -> list[SetR
         raise UserError(f"{path} is not a folder; name a data root, such as dataset/, or the folder of one data set")
     if not os.access(path, os.R_OK | os.X_OK):
         raise UserError(f"{path} cannot be read; change its permissions")
+    reports = _sets_in(path, quick, progress)
+    if all(Path(report.folder) != path for report in reports):
+        seen = [Path(report.folder) for report in reports]
+        for folder in sorted(path.iterdir()):
+            usable = folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)
+            if usable and not any(home.is_relative_to(folder) for home in seen):
+                reports += _sets_in(folder, quick, progress)
+    if not reports:
+        raise UserError(f"{path} holds none of {', '.join(SETS)}; dataset/README.md shows how their folders look")
+    return reports
+
+
+def _sets_in(path: Path, quick: bool, progress: bool) -> list[SetReport]:
     reports = []
     for name, data_set in SETS.items():
         try:
@@ -66,24 +82,26 @@ def examine(path: Path, quick: bool = False, progress: bool = True) -> list[SetR
         except UserError as error:
             report = SetReport(name, path.as_posix(), data_set.licence)
             report.problem(str(error))
-            reports.append(report)
-            continue
-        report = SetReport(name, folder.as_posix(), data_set.licence)
-        report.num_bytes = sum(file.lstat().st_size for file in folder.rglob("*") if file.is_file())
-        if is_synthetic(folder):
-            report.licence = "that of this project"
-            report.note("this is the embedded catalogue: drawn, not photographed; its scores are marked synthetic")
-        splits = data_set.look(folder, report)
-        if is_synthetic(folder):
-            report.counts = [replace(count, expected=None) for count in report.counts]
-            report.findings = [finding for finding in report.findings if "the complete set" not in finding.text]
-        if not quick and any(splits.values()):
-            paths = [path for split in splits.values() for path in split]
-            report_pictures(report, splits, look_at_all(paths, os.cpu_count() or 1, progress))
+        else:
+            report = _examine_set(name, data_set, folder, quick, progress)
         reports.append(report)
-    if not reports:
-        raise UserError(f"{path} holds none of {', '.join(SETS)}; dataset/README.md shows how their folders look")
     return reports
+
+
+def _examine_set(name: str, data_set: DataSet, folder: Path, quick: bool, progress: bool) -> SetReport:
+    report = SetReport(name, folder.as_posix(), data_set.licence)
+    report.num_bytes = sum(file.lstat().st_size for file in folder.rglob("*") if file.is_file())
+    if is_synthetic(folder):
+        report.licence = "that of this project"
+        report.note("this is the embedded catalogue: drawn, not photographed; its scores are marked synthetic")
+    splits = data_set.look(folder, report)
+    if is_synthetic(folder):
+        report.counts = [replace(count, expected=None) for count in report.counts]
+        report.findings = [finding for finding in report.findings if "the complete set" not in finding.text]
+    if not quick and any(splits.values()):
+        paths = [path for split in splits.values() for path in split]
+        report_pictures(report, splits, look_at_all(paths, os.cpu_count() or 1, progress))
+    return report
 
 
 def _pairs(
@@ -118,11 +136,8 @@ def _pairs(
 
 def _report_missing(report: SetReport, split: str, missing: list[str], listed: int) -> None:
     if missing:
-        share = 100 * len(missing) / max(listed, 1)
-        report.problem(
-            f"{len(missing):,} of {listed:,} images of {split} are listed and not there ({share:.1f} %); fetch them",
-            missing,
-        )
+        words = f"{len(missing):,} of {listed:,} images of {split} are listed and not there"
+        report.problem(f"{words} ({100 * len(missing) / max(listed, 1):.1f} %); fetch them", missing)
 
 
 def _look_at_fashiongen(folder: Path, report: SetReport) -> Splits:
@@ -159,6 +174,12 @@ def _look_at_fashioniq(folder: Path, report: SetReport) -> Splits:
                 Count(f"{split} {category} gallery images", len(found.gallery), gallery[number] if gallery else None)
             )
             missing = [name for name in found.gallery if name not in found.images]
+            if split == "test" and missing:
+                num = f"{len(missing):,} of {len(found.gallery):,}"
+                report.note(
+                    f"{num} images of test {category} are not there; that split has no targets and is not scored"
+                )
+                continue
             _report_missing(report, f"{split} {category}", missing, len(found.gallery))
             lost = len(found.queries) - len(found.answerable())
             if lost:
@@ -257,11 +278,16 @@ def _look_at_circo(folder: Path, report: SetReport) -> Splits:
     images: dict[str, Path] = {}
     for split in circo.SPLITS:
         try:
-            found = circo.read_circo(folder, split)
+            found = circo.read_circo(folder, split, needs_images=False)
         except UserError as error:
             report.problem(str(error))
             continue
         report.counts.append(Count(f"{split} queries", len(found.queries), CIRCO_QUERIES[split]))
+        if not found.gallery:
+            report.problem(
+                f"{circo.IMAGE_INFO} and COCO's photos are not there: submissions can be checked, nothing can be scored"
+            )
+            continue
         if not images:
             report.counts.append(Count("images", len(found.gallery), CIRCO_IMAGES))
             missing = [name for name in found.gallery if name not in found.images]
@@ -276,6 +302,10 @@ def _look_at_vitonhd(folder: Path, report: SetReport) -> Splits:
         if not (folder / split).is_dir():
             report.note(f"no {split} split")
             continue
+        for name, (folders, _, _) in tryon.MAPS.items():
+            num_files = sum(len(find_images(folder / split / home)) for home in folders)
+            if num_files:
+                report.counts.append(Count(f"{split} {name.replace('_', ' ')} files", num_files))
         try:
             found = tryon.read_vitonhd(folder, split, (*tryon.PERSON_MAPS, "garment"))
         except UserError as error:
