@@ -27,7 +27,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="whose way of measuring; mgd is for garment design [catvton]",
     )
     own = "[as in the folder's inference.json, else %s]"
-    parser.add_argument("--dataset", choices=("vitonhd", "catalogue"), help=f"data set {own % 'vitonhd'}")
+    parser.add_argument("--dataset", choices=("vitonhd", "dresscode", "catalogue"), help=f"data set {own % 'vitonhd'}")
     parser.add_argument(
         "--data-root", metavar="PATH", help=f"folder that holds it {own % '$UNIFASHION_DATA or dataset/'}"
     )
@@ -52,7 +52,7 @@ def run(flags: argparse.Namespace) -> None:
     import torch
 
     from unifashion.data.catalogue import is_synthetic
-    from unifashion.data.tryon import find_root, read_vitonhd
+    from unifashion.data.tryon_sets import find_tryon, read_tryon
     from unifashion.evaluation.image_networks import weights_folder
     from unifashion.evaluation.scores import format_table, write_scores
     from unifashion.evaluation.tryon_results import read_facts, read_results, score_folder, write_examples
@@ -63,7 +63,7 @@ def run(flags: argparse.Namespace) -> None:
     root = data_root(dataset, flags.data_root or settings.get("data_root"))
     pairs = flags.pairs or settings.get("pairs") or "paired"
     needs = ("image", "agnostic_mask") if "mgd" in flags.profile else ("image",)
-    split = read_vitonhd(root, flags.split or settings.get("split") or "test", needs, pairs)
+    split = read_tryon(dataset, root, flags.split or settings.get("split") or "test", needs, pairs)
     found = read_results(flags.results, split, flags.repaint, flags.model)
     scores, lacking = score_folder(
         found,
@@ -72,7 +72,7 @@ def run(flags: argparse.Namespace) -> None:
         flags.profile,
         weights_folder(flags.weights),
         dataset=dataset,
-        synthetic=is_synthetic(find_root(root)),
+        synthetic=is_synthetic(find_tryon(dataset, root)),
         max_missing=flags.max_missing,
         batch_size=flags.batch_size,
         device=flags.device or ("cuda" if torch.cuda.is_available() else "cpu"),

@@ -17,8 +17,8 @@
 Paired means that everybody puts on the garment they wear in the photo. Which maps a use needs, it says; what lacks one is named.
 """
 
-import logging
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,32 +26,37 @@ from unifashion.data.annotations import HELP, NoSplit, read_json_object, read_te
 from unifashion.data.images import find_images
 from unifashion.errors import UserError
 
-log = logging.getLogger(__name__)
-
 ROOTS = ("vitonhd", "VITON-HD", "zalando-hd-resized")
 SPLITS = ("train", "test")
-# Maps by name: the folders that may hold them, whether they belong to the person or the garment, and what follows the name.
-MAPS: dict[str, tuple[tuple[str, ...], str, str]] = {
-    "image": (("image",), "person", ""),
-    "agnostic": (("agnostic-v3.2", "agnostic"), "person", ""),
-    "agnostic_mask": (("agnostic-mask", "agnostic_mask"), "person", "_mask"),
-    "densepose": (("image-densepose", "image_densepose"), "person", ""),
-    "warped_mask": (("gt_cloth_warped_mask",), "person", ""),
-    "garment": (("cloth",), "garment", ""),
-    "garment_mask": (("cloth-mask", "cloth_mask"), "garment", ""),
-    "sketch": (("im_sketch",), "person", ""),
+# Maps by name: the folders that may hold them, whether they belong to the person or the garment, and what may follow the name.
+MapTable = dict[str, tuple[tuple[str, ...], str, tuple[str, ...]]]
+Found = dict[str, dict[str, Path]]  # of a map, the files by the name of the person or garment
+MAPS: MapTable = {
+    "image": (("image",), "person", ("",)),
+    "agnostic": (("agnostic-v3.2", "agnostic"), "person", ("",)),
+    "agnostic_mask": (("agnostic-mask", "agnostic_mask"), "person", ("_mask", "")),
+    "densepose": (("image-densepose", "image_densepose"), "person", ("",)),
+    "warped_mask": (("gt_cloth_warped_mask",), "person", ("",)),
+    "garment": (("cloth",), "garment", ("",)),
+    "garment_mask": (("cloth-mask", "cloth_mask"), "garment", ("",)),
+    "sketch": (("im_sketch",), "person", ("",)),
 }
 PERSON_MAPS = ("image", "agnostic", "agnostic_mask", "densepose")
+PREPARED = ("agnostic", "agnostic_mask", "sketch")  # what ``unifashion prepare tryon`` can make
 
 
 @dataclass(frozen=True, slots=True)
 class TryOnItem:
-    """A person and the garment they shall wear: names without suffix, files by the names of ``MAPS``, noun chunks."""
+    """A person and the garment they shall wear: names without suffix, files by the names of ``MAPS``, noun chunks.
+
+    ``category``: where the set has several, as DressCode has.
+    """
 
     person: str
     garment: str
     maps: dict[str, Path]
     caption: tuple[str, ...] = ()
+    category: str = ""
 
     @property
     def is_paired(self) -> bool:
@@ -108,44 +113,65 @@ def read_vitonhd(root: Path, split: str, needs: Collection[str], pairs: str = "p
     folder = root / split
     if not folder.is_dir():
         raise NoSplit(f"{root} has no {split} split; it has {', '.join(s for s in SPLITS if (root / s).is_dir())}")
-    found = {name: _find(folder, name) for name in MAPS}
+    found = find_maps(folder, MAPS)
     unpaired_sketches = find_images(folder / "im_sketch_unpaired")
-    captions = _read_captions(root / "captions.json")
+    captions = read_chunks(root / "captions.json")
     items, missing = [], []
     for person, garment in _read_pairs(root, split, pairs, found):
-        maps = {
-            name: files[owner]
-            for name, files in found.items()
-            for owner in [garment if MAPS[name][1] == "garment" else person]
-            if owner in files
-        }
-        if person != garment:  # these two show the garment that the person wears in the photo
-            maps.pop("warped_mask", None)
-            maps.pop("sketch", None)
-            if f"{person}_{garment}" in unpaired_sketches:
-                maps["sketch"] = unpaired_sketches[f"{person}_{garment}"]
+        maps = maps_of(person, garment, found, MAPS, unpaired_sketches.get(f"{person}_{garment}"))
         item = TryOnItem(person, garment, maps, captions.get(garment.partition("_")[0], ()))
-        lacking = [name for name in MAPS if name in needs and name not in maps]
+        lacking = lacks(item, needs)
         if lacking:
-            missing.append(f"{item.name}: no {', no '.join(lacking)}")
+            missing.append(lacking)
         else:
             items.append(item)
     if not items:
-        raise UserError(_nothing_usable(folder, missing, found, needs))
+        raise UserError(nothing_usable(folder, missing, {name: not found[name] for name in MAPS}, MAPS, needs))
     return TryOnSplit("vitonhd", split, tuple(items), tuple(missing))
 
 
-def _find(folder: Path, name: str) -> dict[str, Path]:
-    """Return the files of a map by the name of the person or garment."""
-    places, _, ending = MAPS[name]
+def find_maps(folder: Path, table: MapTable) -> Found:
+    """Return the files of every map of a table."""
+    return {name: _find(folder, *row) for name, row in table.items()}
+
+
+def _find(folder: Path, places: Sequence[str], owner: str, endings: Sequence[str]) -> dict[str, Path]:
     for place in places:
-        files = find_images(folder / place)
-        if files:
-            return {stem.removesuffix(ending) if ending else stem: path for stem, path in files.items()}
+        found: dict[str, Path] = {}
+        for stem, path in find_images(folder / place).items():
+            ending = next((ending for ending in endings if stem.endswith(ending)), None)
+            if ending is not None:
+                found[stem.removesuffix(ending)] = path
+        if found:
+            return found
     return {}
 
 
-def _read_pairs(root: Path, split: str, pairs: str, found: dict[str, dict[str, Path]]) -> list[tuple[str, str]]:
+def maps_of(
+    person: str, garment: str, found: Found, table: MapTable, unpaired_sketch: Path | None = None
+) -> dict[str, Path]:
+    """Return the files of one pair. Sketch and warped mask show the garment of the person's photo: of no use for another."""
+    maps = {
+        name: files[owner]
+        for name, files in found.items()
+        for owner in [garment if table[name][1] == "garment" else person]
+        if owner in files
+    }
+    if person != garment:
+        maps.pop("warped_mask", None)
+        maps.pop("sketch", None)
+        if unpaired_sketch is not None:
+            maps["sketch"] = unpaired_sketch
+    return maps
+
+
+def lacks(item: TryOnItem, needs: Collection[str]) -> str:
+    """Say which maps an item lacks; empty where it has all."""
+    lacking = [name for name in MAPS if name in needs and name not in item.maps]
+    return f"{item.name}: no {', no '.join(lacking)}" if lacking else ""
+
+
+def _read_pairs(root: Path, split: str, pairs: str, found: Found) -> list[tuple[str, str]]:
     """Return (person, garment) names; every one has a photo."""
     path = root / f"{split}_pairs.txt" if pairs in ("paired", "unpaired") else Path(pairs)
     if pairs == "paired" and not path.is_file():
@@ -165,13 +191,20 @@ def _read_pairs(root: Path, split: str, pairs: str, found: dict[str, dict[str, P
             if name not in found[kind]:
                 folder = MAPS[kind][0][0]
                 raise UserError(f"{path}, line {number}: {name!r} is not in {root / split / folder}")
-    if len(set(rows)) < len(rows):
-        twice = next(row for row in rows if rows.count(row) > 1)
-        raise UserError(f"{path}: the pair {twice[0]} {twice[1]} is there twice; each pair gives one result")
+    refuse_doubles(path, rows)
     return rows
 
 
-def _read_captions(path: Path) -> dict[str, tuple[str, ...]]:
+def refuse_doubles(path: Path, rows: Sequence[tuple[str, str]]) -> None:
+    """Raise ``UserError`` where a pair is there twice: the second result would replace the first."""
+    counts = Counter(rows)
+    if len(counts) < len(rows):
+        (person, garment), _ = counts.most_common(1)[0]
+        raise UserError(f"{path}: the pair {person} {garment} is there twice; each pair gives one result")
+
+
+def read_chunks(path: Path) -> dict[str, tuple[str, ...]]:
+    """Read MGD's captions: noun chunks by garment; none where there is no such file."""
     if not path.is_file():
         return {}
     captions = {}
@@ -182,12 +215,24 @@ def _read_captions(path: Path) -> dict[str, tuple[str, ...]]:
     return captions
 
 
-def _nothing_usable(
-    folder: Path, missing: Sequence[str], found: dict[str, dict[str, Path]], needs: Collection[str]
+def nothing_usable(
+    folder: Path, missing: Sequence[str], empty: Mapping[str, bool], table: MapTable, needs: Collection[str]
 ) -> str:
-    empty = [f"{' or '.join(MAPS[name][0])} ({name})" for name in MAPS if name in needs and not found[name]]
-    if empty:
-        return f"{folder}: no usable pair, because there are no images in {', '.join(empty)}; {HELP}"
+    """Say why a split has no usable pair, and what may help.
+
+    Args:
+        folder: of the split.
+        missing: what each pair lacks.
+        empty: by map, whether there is no file of it at all.
+        table: where the maps are.
+        needs: the maps that an item must have.
+    """
+    names = [name for name in MAPS if name in needs and empty[name]]
+    if names:
+        places = ", ".join(f"{' or '.join(table[name][0])} ({name})" for name in names)
+        made = [name for name in names if name in PREPARED]
+        help = f"'unifashion prepare tryon --source {folder}' makes {', '.join(made)}" if made else HELP
+        return f"{folder}: no usable pair, because there are no images in {places}; {help}"
     if missing:
         return f"{folder}: none of {len(missing)} pairs is complete ({'; '.join(missing[:3])})"
     return f"{folder}: there are no pairs; {HELP}"

@@ -24,8 +24,9 @@ from tqdm import tqdm
 
 from unifashion.data.catalogue import is_synthetic
 from unifashion.data.catalogue.tryon import write_tryon
-from unifashion.data.tryon import ROOTS, TryOnItem, TryOnSplit, find_root, read_vitonhd
+from unifashion.data.tryon import ROOTS, TryOnItem, TryOnSplit
 from unifashion.data.tryon_maps import load_maps, to_share, to_unit
+from unifashion.data.tryon_sets import find_tryon, read_tryon
 from unifashion.errors import UserError
 from unifashion.evaluation.scores import check_missing
 from unifashion.evaluation.tryon_results import FACTS, write_examples
@@ -65,7 +66,7 @@ def run_inference(settings: TryOnInferenceSettings) -> Path | None:
         with state.main_process_first():
             write_tryon(root / ROOTS[0])
     names = tuple(dict.fromkeys(("image", "agnostic", "densepose", "keep", "garment", config.control)))
-    split = read_vitonhd(root, settings.split, needed_files(names), settings.pairs)
+    split = read_tryon(settings.dataset, root, settings.split, needed_files(names), settings.pairs)
     for line in split.missing[:5]:
         log.warning("left out: %s", line)
     listed = len(split.items) + len(split.missing)
@@ -77,7 +78,7 @@ def run_inference(settings: TryOnInferenceSettings) -> Path | None:
         "model": _digest(pipe),
         "control": config.control,
         "used": used,
-        "marks": marks(settings, split, find_root(root)),
+        "marks": marks(settings, split, find_tryon(settings.dataset, root)),
     }
     if state.is_main_process:
         _open_folder(out, facts, settings.overwrite)

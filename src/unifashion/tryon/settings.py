@@ -13,11 +13,14 @@ Trainable = Literal["paper", "all"]
 Start = Literal["noise", "agnostic", "ground-truth"]
 SchedulerName = Literal["default", "pndm", "ddim", "ddpm", "euler", "dpm++", "unipc"]
 
-SetName = Literal["vitonhd", "catalogue"]
+SetName = Literal["vitonhd", "dresscode", "catalogue"]
 
-SET_DOC = "vitonhd = VITON-HD as it comes; catalogue = the embedded, synthetic set in the same layout, drawn when it is missing"
+SET_DOC = (
+    "vitonhd = VITON-HD, dresscode = DressCode as they come; catalogue = the embedded, synthetic set in the layout of VITON-HD, "
+    "drawn when it is missing"
+)
 ROOT_DOC = (
-    "folder that holds vitonhd/, or that folder itself; default: $UNIFASHION_DATA, else dataset/ "
+    "folder that holds vitonhd/ or dresscode/, or that folder itself; default: $UNIFASHION_DATA, else dataset/ "
     "(for --dataset catalogue: dataset/catalogue)"
 )
 

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from unifashion.data.catalogue import is_synthetic
 from unifashion.data.catalogue.tryon import write_tryon
-from unifashion.data.tryon import ROOTS, TryOnItem, TryOnSplit, read_vitonhd
+from unifashion.data.tryon import ROOTS, TryOnItem, TryOnSplit
 from unifashion.data.tryon_maps import to_unit
+from unifashion.data.tryon_sets import read_tryon
 from unifashion.errors import UserError
 from unifashion.evaluation.scores import check_missing
 from unifashion.training.randomness import seed_everything
@@ -121,7 +122,7 @@ def read_split(
     root = data_root(data.dataset, data.data_root)
     if data.dataset == "catalogue":
         write_tryon(root / ROOTS[0])
-    found = read_vitonhd(root, split, needed_files(names), pairs)
+    found = read_tryon(data.dataset, root, split, needed_files(names), pairs)
     for line in found.missing[:5]:
         log.warning("left out: %s", line)
     listed = len(found.items) + len(found.missing)

@@ -1,0 +1,142 @@
+"""Try-on pairs as DressCode keeps them, with the captions and sketches of its multimodal extension (MGD).
+
+    dresscode/                              (or DressCode/)
+      fine_captions.json  coarse_captions.json     {"052012": ["black dress", ...]}; the fine ones first            optional
+      {dresses,lower_body,upper_body}/
+        train_pairs.txt  test_pairs_paired.txt  test_pairs_unpaired.txt     a line: "052012_0.jpg 052033_1.jpg" (person, garment)
+        images/052012_0.jpg  052012_1.jpg   the person; the garment
+        label_maps/052012_4.png  keypoints/052012_2.json                    for ``unifashion prepare tryon``         optional
+        agnostic/052012_0.jpg               the person without garment      (prepare tryon makes it)
+        agnostic-mask/052012_0_mask.png     white = to be painted           (prepare tryon makes it)
+        image-densepose/052012_0.jpg        the body's surface, in colours  (prepare tryon makes it from dense/052012_5.png)
+        gt_cloth_warped_mask/052012_0.png   where the garment is on the person: for the attention loss               optional
+        cloth-mask/052012_1.png             where the garment is in its photo                                        optional
+        im_sketch/052012_1.png              sketch of the garment as it is worn                                      optional
+        im_sketch_unpaired/052012_0_052033_1.png   the same for a person in another's garment                        optional
+
+Person and garment of one product have one name, "052012"; the numbers are unique over the categories.
+"""
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from unifashion.data.annotations import HELP, NoSplit, read_text
+from unifashion.data.images import find_images
+from unifashion.data.tryon import (
+    SPLITS,
+    Found,
+    MapTable,
+    TryOnItem,
+    TryOnSplit,
+    find_maps,
+    lacks,
+    maps_of,
+    nothing_usable,
+    read_chunks,
+    refuse_doubles,
+)
+from unifashion.errors import UserError
+
+ROOTS = ("dresscode", "DressCode")
+CATEGORIES = ("dresses", "lower_body", "upper_body")
+MAPS: MapTable = {
+    "image": (("images",), "person", ("_0",)),
+    "agnostic": (("agnostic", "agnostic-v3.2"), "person", ("_0",)),
+    "agnostic_mask": (("agnostic-mask", "agnostic_mask"), "person", ("_0_mask", "_0")),
+    "densepose": (("image-densepose", "image_densepose"), "person", ("_0",)),
+    "warped_mask": (("gt_cloth_warped_mask",), "person", ("_0",)),
+    "garment": (("images",), "garment", ("_1",)),
+    "garment_mask": (("cloth-mask", "cloth_mask"), "garment", ("_1",)),
+    "sketch": (("im_sketch",), "person", ("_1",)),
+}
+
+
+def find_root(root: Path) -> Path:
+    """Return the folder of DressCode: ``root`` itself or one of its usual names below it.
+
+    Raises:
+        NoSplit: it is not there.
+    """
+    for folder in (root, *(root / name for name in ROOTS)):
+        if any((folder / category / "images").is_dir() for category in CATEGORIES):
+            return folder
+    raise NoSplit(f"no DressCode in {root}: expected {ROOTS[0]}/{CATEGORIES[0]}/images or a sister there; {HELP}")
+
+
+def read_dresscode(root: Path, split: str, needs: Collection[str], pairs: str = "paired") -> TryOnSplit:
+    """Read one split of all categories that are there.
+
+    Args:
+        root: data root or the set's own folder.
+        split: train or test.
+        needs: the maps that an item must have (names of ``MAPS``).
+        pairs: "paired", "unpaired", or the path of another pairs file, in which person and garment are of one category.
+
+    Raises:
+        NoSplit: the set or the split is not there.
+        UserError: a malformed pairs or caption file; in a file of one's own, names that no photo has; no complete item.
+    """
+    root = find_root(root)
+    if split not in SPLITS:
+        raise NoSplit(f"DressCode has the splits {' and '.join(SPLITS)}, not {split}")
+    captions = read_chunks(root / "coarse_captions.json") | read_chunks(root / "fine_captions.json")
+    found = {name: find_maps(root / name, MAPS) for name in CATEGORIES}
+    sketches = {name: find_images(root / name / "im_sketch_unpaired") for name in CATEGORIES}
+    items, missing = [], []
+    for category, person, garment in _read_pairs(root, split, pairs, found):
+        sketch = sketches[category].get(f"{person}_0_{garment}_1")
+        maps = maps_of(person, garment, found[category], MAPS, sketch)
+        item = TryOnItem(person, garment, maps, captions.get(garment, ()), category)
+        lacking = lacks(item, needs)
+        if lacking:
+            missing.append(f"{category}/{lacking}")
+        else:
+            items.append(item)
+    if not items:
+        empty = {name: not any(files[name] for files in found.values()) for name in MAPS}
+        raise UserError(nothing_usable(root, missing, empty, MAPS, needs))
+    return TryOnSplit("dresscode", split, tuple(items), tuple(missing))
+
+
+def _read_pairs(root: Path, split: str, pairs: str, found: dict[str, Found]) -> list[tuple[str, str, str]]:
+    """Return (category, person, garment)."""
+    if pairs not in ("paired", "unpaired"):
+        return list(_read_own_pairs(Path(pairs), root, found))
+    if split == "train" and pairs == "unpaired":
+        raise UserError("DressCode has unpaired lists for test alone; name a pairs file of your own")
+    name = "train_pairs.txt" if split == "train" else f"test_pairs_{pairs}.txt"
+    paths = {category: root / category / name for category in CATEGORIES}
+    if not any(path.is_file() for path in paths.values()):
+        raise NoSplit(f"{root} has no {name} in {', '.join(CATEGORIES)}; {HELP}")
+    rows = []
+    for category, path in paths.items():
+        if path.is_file():
+            listed = [row for _, row in _read_rows(path)]
+            refuse_doubles(path, listed)
+            rows += [(category, *row) for row in listed]
+    return rows
+
+
+def _read_own_pairs(path: Path, root: Path, found: dict[str, Found]) -> Iterator[tuple[str, str, str]]:
+    rows = list(_read_rows(path))
+    refuse_doubles(path, [row for _, row in rows])
+    for number, (person, garment) in rows:
+        category = next((name for name, maps in found.items() if person in maps["image"]), None)
+        if category is None:
+            raise UserError(f"{path}, line {number}: {person + '_0'!r} is in no folder 'images' of {root}")
+        if garment not in found[category]["garment"]:
+            raise UserError(f"{path}, line {number}: {garment + '_1'!r} is not in {root / category / 'images'}")
+        yield category, person, garment
+
+
+def _read_rows(path: Path) -> Iterator[tuple[int, tuple[str, str]]]:
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        words = line.split()
+        if not words:
+            continue
+        stems = [Path(word).stem for word in words[:2]]  # the lists of the whole set have a third column, the category
+        if len(words) not in (2, 3) or not stems[0].endswith("_0") or not stems[1].endswith("_1"):
+            raise UserError(
+                f"{path}, line {number}: expected 'PERSON_0.jpg GARMENT_1.jpg', found {line.strip()[:60]!r}"
+            )
+        yield number, (stems[0].removesuffix("_0"), stems[1].removesuffix("_1"))
