@@ -36,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     if model.blip_model_name == "blip2_cir_full":
         from unifashion.llm.validation import validate_captions as validate
-    evaluate = functools.partial(validate, data=validation_part(data), evaluation=evaluation)
+    part = validation_part(data) if training.eval_every else None
+    evaluate = functools.partial(validate, data=part, evaluation=evaluation) if part is not None else None
     run = train(data, model, training, evaluation, evaluate, language)
     if run is not None:
         print(f"the run is kept in {run}")

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from unifashion.config import DataSettings, ModelSettings
 from unifashion.data.catalogue.write import Sizes, write_catalogue
 from unifashion.evaluation.scores import read_scores
+from unifashion.models.build import build_model
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {**os.environ, "PYTHON": sys.executable, "OMP_NUM_THREADS": "2", "UNIFASHION_DATA": ""}
@@ -232,3 +234,25 @@ def test_a_machine_without_a_fitting_python_is_told_so(script, tmp_path):
     done = subprocess.run(["bash", script], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith("error: Python 3.10 or newer is needed")
     assert not (tmp_path / "venv").exists()
+
+
+def test_a_mixture_with_the_validation_split_trains_and_marks_every_later_score(catalogue):
+    folder = catalogue.parent / "mixed"
+    config = ["--config", "configs/quickstart/pretrain.yaml", "--data-root", str(catalogue), "--eval-every", "0"]
+    mixture = ["--dataset", "fashiongen:0.5+fashion200k+fashioniq-cap:2", "--include-val"]
+    run("bash", "pretrain.sh", *config, *mixture, "--output-dir", str(folder), *FAST)
+    words = ["--blip-model-name", "blip2_cir_cls", "--data-root", str(catalogue), "--num-queries", "20"]
+    run("bash", "vail.sh", "--dataset", "fashiongen", *words, "--model-path", str(folder))
+    assert {score.marks for score in read_scores(folder / "validate" / "fashiongen")} == {
+        ("trained-on-val", "synthetic")
+    }
+    model = ModelSettings(blip_model_name="blip2_cir_rerank", architecture="tiny", init_from=str(folder))
+    data = DataSettings(data_root=str(catalogue), dataset="fashioniq", image_size=32)
+    assert build_model(model, data, lambda: [], 0).config.marks == ("trained-on-val",)
+
+
+def test_a_set_that_only_trains_is_trained_without_validation(catalogue):
+    folder = catalogue.parent / "captions_only"
+    config = ["--config", "configs/quickstart/pretrain.yaml", "--data-root", str(catalogue)]
+    done = run("bash", "pretrain.sh", *config, "--dataset", "fashioniq-cap", "--output-dir", str(folder), *FAST)
+    assert "goes without validation" in done.stderr and (folder / "last" / "model.safetensors").is_file()

@@ -15,7 +15,7 @@ from pathlib import Path
 from unifashion.config import DataSettings
 from unifashion.data.annotations import NoSplit
 from unifashion.data.records import ComposedSplit, ImageText
-from unifashion.data.sets import has_validation, read_composed, read_pairs, validation_images
+from unifashion.data.sets import has_validation, is_composed, read_composed, read_pairs, validation_images
 
 log = logging.getLogger(__name__)
 
@@ -44,10 +44,25 @@ def parts(data: DataSettings) -> list[DataSettings]:
     return [replace(data, dataset=name) for name in data.mixture()]
 
 
-def validation_part(data: DataSettings) -> DataSettings:
-    """Return the settings of the first data set that can be validated on (a mixture is not); of the first, if none can."""
-    each = parts(data)
-    return next((part for part in each if has_validation(part.dataset)), each[0])
+def validation_part(data: DataSettings) -> DataSettings | None:
+    """Return the settings of the first data set that can be validated on (a mixture is not), or None where none can.
+
+    Its validation split is read here, so that what is wrong with it is said before training. None is logged as a warning.
+
+    Raises:
+        UserError: a validation split is malformed, or has captions that know its queries.
+    """
+    reasons = []
+    for part in filter(lambda part: has_validation(part.dataset), parts(data)):
+        try:
+            (read_composed if is_composed(part.dataset) else read_pairs)(part, "val")
+        except NoSplit as error:
+            reasons.append(str(error))
+            continue
+        return part
+    why = "; ".join(reasons) or f"{data.dataset} only trains, a set such as fashiongen beside it would be validated on"
+    log.warning("training goes without validation, and keeps its last weights alone: %s", why)
+    return None
 
 
 def read_training_pairs(data: DataSettings) -> TrainingPairs:
@@ -55,7 +70,8 @@ def read_training_pairs(data: DataSettings) -> TrainingPairs:
 
     No image of a validation split is among them: not of these sets, and not of FashionIQ's val galleries where FashionIQ lies
     below the data root. How many pairs that excludes is logged. With ``data.include_val`` the validation splits are training
-    rows too, and nothing is excluded. In a mixture, products are named ``SET/product``, so that two sets never share one.
+    rows too, and nothing is excluded. In a mixture, products are named ``SET/product``, so that two sets share one only where
+    they show the same file: then it is the product of the first.
 
     Raises:
         UserError: a set is not there or malformed, or holds no image-text pairs.
@@ -68,12 +84,13 @@ def read_training_pairs(data: DataSettings) -> TrainingPairs:
     missing: list[str] = []
     sizes: list[int] = []
     num_listed = 0
+    owners: dict[Path, str] = {}
     for part in each:
         start = len(pairs)
         for split in _splits(part):
             kept = [pair for pair in split.pairs if pair.image not in held_out]
             num_listed += len(split.pairs)
-            pairs += [replace(p, product=f"{part.dataset}/{p.product}") for p in kept] if len(each) > 1 else kept
+            pairs += _renamed(kept, part.dataset, owners) if len(each) > 1 else kept
             missing += split.missing
         sizes.append(len(pairs) - start)
     excluded = num_listed - len(pairs)
@@ -82,6 +99,14 @@ def read_training_pairs(data: DataSettings) -> TrainingPairs:
     else:
         log.info("%s: no training pair shows one of %d validation images", data.dataset, len(held_out))
     return TrainingPairs(tuple(pairs), tuple(sizes), tuple(data.mixture().values()), tuple(missing), excluded)
+
+
+def _renamed(pairs: Sequence[ImageText], dataset: str, owners: dict[Path, str]) -> list[ImageText]:
+    """Name products after their set, or after the set whose product shows one of their images; ``owners`` learns them."""
+    names = {pair.product: owners[pair.image] for pair in pairs if pair.image in owners}
+    renamed = [replace(pair, product=names.get(pair.product, f"{dataset}/{pair.product}")) for pair in pairs]
+    owners |= {pair.image: pair.product for pair in renamed}
+    return renamed
 
 
 def _splits(part: DataSettings) -> list:

@@ -36,10 +36,10 @@ def train(
     model: ModelSettings,
     training: TrainingSettings,
     evaluation: EvaluationSettings,
-    evaluate: Callable[[UniFashion], tuple[list[Score], float]],
+    evaluate: Callable[[UniFashion], tuple[list[Score], float]] | None,
     language: LanguageModelSettings | None = None,
 ) -> Path | None:
-    """Run one phase and return its run folder (None on all but the main process).
+    """Run one phase and return its run folder (None on all but the main process). Without ``evaluate`` nothing is validated.
 
     Everything that can be wrong with the input is found before the run folder is made.
 
