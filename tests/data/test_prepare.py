@@ -219,6 +219,64 @@ def test_archives_are_unpacked_without_their_outer_folder(tmp_path, kind):
     assert (folder / "dev" / "dev-0.png").read_bytes() == photo()
 
 
+@pytest.mark.parametrize(
+    ("name", "files", "places"),
+    [
+        (
+            "circo",
+            ["CIRCO-main/annotations/val.json", "CIRCO-main/README.md"],
+            ["circo/annotations/val.json", "circo/CIRCO-main/README.md"],
+        ),
+        (
+            "circo",
+            ["annotations/image_info_unlabeled2017.json", "unlabeled2017/000000000008.jpg"],
+            [
+                "circo/COCO2017_unlabeled/annotations/image_info_unlabeled2017.json",
+                "circo/COCO2017_unlabeled/unlabeled2017/000000000008.jpg",
+            ],
+        ),
+        (
+            "cirr",
+            [
+                "CIRR-x/captions/cap.rc2.val.json",
+                "CIRR-x/image_splits/split.rc2.val.json",
+                "images/train/34/train-1.png",
+            ],
+            [
+                "cirr_dataset/cirr/captions/cap.rc2.val.json",
+                "cirr_dataset/cirr/image_splits/split.rc2.val.json",
+                "cirr_dataset/train/34/train-1.png",
+            ],
+        ),
+        (
+            "cirr",
+            ["cirr_dataset/cirr/captions/cap.rc2.val.json", "dev/dev-1.png"],
+            ["cirr_dataset/cirr/captions/cap.rc2.val.json", "cirr_dataset/dev/dev-1.png"],
+        ),
+        (
+            "fashion200k",
+            ["fashion200k/women/dresses/a/7/7_0.jpeg", "x/labels/dress_train_detect_all.txt"],
+            ["fashion200K/women/dresses/a/7/7_0.jpeg", "fashion200K/labels/dress_train_detect_all.txt"],
+        ),
+    ],
+)
+@pytest.mark.parametrize("kind", ["zip", "folder"])
+def test_original_downloads_go_where_the_readers_look(tmp_path, kind, name, files, places):
+    source = tmp_path / ("download.zip" if kind == "zip" else "download")
+    if kind == "zip":
+        pack(source, dict.fromkeys(files, b"x"))
+    else:
+        for file in [*files, ".git/config"]:
+            (source / file).parent.mkdir(parents=True, exist_ok=True)
+            (source / file).write_bytes(b"x")
+    prepare(name, [source], tmp_path / "data", progress=False)
+    found = [
+        path.relative_to(tmp_path / "data").as_posix() for path in (tmp_path / "data").rglob("*") if path.is_file()
+    ]
+    assert sorted(path for path in found if not path.endswith("manifest.json")) == sorted(places)
+    assert prepare(name, [source], tmp_path / "data", progress=False)[1] is None
+
+
 def pack(archive, files):
     if archive.suffix == ".zip":
         with zipfile.ZipFile(archive, "w") as file:

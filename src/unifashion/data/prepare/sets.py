@@ -1,9 +1,11 @@
 """What ``prepare`` does for each data set: a plan is its folder, the files to make, and the annotations that come last."""
 
 import json
+import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -138,23 +140,60 @@ def _write_fashiongen_rows(home: Path, split: str, pairs: Sequence[ImageText], l
     _write_jsonl(home / f"annotation_{split}_object.jsonl", objects)
 
 
-# Archives: unpacked where the set's reader looks --------------------------------------------------------------------------
+# Archives and folders: every file goes where the set's reader looks -------------------------------------------------------
+
+# What ends a file's path in the original downloads, and where that goes. What fits nowhere stays as it is, without the set's
+# own folder at its top.
+_PLACES: dict[str, tuple[tuple[str, str], ...]] = {
+    "fashion200K": ((r"(?:.*/)?((?:women|labels)/.+)", r"\1"), (r"(?:.*/)?(annotation_[^/]+\.jsonl)", r"\1")),
+    "cirr_dataset": (
+        (r"(?:.*/)?((?:captions|captions_ext|image_splits)/[^/]+\.json)", r"cirr/\1"),
+        (r"(?:.*?/)?((?:train|dev|test1)/.+\.png)", r"\1"),
+    ),
+    "circo": (
+        (r"(?:.*/)?annotations/(val|test)\.json", r"annotations/\1.json"),
+        (r"(?:.*/)?(image_info_unlabeled2017\.json)", r"COCO2017_unlabeled/annotations/\1"),
+        (r"(?:.*/)?(unlabeled2017/[^/]+)", r"COCO2017_unlabeled/\1"),
+    ),
+}
 
 
 def _plan_archives(sources: Sequence[Path], folder: Path, options: Options) -> Plan:
-    wrong = [source for source in sources if not is_archive(source)]
+    wrong = [source for source in sources if not is_archive(source) and not source.is_dir()]
     if wrong or not sources:
-        raise UserError(f"--source {wrong[0] if wrong else ''}: expected zip or tar archives")
-    total = sum(count_members(source) for source in sources)
-    jobs = chain.from_iterable(_without_top(unpack_jobs(source), folder.name) for source in sources)
+        raise UserError(f"--source {wrong[0] if wrong else ''}: expected zip or tar archives, or folders")
+    total = sum(len(_files_of(source)) if source.is_dir() else count_members(source) for source in sources)
+    found = chain.from_iterable(_link_jobs(source) if source.is_dir() else unpack_jobs(source) for source in sources)
+    jobs = (replace(job, name=_place(job.name, folder.name)) for job in found)
     return Plan(jobs, total, in_order=True)
 
 
-def _without_top(jobs: Iterator[Job], top: str) -> Iterator[Job]:
-    """Leave away the set's own folder where an archive has it as its outermost one."""
-    for job in jobs:
-        first, _, rest = job.name.partition("/")
-        yield Job(rest, job.make) if rest and first.lower() == top.lower() else job
+def _place(name: str, folder: str) -> str:
+    """Return where a file of an original download goes below the set's folder."""
+    for pattern, place in _PLACES.get(folder, ()):
+        if re.fullmatch(pattern, name):
+            return re.sub(pattern, place, name, count=1)
+    first, _, rest = name.partition("/")
+    return rest if rest and first.lower() == folder.lower() else name
+
+
+def _files_of(source: Path) -> list[Path]:
+    files = (path for path in source.rglob("*") if path.is_file() and not path.is_symlink())
+    return sorted(path for path in files if not any(part.startswith(".") for part in path.relative_to(source).parts))
+
+
+def _link_jobs(source: Path) -> Iterator[Job]:
+    for path in _files_of(source):
+        yield Job(path.relative_to(source).as_posix(), partial(_link, path), path.stat().st_mtime)
+
+
+def _link(source: Path, place: Path) -> None:
+    """Let a file have a second name, which takes no room; copy it where the disk is another one."""
+    place.unlink(missing_ok=True)
+    try:
+        os.link(source, place)
+    except OSError:
+        shutil.copyfile(source, place)
 
 
 # FashionIQ: annotations, and photos by their shop number ------------------------------------------------------------------
@@ -235,9 +274,9 @@ def _write_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
 
 PLANS: dict[str, Recipe] = {
     "fashiongen": Recipe("fashionGen", _plan_fashiongen, "its HDF5 files"),
-    "fashion200k": Recipe("fashion200K", _plan_archives, "its archives"),
+    "fashion200k": Recipe("fashion200K", _plan_archives, "its archives, or folders of them"),
     "fashioniq": Recipe("fashionIQ_dataset", _plan_fashioniq, "folders of annotations and photos, lists of addresses"),
-    "cirr": Recipe("cirr_dataset", _plan_archives, "archives of its annotations and photos"),
-    "circo": Recipe("circo", _plan_archives, "archives of its annotations and of COCO's photos"),
+    "cirr": Recipe("cirr_dataset", _plan_archives, "archives or folders of its annotations and photos"),
+    "circo": Recipe("circo", _plan_archives, "archives or folders of its annotations, of COCO's photos and their list"),
     "catalogue": Recipe("my_catalogue", plan_catalogue, "one table of your products"),
 }
