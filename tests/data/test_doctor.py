@@ -147,6 +147,15 @@ def test_circo_without_cocos_photos_is_counted_and_named(shared):
     assert report.num_problems == 1 and "submissions can be checked" in report.findings[0].text
 
 
+def test_a_try_on_set_tells_which_maps_its_pairs_have(shared):
+    (report,) = examine(shared / "data" / "vitonhd", progress=False)
+    found = {count.what: count.found for count in report.counts}
+    assert found["test pairs"] == 8 and "test pairs with densepose" not in found
+    assert any("no agnostic mask" in finding.text and "prepare tryon" in finding.text for finding in report.findings)
+    names = [report.name for report in examine(shared / "data" / "mgd", progress=False)]
+    assert names == ["vitonhd", "dresscode"]
+
+
 def test_a_broken_tree_has_a_problem_for_every_break_and_nothing_is_hidden(tmp_path):
     for name, row in {"fashionGen/annotation_train.jsonl": '{"index": 1}\n', "catalogue.csv": "picture,text\n"}.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)

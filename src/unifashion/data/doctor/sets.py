@@ -7,15 +7,16 @@ agree on what is there. Expected counts are those of the complete sets (dataset/
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from unifashion.data import circo, cirr, fashion200k, fashiongen, fashioniq, own_catalogue, tryon
+from unifashion.data import circo, cirr, dresscode, fashion200k, fashiongen, fashioniq, own_catalogue, tryon
 from unifashion.data.annotations import NoSplit, read_json_list
 from unifashion.data.catalogue import is_synthetic
 from unifashion.data.doctor.findings import Count, SetReport
 from unifashion.data.doctor.leaks import SUSPICIOUS, word_overlap
 from unifashion.data.doctor.pictures import look_at_all, report_pictures
-from unifashion.data.images import find_images
+from unifashion.data.doctor.tryon import look_at_tryon
 from unifashion.data.records import PairSplit
 from unifashion.errors import UserError
 
@@ -28,6 +29,7 @@ CIRR_QUERIES = {"train": 28_225, "val": 4_181, "test1": 4_148}
 CIRCO_QUERIES = {"val": 220, "test": 800}
 CIRCO_IMAGES = 123_403
 VITONHD_PAIRS = {"train": 11_647, "test": 2_032}
+DRESSCODE_PAIRS = {"train": 48_392, "test": 5_400}
 
 
 @dataclass(frozen=True)
@@ -296,32 +298,6 @@ def _look_at_circo(folder: Path, report: SetReport) -> Splits:
     return {"images": list(images.values())}
 
 
-def _look_at_vitonhd(folder: Path, report: SetReport) -> Splits:
-    splits: Splits = {}
-    for split in tryon.SPLITS:
-        if not (folder / split).is_dir():
-            report.note(f"no {split} split")
-            continue
-        for name, (folders, _, _) in tryon.MAPS.items():
-            num_files = sum(len(find_images(folder / split / home)) for home in folders)
-            if num_files:
-                report.counts.append(Count(f"{split} {name.replace('_', ' ')} files", num_files))
-        try:
-            found = tryon.read_vitonhd(folder, split, (*tryon.PERSON_MAPS, "garment"))
-        except UserError as error:
-            report.problem(str(error))
-            continue
-        listed = len(found.items) + len(found.missing)
-        report.counts.append(Count(f"{split} pairs", listed, VITONHD_PAIRS[split]))
-        if found.missing:
-            report.problem(
-                f"{len(found.missing):,} of {listed:,} pairs of {split} lack a map; fetch or prepare them",
-                found.missing,
-            )
-        splits[split] = sorted({path for item in found.items for path in item.maps.values()})
-    return splits
-
-
 def _find_catalogue(path: Path) -> Path:
     if (path / own_catalogue.TABLE).is_file():
         return path
@@ -344,6 +320,13 @@ SETS: dict[str, DataSet] = {
     "circo": DataSet(
         circo.find_root, _look_at_circo, "annotations CC BY-NC 4.0; photos from COCO, under Flickr's terms"
     ),
-    "vitonhd": DataSet(tryon.find_root, _look_at_vitonhd, "CC BY-NC 4.0, research only"),
+    "vitonhd": DataSet(
+        tryon.find_root, partial(look_at_tryon, "vitonhd", VITONHD_PAIRS), "CC BY-NC 4.0, research only"
+    ),
+    "dresscode": DataSet(
+        dresscode.find_root,
+        partial(look_at_tryon, "dresscode", DRESSCODE_PAIRS),
+        "academic use only, on request from its authors; images may not be passed on",
+    ),
     "catalogue": DataSet(_find_catalogue, _look_at_catalogue, "yours"),
 }
