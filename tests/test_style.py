@@ -24,6 +24,7 @@ ALLOWED = {
     "evaluation": BASE | {"data", "models"},
     "tryon": BASE | {"data", "models", "convert", "training", "evaluation"},
     "captioning": BASE | {"data", "evaluation"},
+    "serving": BASE | {"data", "models", "llm", "tryon", "evaluation"},
     "cli": None,
 }
 

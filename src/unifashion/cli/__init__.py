@@ -22,6 +22,8 @@ COMMANDS = {
     "doctor": "say what data lies in a folder, what it lacks, and what is wrong with it",
     "check-submission": "check a file for the server of CIRR or CIRCO before it is uploaded",
     "score-images": "measure a folder of try-on results: SSIM, LPIPS, FID, KID, CLIP-S",
+    "index": "make an index of a catalogue, to search it",
+    "search": "find items of an index by words, by images, or by both",
     "caption": "describe images in words",
     "convert": "turn checkpoints of others into a UniFashion model, or back",
 }

@@ -104,6 +104,21 @@ def load_image(source: Path | bytes, name: Path | None = None) -> Image.Image:
         raise ImageError(path, f"damaged image ({' '.join(str(error).split()) or type(error).__name__})") from None
 
 
+def open_image(source: str | Path | Image.Image) -> Image.Image:
+    """Return an upright RGB image of a file or of a Pillow image, whose alpha and 16 bit are treated like those of files.
+
+    Raises:
+        ImageError: as ``load_image``.
+    """
+    if not isinstance(source, Image.Image):
+        return load_image(Path(source))
+    if source.mode == "RGB":
+        return source
+    file = io.BytesIO()
+    source.save(file, "TIFF")
+    return load_image(file.getvalue(), Path(f"<{source.mode} image>"))
+
+
 def _upright(image: Image.Image) -> Image.Image:
     """Turn a loaded image as its EXIF data says. (``ImageOps.exif_transpose`` also rewrites that data, which may fail.)"""
     try:

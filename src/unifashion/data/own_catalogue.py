@@ -10,13 +10,15 @@ them, which are views of one product, and so are rows with one ``id`` (default: 
 ``category``) and ``split`` (train or val) are used where they are there; ``read_metadata`` returns the others. Without a
 ``split`` column a tenth of the products, chosen by a hash of their id, is the validation split. The separator may be a comma, a
 semicolon or a tab. Without a table, ``0001.txt`` beside ``0001.jpg`` is its text.
+
+Who only looks things up (``read_products``) needs no texts and no splits, and may name the table itself, whatever it is called.
 """
 
 import csv
 import hashlib
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,7 +33,9 @@ VALIDATION_SHARE = 10  # one product in ten
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class Row:
+    """One image of a catalogue; ``place`` says where it is listed, ``metadata`` what its other columns hold."""
+
     place: str
     image: Path
     text: str
@@ -72,10 +76,24 @@ def read_metadata(folder: Path) -> dict[Path, dict[str, str]]:
     return {row.image: row.metadata for row in _rows(folder)}
 
 
-def _rows(folder: Path) -> list[_Row]:
+def read_products(source: Path) -> list[Row]:
+    """Read a folder of images, with or without a table, or a table, for looking things up: texts may be missing.
+
+    Raises:
+        UserError: nothing there, no images, a malformed table, a path that leaves the table's folder.
+    """
+    if source.is_file():
+        return list(_table_rows(source, for_training=False))
+    if not source.is_dir():
+        raise UserError(f"no catalogue at {source}: name a folder of images, or a CSV file with a column 'image'")
+    table = source / TABLE
+    return list(_table_rows(table, for_training=False) if table.is_file() else _text_file_rows(source, False))
+
+
+def _rows(folder: Path) -> list[Row]:
     if not folder.is_dir():
         raise UserError(f"no catalogue at {folder}: name a folder of images with a {TABLE} (--data-root)")
-    rows = list(_table_rows(folder) if (folder / TABLE).is_file() else _text_file_rows(folder))
+    rows = list(_table_rows(folder / TABLE) if (folder / TABLE).is_file() else _text_file_rows(folder))
     split_of: dict[str, str] = {}
     for row in rows:
         if split_of.setdefault(row.product, row.split) != row.split:
@@ -83,23 +101,24 @@ def _rows(folder: Path) -> list[_Row]:
     return rows
 
 
-def read_table(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def read_table(path: Path, needed_columns: Sequence[str] = ("image", "text")) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield line number and values of every row, stripped, under the columns' names in lower case.
 
     Raises:
-        UserError: not CSV, no column image or text, a row with more values than columns or without image or text, no rows.
+        UserError: not CSV, a needed column that is not there or twice, a row with more values than columns or without a needed
+            one, no rows.
     """
     text = read_text(path)
     separator = max(",;\t", key=text.partition("\n")[0].count)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    columns = _columns(reader, path)
+    columns = _columns(reader, path, needed_columns)
     empty = True
     while (row := _next_row(reader, path)) is not None:
         place = f"{path}, line {reader.line_num}"
         if None in row:
             raise UserError(f"{place}: more values than columns; put texts with a separator in double quotes")
         values = {name: (row[name] or "").strip() for name in columns}
-        for needed in ("image", "text"):
+        for needed in needed_columns:
             if not values[needed]:
                 raise UserError(f"{place}: {needed} is empty")
         empty = False
@@ -108,10 +127,10 @@ def read_table(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         raise UserError(f"{path} has a header but no rows; add one row for each image")
 
 
-def _table_rows(folder: Path) -> Iterator[_Row]:
-    path = folder / TABLE
+def _table_rows(path: Path, for_training: bool = True) -> Iterator[Row]:
+    folder = path.parent
     lines: dict[Path, int] = {}
-    for line, values in read_table(path):
+    for line, values in read_table(path, ("image", "text") if for_training else ("image",)):
         place = f"{path}, line {line}"
         images = [_inside(folder, name, place) for name in views_of(folder, values.pop("image"))]
         for image in images:
@@ -120,22 +139,22 @@ def _table_rows(folder: Path) -> Iterator[_Row]:
             lines[image] = line
         product = values.get("id") or images[0].relative_to(folder).as_posix()
         split = values.get("split", "").lower() or _split_of(product)
-        if split not in SPLITS:
+        if for_training and split not in SPLITS:
             raise UserError(f"{place}: split {split!r} is neither train nor val{nearest(split, SPLITS)}")
         subcategory = values.get("subcategory") or values.get("category") or ""
-        words = values.pop("text")
+        words = values.pop("text", "")
         metadata = {name: value for name, value in values.items() if value}
-        yield from (_Row(place, image, words, product, subcategory, split, metadata) for image in images)
+        yield from (Row(place, image, words, product, subcategory, split, metadata) for image in images)
 
 
-def _columns(reader: "csv.DictReader[str]", path: Path) -> list[str]:
+def _columns(reader: "csv.DictReader[str]", path: Path, needed_columns: Sequence[str]) -> list[str]:
     """Return the names of the columns, in lower case, and make the reader use them."""
     try:
         columns = [column.strip().lower() for column in reader.fieldnames or []]
     except csv.Error as error:
         raise UserError(f"{path}, line 1: not CSV ({error})") from None
     reader.fieldnames = columns
-    for needed in ("image", "text"):
+    for needed in needed_columns:
         if columns.count(needed) != 1:
             number = "no" if needed not in columns else "more than one"
             hint = nearest(needed, columns) if number == "no" else ""
@@ -165,16 +184,17 @@ def _inside(folder: Path, name: str, place: str) -> Path:
     return folder / path.relative_to(root)
 
 
-def _text_file_rows(folder: Path) -> Iterator[_Row]:
+def _text_file_rows(folder: Path, for_training: bool = True) -> Iterator[Row]:
     images = sorted(path for path in folder.rglob("*") if _is_image(path.relative_to(folder)))
     if not images:
         raise UserError(f"{folder} has neither {TABLE} nor images; name a folder of images")
     for image in images:
         text_file = image.with_suffix(".txt")
-        if not text_file.is_file():
+        if for_training and not text_file.is_file():
             raise UserError(f"{image} has no text: write {text_file.name} beside it, or a {TABLE} for the folder")
         product = image.relative_to(folder).with_suffix("").as_posix()
-        yield _Row(str(image), image, " ".join(read_text(text_file).split()), product, "", _split_of(product))
+        words = " ".join(read_text(text_file).split()) if text_file.is_file() else ""
+        yield Row(str(image), image, words, product, "", _split_of(product))
 
 
 def _is_image(path: Path) -> bool:

@@ -4,21 +4,23 @@ Shapes: G images, V vectors an image (one per query token), D width, M texts, Q 
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from unifashion.data.feedback import prepare_text
-from unifashion.data.images import ImageError, ImageTransform, load_image, normalise
+from unifashion.data.images import ImageError, ImageTransform, normalise, open_image
 from unifashion.evaluation.shares import in_rows, is_main_process, merge, own_batches, put_together
 from unifashion.models.unifashion import UniFashion
 
 log = logging.getLogger(__name__)
+Picture = str | Path | Image.Image
 
 
 def transform_for(model: UniFashion) -> ImageTransform:
@@ -49,18 +51,30 @@ class Embedder:
         Returns:
             image_GVD, on the CPU in float32, with zero rows for broken images, and the broken ones with the reason.
         """
-        parts = []
         broken: dict[Path, str] = {}
+        image_GVD = self._features(paths, lambda index, reason: broken.update({paths[index]: reason}))
+        return image_GVD, merge(broken)
+
+    def pictures(self, pictures: Sequence[Picture]) -> Tensor:
+        """Embed images of which all must be readable; returns image_GVD like ``images``.
+
+        Raises:
+            ImageError: one cannot be read.
+        """
+        return self._features([open_image(picture) for picture in pictures], lambda index, reason: None)
+
+    def _features(self, pictures: Sequence[Picture], note_broken: Callable[[int, str], None]) -> Tensor:
+        parts = []
         with torch.inference_mode():
-            for batch in self._loader(paths, "embedding images"):
+            for batch in self._loader(pictures, "embedding images"):
                 features = self.model.image_features(self.model.read_images(self._pixels(batch))).float().cpu()
                 for row, (index, _, reason) in enumerate(batch):
                     if reason:
-                        broken[paths[index]] = reason
+                        note_broken(index, reason)
                         features[row] = 0
                 parts.append(([index for index, _, _ in batch], features))
         config = self.model.config
-        return self._together(parts, (len(paths), config.num_queries, config.embed_dim)), merge(broken)
+        return self._together(parts, (len(pictures), config.num_queries, config.embed_dim))
 
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Embed texts, as given by the data set; returns text_MD on the CPU in float32."""
@@ -72,7 +86,7 @@ class Embedder:
                 parts.append((rows, self.model.text_features(ids, mask).float().cpu()))
         return self._together(parts, (len(words), self.model.config.embed_dim))
 
-    def composed(self, references: Sequence[Path], feedback: Sequence[str]) -> Tensor:
+    def composed(self, references: Sequence[Picture], feedback: Sequence[str]) -> Tensor:
         """Embed composed queries from readable reference images and joined feedback; returns fused_QD like ``texts``."""
         parts = []
         words = [prepare_text(text) for text in feedback]
@@ -84,7 +98,7 @@ class Embedder:
                 parts.append((rows, self.model.fused_features(image, ids, mask)[0].float().cpu()))
         return self._together(parts, (len(words), self.model.config.embed_dim))
 
-    def match(self, texts: Sequence[str], paths: Sequence[Path], pairs_P2: Tensor) -> Tensor:
+    def match(self, texts: Sequence[str], paths: Sequence[Picture], pairs_P2: Tensor) -> Tensor:
         """Score (text, image) pairs, given as row numbers, with the matching head.
 
         Returns (P,): the positive logit, averaged over the query tokens. Pairs are read in the order of their images, so
@@ -108,7 +122,7 @@ class Embedder:
     def _pixels(self, batch: list[tuple[int, Tensor, str]]) -> Tensor:
         return normalise(torch.stack([pixels for _, pixels, _ in batch]).to(self.device))
 
-    def _loader(self, paths: Sequence[Path], what: str) -> Iterator[list[tuple[int, Tensor, str]]]:
+    def _loader(self, paths: Sequence[Picture], what: str) -> Iterator[list[tuple[int, Tensor, str]]]:
         loader: DataLoader[Any] = DataLoader(
             _Pixels(paths, self.transform),
             batch_sampler=own_batches(len(paths), self.batch_size),
@@ -128,7 +142,7 @@ class Embedder:
 class _Pixels(Dataset[tuple[int, Tensor, str]]):
     """(index, uint8 pixels, why it is broken or '')."""
 
-    def __init__(self, paths: Sequence[Path], transform: ImageTransform) -> None:
+    def __init__(self, paths: Sequence[Picture], transform: ImageTransform) -> None:
         self.paths, self.transform = paths, transform
 
     def __len__(self) -> int:
@@ -136,7 +150,7 @@ class _Pixels(Dataset[tuple[int, Tensor, str]]):
 
     def __getitem__(self, index: int) -> tuple[int, Tensor, str]:
         try:
-            return index, self.transform(load_image(self.paths[index])), ""
+            return index, self.transform(open_image(self.paths[index])), ""
         except ImageError as error:
             size = self.transform.size
             return index, torch.zeros(3, size, size, dtype=torch.uint8), error.reason

@@ -5,7 +5,6 @@ captioner = Captioner.from_pretrained("runs/caption_ft")        # blip2_cir_full
 captioner.caption(["a.jpg", Image.open("b.png")])               # -> ["a red dress ...", "..."]
 """
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
-from unifashion.data.images import load_image, normalise
+from unifashion.data.images import normalise, open_image
 from unifashion.errors import UserError
 from unifashion.evaluation.embed import transform_for
 from unifashion.llm.heads import find_heads
@@ -79,7 +78,7 @@ class Captioner:
         """
         captions: list[str] = []
         for start in range(0, len(images), batch_size):
-            pixels = [self.transform(_opened(image)) for image in images[start : start + batch_size]]
+            pixels = [self.transform(open_image(image)) for image in images[start : start + batch_size]]
             part_seed = None if seed is None else seed + start
             captions += self.caption_pixels(torch.stack(pixels), decoding, instruction, part_seed)
         return captions
@@ -110,14 +109,3 @@ class Captioner:
             end = int(words.sep_token_id)  # type: ignore[arg-type]
             forbidden = [token for token in words.all_special_ids if token != end]
             return [to_caption(words, ids) for ids in generate(model, image, end, decoding, forbidden)]
-
-
-def _opened(image: str | Path | Image.Image) -> Image.Image:
-    """Return an upright RGB image; Pillow images go the way of files, so that alpha and 16 bit are treated alike."""
-    if isinstance(image, Image.Image):
-        if image.mode == "RGB":
-            return image
-        file = io.BytesIO()
-        image.save(file, "TIFF")
-        return load_image(file.getvalue(), Path(f"<{image.mode} image>"))
-    return load_image(Path(image))

@@ -1,0 +1,88 @@
+"""``unifashion index``: make an index of a catalogue, or bring it up to date.
+
+unifashion index my_shop --model runs/quickstart/pretrain -o runs/index      a folder of images, with or without a catalogue.csv
+unifashion index products.csv --model runs/quickstart/pretrain -o runs/index
+unifashion index runs/index --delete 17 18                                  items by their ids
+
+A second call embeds only what is new or changed; one that was stopped goes on where it stood. All columns of the table become
+metadata, which a search can filter by. ``accelerate launch -m unifashion.cli index ...`` uses several GPUs.
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags."""
+    parser.add_argument("source", metavar="SOURCE", type=Path, help="images or CSV to index; or an INDEX to change")
+    parser.add_argument("-o", "--out", metavar="INDEX", type=Path, help="folder of the index")
+    parser.add_argument("--model", metavar="PATH", help="a run, a saved model folder or a hub id [that of the index]")
+    parser.add_argument("--prune", action="store_true", help="delete items that SOURCE lists no more")
+    parser.add_argument("--delete", metavar="ID", nargs="+", help="delete items of the index SOURCE")
+    parser.add_argument("--precision", choices=("fp16", "fp32"), default="fp16", help="of the vectors [%(default)s]")
+    parser.add_argument("--batch-size", metavar="N", type=int, default=32, help="images at once [%(default)s]")
+    parser.add_argument(
+        "--num-workers", metavar="N", type=int, default=0, help="processes that load images [%(default)s]"
+    )
+    parser.add_argument("--device", metavar="NAME", help="as torch names it [the GPU where there is one]")
+
+
+def run(flags: argparse.Namespace) -> None:
+    """Do it and say what was done."""
+    from unifashion.errors import UserError
+
+    if flags.delete:
+        sys.stdout.write(_delete(flags) + "\n")
+        return
+    if flags.out is None:
+        raise UserError("-o is required: the folder of the index")
+    if flags.batch_size < 1 or flags.num_workers < 0:
+        raise UserError("--batch-size must be at least 1, --num-workers must not be negative")
+    said = _build(flags)
+    if said:
+        sys.stdout.write(said + "\n")
+
+
+def _delete(flags: argparse.Namespace) -> str:
+    from unifashion.serving.index import Index
+    from unifashion.serving.writer import writing
+
+    index = Index.open(flags.source)
+    with writing(index) as writer:
+        writer.delete(list(dict.fromkeys(flags.delete)))
+    return f"{len(set(flags.delete))} items deleted; {flags.source} holds {len(index.refresh().ids):,}"
+
+
+def _build(flags: argparse.Namespace) -> str:
+    from accelerate import PartialState
+    from transformers.utils import logging as transformers_logging
+
+    from unifashion.errors import UserError
+    from unifashion.models.unifashion import UniFashion
+    from unifashion.serving.build import Options, build_index
+    from unifashion.serving.index import ABOUT, Index
+
+    transformers_logging.set_verbosity_error()
+    name = flags.model
+    if name is None:
+        if not (flags.out / ABOUT).is_file():
+            raise UserError("--model is required for a new index: a run, a saved model folder or a hub id")
+        name = Index.open(flags.out).about.model
+    state = PartialState()
+    if not state.is_main_process:
+        logging.disable(logging.WARNING)
+    model = UniFashion.from_pretrained(name).to(flags.device or state.device)
+    name = str(Path(name).absolute()) if Path(name).exists() else name
+    options = Options(flags.precision, flags.batch_size, flags.num_workers, flags.prune)
+    done = build_index(flags.source, model, name, flags.out, options)
+    if not state.is_main_process:
+        return ""
+    parts = [f"{flags.out} holds {len(Index.open(flags.out)):,} items"]
+    parts.append(f"{len(done.added):,} added, {len(done.updated):,} updated, {len(done.kept):,} as they were")
+    parts += [f"{len(done.deleted):,} deleted"] if done.deleted else []
+    if done.repeated:
+        first, same = next(iter(done.repeated.items()))
+        parts.append(f"{len(done.repeated):,} not stored because the same image is there already ({first} = {same})")
+    return "; ".join([*parts, done.quarantine.summary()])
