@@ -1,0 +1,88 @@
+"""The ways to train and draw that are not the default: bf16, a retrieval model, and the scripts as a user starts them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from PIL import Image
+
+from unifashion.tryon.inference import run_inference
+from unifashion.tryon.loading import load_pipeline
+from unifashion.tryon.settings import (
+    TryOnDataSettings,
+    TryOnInferenceSettings,
+    TryOnModelSettings,
+    TryOnTrainingSettings,
+)
+from unifashion.tryon.train import train
+
+FOLDER = Path(__file__).resolve().parents[2] / "src/UNIStableVITON"
+SHORT = {"max_steps": 2, "batch_size": 2, "num_validation_images": 1, "validation_inference_steps": 2, "colour": False}
+
+
+def trained(root, out, precision="fp32", retriever=None, **changes):
+    data = TryOnDataSettings(data_root=str(root), height=24, width=18)
+    model = TryOnModelSettings(architecture="tiny", trainable="all", retriever=retriever)
+    AcceleratorState._reset_state(True)  # as if in a process of its own: precision is fixed for one
+    training = TryOnTrainingSettings(output_dir=str(out), precision=precision, ema_decay=0.5, **{**SHORT, **changes})
+    return train(data, model, training)
+
+
+def drawn(run, root, out, **changes):
+    values = {"num_inference_steps": 2, "limit": 1, **changes}
+    settings = TryOnInferenceSettings(data_root=str(root), model_path=str(run), output_dir=str(out), **values)
+    (picture,) = run_inference(settings).glob("0*.png")
+    return np.asarray(Image.open(picture), dtype=float)
+
+
+def test_bf16_trains_weights_of_full_precision_and_draws_nearly_the_same(tryon_root, tmp_path):
+    runs = {kind: trained(tryon_root, tmp_path / kind, kind) for kind in ("fp32", "bf16")}
+    weights = [load_pipeline(run).denoiser.state_dict() for run in runs.values()]
+    assert all(tensor.dtype == torch.float32 and tensor.isfinite().all() for tensor in weights[1].values())
+    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    pictures = [
+        drawn(runs["fp32"], tryon_root, tmp_path / f"results-{kind}", precision=kind) for kind in ("fp32", "bf16")
+    ]
+    assert 0 < np.abs(pictures[0] - pictures[1]).mean() < 8, "grey levels of 255"
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_the_adapter_trains_with_a_retrieval_model_and_goes_on_exactly(make_model, tryon_root, tmp_path, cache):
+    make_model().save_pretrained(tmp_path / "retriever")
+    name = str(tmp_path / "retriever")
+    whole = trained(tryon_root, tmp_path / "whole", retriever=name, cache_latents=cache, save_steps=1)
+    parts = trained(tryon_root, tmp_path / "parts", retriever=name, cache_latents=cache, max_steps=1)
+    before = load_pipeline(parts).denoiser.adapter.weight
+    data = TryOnDataSettings(data_root=str(tryon_root), height=24, width=18)
+    model = TryOnModelSettings(architecture="tiny", trainable="all", retriever=name)
+    changes = {**SHORT, "cache_latents": cache, "precision": "fp32", "ema_decay": 0.5}
+    train(data, model, TryOnTrainingSettings(output_dir=str(parts), resume=str(parts), **changes))
+    after = [load_pipeline(run).denoiser.adapter.weight for run in (whole, parts)]
+    assert torch.equal(*after)
+    assert not torch.equal(before, after[0])
+    drawn(whole, tryon_root, tmp_path / "results", retriever=name)
+
+
+def script(name, *flags):
+    environment = {**os.environ, "PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(["bash", name, *flags], cwd=FOLDER, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_the_scripts_run_from_their_own_folder(tryon_root, tmp_path):
+    run, out = str(tmp_path / "run"), str(tmp_path / "results")
+    data = ["--data-root", str(tryon_root), "--dataset", "vitonhd"]
+    toy = ["--config", "configs/quickstart/tryon.yaml", "--height", "24", "--width", "18", "--max-steps", "2"]
+    toy += ["--batch-size", "2", "--warmup-steps", "0", "--decay-steps", "0", "--num-validation-images", "1"]
+    said = script("train.sh", *data, *toy, "--output-dir", run)
+    assert f"the run is kept in {run}" in said
+    assert "paired SSIM of 1 test pairs: " in said
+    said = script("inference.sh", *data, "--model-path", run, "--output-dir", out, "--num-inference-steps", "2")
+    assert f"the results are in {out}" in said
+    assert (tmp_path / "results" / "examples.png").is_file()
