@@ -39,7 +39,7 @@ PAINTED_ARM: list[Point] = [
     (0.10, 0.045), (0.24, 0.065), (0.36, 0.16), (0.43, 0.28), (0.42, 0.40), (0.46, 0.66), (0.28, 0.73), (0.19, 0.42), (0.10, 0.30)
 ]  # fmt: skip
 # LIP's numbers of the parts in image-parse-v3, and their colours in the palette and in the densepose-like map.
-PARSE = {"background": 0, "hair": 2, "upper": 5, "pants": 9, "neck": 10, "face": 13, "right arm": 14, "left arm": 15}
+PARSE = {"background": 0, "hair": 2, "upper": 5, "pants": 9, "neck": 10, "face": 13, "left arm": 14, "right arm": 15}
 PALETTE: dict[int, Colour] = {
     2: (254, 0, 0),
     5: (254, 85, 0),

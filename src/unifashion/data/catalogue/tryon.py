@@ -31,7 +31,7 @@ from unifashion.data.catalogue.words import LENGTH_WORDS
 from unifashion.data.catalogue.write import MANIFEST, read_manifest
 from unifashion.errors import UserError
 
-VERSION = 1
+VERSION = 2
 CATEGORIES = ("shirt", "top")
 
 

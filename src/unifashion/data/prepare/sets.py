@@ -43,7 +43,9 @@ def prepare(
         UserError: an unknown set, a source that is not there or cannot be used, a disk that is full.
     """
     if name not in PLANS:
-        raise UserError(f"unknown data set {name!r}{nearest(name, list(PLANS))}; known: {', '.join(PLANS)}")
+        raise UserError(
+            f"unknown data set {name!r}{nearest(name, [*PLANS, 'tryon'])}; known: {', '.join(PLANS)}, tryon"
+        )
     options = options or Options()
     recipe = PLANS[name]
     for source in sources:
@@ -74,7 +76,9 @@ def check(name: str, root: Path) -> list[str]:
         UserError: an unknown set, or one that was not prepared.
     """
     if name not in PLANS:
-        raise UserError(f"unknown data set {name!r}{nearest(name, list(PLANS))}; known: {', '.join(PLANS)}")
+        raise UserError(
+            f"unknown data set {name!r}{nearest(name, [*PLANS, 'tryon'])}; known: {', '.join(PLANS)}, tryon"
+        )
     folder = root / PLANS[name].folder
     manifest = read_manifest(folder)
     if manifest is None:

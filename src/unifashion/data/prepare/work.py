@@ -130,33 +130,51 @@ def describe_source(path: Path) -> Source:
     return [path.as_posix(), path.stat().st_size, path.stat().st_mtime_ns]
 
 
-def write_manifest(folder: Path, name: str, sources: Sequence[Source], settings: dict[str, Any], done: Done) -> Path:
-    """Write ``manifest.json`` and, where something failed, ``failed.csv``; returns the manifest."""
+def write_manifest(
+    folder: Path,
+    name: str,
+    sources: Sequence[Source],
+    settings: dict[str, Any],
+    done: Done,
+    files: Sequence[str] | None = None,
+    manifest: str = MANIFEST,
+) -> Path:
+    """Write the manifest and, where something failed, ``failed.csv``; returns the manifest.
+
+    Args:
+        folder: the set's folder.
+        name: of the set.
+        sources: what it was made from.
+        settings: by which they were made.
+        done: what came of the jobs.
+        files: what is listed, names below the folder; None = all that lies in it.
+        manifest: name of the manifest.
+    """
     failures = folder / FAILURES
     if done.failed:
         with failures.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("file", "reason"), *done.failed])
     else:
         failures.unlink(missing_ok=True)
-    files = {path.relative_to(folder).as_posix(): _stamp(path) for path in _files(folder)}
+    listed = _files(folder) if files is None else [folder / file for file in sorted(files)]
     content = {
         "set": name,
         "made_by": f"unifashion {unifashion.__version__}",
         "sources": sources,
         "settings": settings,
         "failed": len(done.failed),
-        "files": files,
+        "files": {path.relative_to(folder).as_posix(): _stamp(path) for path in listed},
     }
-    unfinished = folder / f".{MANIFEST}"
+    unfinished = folder / f".{manifest}"
     unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    unfinished.replace(folder / MANIFEST)
-    return folder / MANIFEST
+    unfinished.replace(folder / manifest)
+    return folder / manifest
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
+def read_manifest(folder: Path, manifest: str = MANIFEST) -> dict[str, Any] | None:
     """Return the manifest of a folder that ``prepare`` finished, else None."""
     try:
-        content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        content = json.loads((folder / manifest).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) and "files" in content and "set" in content else None

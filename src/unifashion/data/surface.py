@@ -1,0 +1,38 @@
+"""The body's surface in colours: DressCode gives the number of the part for every pixel, VITON-HD a picture.
+
+DensePose's own visualiser colours part n of 24 with the colour map parula at n / 24 on black, and VITON-HD's image-densepose is
+such a picture; so a model that was trained on one set sees the other in the same colours.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from unifashion.data.images import ImageError, load_image
+
+PARTS = 24
+# Parula at ten equal steps, 8 bit RGB; straight lines between them.
+ANCHORS = (
+    (53, 42, 135), (15, 92, 221), (18, 125, 216), (7, 156, 207), (21, 177, 180), (89, 189, 140), (165, 190, 107), (225, 185, 82),
+    (252, 206, 46), (249, 251, 14),
+)  # fmt: skip
+
+
+def colour_parts(path: Path) -> Image.Image:
+    """Return the picture (RGB, its size) of a map of part numbers.
+
+    Raises:
+        ImageError: not a map of the numbers 0 to 24.
+    """
+    load_image(path)  # its errors name what is wrong with a damaged file
+    with Image.open(path) as picture:
+        if picture.mode not in ("L", "P"):
+            raise ImageError(path, f"a map of body parts holds a number a pixel (mode P or L), this is {picture.mode}")
+        numbers = np.asarray(picture)
+    if numbers.max() > PARTS:
+        raise ImageError(path, f"holds the number {numbers.max()}; body parts are 0 to {PARTS}")
+    steps = np.linspace(0, PARTS, len(ANCHORS))
+    table = np.stack([np.interp(np.arange(PARTS + 1), steps, channel) for channel in np.array(ANCHORS).T], axis=1)
+    table[0] = 0
+    return Image.fromarray(table.round().astype(np.uint8)[numbers])
