@@ -200,7 +200,8 @@ def _facts(run: Run) -> str:
         ("Versions", ", ".join(f"{name} {number}" for name, number in versions.items()) if versions else ""),
     ]
     again = (
-        f"{html.soft('Every setting is in config.yaml of the run folder; --config with that file repeats the run.')}"
+        '<p class="soft">Every setting is in <code>config.yaml</code> of the run folder; <code>--config</code> with that file '
+        "repeats the run.</p>"
     )
     return html.facts(pairs) + (again if settings else "")
 
