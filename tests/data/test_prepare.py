@@ -149,6 +149,22 @@ def test_a_killed_call_goes_on_where_it_stood(table, tmp_path, monkeypatch):
     assert (done.made, done.kept) == (3, 3)
 
 
+def test_a_second_call_at_the_same_time_is_told_to_wait(table, tmp_path, monkeypatch):
+    do, said = work._do, []
+
+    def meanwhile(folder, job):
+        if not said:
+            said.append("")
+            with pytest.raises(UserError, match="is being prepared by another call") as caught:
+                run(table, tmp_path)
+            said[0] = str(caught.value)
+        return do(folder, job)
+
+    monkeypatch.setattr(work, "_do", meanwhile)
+    folder, done = run(table, tmp_path, num_threads=1)
+    assert done.made == 6 and str(folder) in said[0]
+
+
 def test_what_fails_is_named_left_out_and_tried_again(table, tmp_path):
     (table.parent / "2.png").write_bytes(b"no photo")
     folder, done = run(table, tmp_path)

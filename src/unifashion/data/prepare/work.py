@@ -6,11 +6,14 @@ from, is not made again. So a run that was stopped goes on where it stood, and a
 """
 
 import csv
+import fcntl
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,6 +23,8 @@ from tqdm import tqdm
 
 import unifashion
 from unifashion.errors import UserError
+
+log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 FAILURES = "failed.csv"
@@ -68,10 +73,10 @@ def run_jobs(
         progress: show the bar.
 
     Raises:
-        UserError: the disk is full or cannot be written.
+        UserError: the disk is full or cannot be written, or another call is at work in the folder.
     """
     made, kept, failed = 0, 0, []
-    with tqdm(total=total, desc=title, disable=not progress, dynamic_ncols=True) as bar:
+    with _alone(folder), tqdm(total=total, desc=title, disable=not progress, dynamic_ncols=True) as bar:
         try:
             for job, reason in _results(folder, jobs, num_threads):
                 made, kept = made + (reason is None), kept + (reason == "")
@@ -83,6 +88,23 @@ def run_jobs(
                 f"{folder} cannot be written ({error.strerror}); make room and run the same command again"
             ) from None
     return Done(made, kept, tuple(failed))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other calls out of a folder; the end of the process, by whatever, lets them in again."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise UserError(f"{folder} is being prepared by another call; wait for its end") from None
+    except OSError:
+        log.debug("%s is on a disk without locks", folder)
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 def _results(folder: Path, jobs: Iterable[Job], num_threads: int) -> Iterator[tuple[Job, str | None]]:
