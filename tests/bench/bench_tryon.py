@@ -6,8 +6,9 @@
 Both sides have the same U-Net of 13 input channels, frozen, with the same weights, and train what steers it: ours the garment
 encoder and the warp blocks, the plain side a ControlNet that reads the garment's photo. Fresh, neither changes what the U-Net
 says, so both compute the same loss, which is shown. Then they take turns: a training step (forward, backward, AdamW) and the
-forward pass of a sampling step. What ours does beyond the plain side is the warp blocks, self- and cross-attention at nine
-places of the decoder; their share of the weights is printed. Peak memory is that of training in a process of its own per side.
+forward pass of a sampling step. Seconds are those of the clock on a GPU, and those of the processor on a CPU, which others may
+be using. What ours does beyond the plain side is the warp blocks, self- and cross-attention at nine places of the decoder; their
+share of the weights is printed. Peak memory is that of training in a process of its own per side.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import ControlNetModel
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from unifashion.training.run_folder import machine
 from unifashion.tryon.denoiser import INPUT_CHANNELS, LATENT_CHANNELS, TryOnDenoiser
@@ -107,6 +109,13 @@ def make_steps(module: nn.Module, inputs: Inputs, flags: argparse.Namespace) -> 
     return {"training": training, "sampling": sampling}
 
 
+def count_operations(step: Callable[[], float]) -> float:
+    """Return the billions of floating-point operations of a step."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops() / 1e9
+
+
 def peak_memory(side: int, flags: argparse.Namespace) -> float:
     """Return the GiB at the highest point of two training steps, in a process that runs one side only."""
     torch.set_num_threads(flags.threads)
@@ -125,13 +134,15 @@ def compare(flags: argparse.Namespace) -> None:
     modules = [make_side(side, flags) for side in range(2)]
     steps = [make_steps(module, inputs, flags) for module in modules]
     losses = [side["training"]() for side in steps]
+    clock = time.perf_counter if flags.device == "cuda" else time.process_time
     seconds = {kind: ([], []) for kind in steps[0]}
     for _ in range(flags.turns):
         for kind, times in seconds.items():
             for side in range(2):
-                started = time.perf_counter()
+                started = clock()
                 steps[side][kind]()
-                times[side].append(time.perf_counter() - started)
+                times[side].append(clock() - started)
+    work = [count_operations(side["training"]) for side in steps]
     trained = [sum(p.numel() for p in module.parameters() if p.requires_grad) / 1e6 for module in modules]
     warp = sum(p.numel() for p in modules[0].denoiser.warp_blocks.parameters()) / 1e6
     del steps, modules
@@ -149,6 +160,7 @@ def compare(flags: argparse.Namespace) -> None:
         print(
             f"  {kind}, seconds a step (median): ours {mine:.3f}, plain {other:.3f}: {mine / other:.2f} x the plain time"
         )
+    print(f"  operations of a training step: ours {work[0]:.1f} G, plain {work[1]:.1f} G: {work[0] / work[1]:.2f} x")
     print(f"  peak memory of training: ours {memory[0]:.2f} GiB, plain {memory[1]:.2f} GiB", flush=True)
 
 
@@ -160,7 +172,7 @@ def main() -> None:
     parser.add_argument("--width-pixels", type=int, default=192)
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--bf16", action="store_true")
     flags = parser.parse_args()

@@ -64,6 +64,23 @@ def test_a_stableviton_file_draws_with_the_words_of_a_base(stable_diffusion, try
     assert torch.equal(pipe.denoiser.unconditional, denoiser.unconditional)
 
 
+def test_the_memory_options_of_the_library_change_no_picture(stable_diffusion):
+    pipe = start_pipeline(str(stable_diffusion), None, control="garment", image_size=(32, 24), adapter_width=None)
+    pipe.set_progress_bar_config(disable=True)
+    torch.manual_seed(0)
+    image, mask = torch.rand(2, 3, 32, 24) * 2 - 1, torch.ones(2, 1, 32, 24)
+
+    def draw():
+        seeds = pipe.seeded([0, 1])
+        return pipe(image, image, mask, image, num_inference_steps=2, generator=seeds, output_type="pt").images
+
+    plain = draw()
+    pipe.vae.enable_slicing()
+    torch.testing.assert_close(draw(), plain, atol=1e-4, rtol=0)
+    pipe.vae.enable_tiling()
+    assert draw().shape == plain.shape
+
+
 @pytest.mark.parametrize(
     ("width", "sentence"), [(7, "has no adapter, --retriever asks for an adapter for rows of width 7")]
 )

@@ -58,7 +58,7 @@ class Score:
     model: str  # checkpoint id
     std: float | None = None  # sample standard deviation over independent draws
     seeds: tuple[int, ...] = ()  # of these draws
-    ties: str = "count against the target"
+    ties: str = "count against the target"  # empty where nothing is ranked
     note: str = ""
     low: float | None = (
         None  # 95 % bootstrap interval over queries (``bootstrap.interval``); None where there is none, as in
@@ -220,7 +220,7 @@ def _format_block(rows: Sequence[Score]) -> str:
     first = rows[0]
     facts = [
         *(["under each value: its 95 % bootstrap interval over queries"] if any(map(_interval, rows)) else []),
-        f"ties: {', '.join(dict.fromkeys(row.ties for row in rows))}",
+        *([f"ties: {', '.join(dict.fromkeys(row.ties for row in rows))}"] if first.ties else []),
         *dict.fromkeys(f"seeds of {row.protocol}: {' '.join(map(str, row.seeds))}" for row in rows if row.seeds),
         *dict.fromkeys(f"{row.protocol}: {row.note}" for row in rows if row.note),
     ]

@@ -188,7 +188,7 @@ def score_folder(
         raise UserError(
             "nothing could be computed: " + "; ".join(dict.fromkeys(lacking)) if lacking else _empty(profiles)
         )
-    return [replace(score, ties="no ranks") for score in scores], list(dict.fromkeys(lacking))
+    return [replace(score, ties="") for score in scores], list(dict.fromkeys(lacking))
 
 
 def _empty(profiles: Sequence[str]) -> str:

@@ -34,7 +34,7 @@ def score_table(scores: Sequence[Score]) -> str:
     unit = "" if any(is_tryon(score.protocol) for score in scores) else ", in percent"
     caption = f"Scores on {scores[0].dataset}, {scores[0].split} split{unit}"
     facts = [f"Model {scores[0].model}" if scores[0].model else "", _shared_facts(scores) if shared else ""]
-    facts += [f"Ties {ties}" for ties in dict.fromkeys(score.ties for score in scores)]
+    facts += [f"Ties {ties}" for ties in dict.fromkeys(score.ties for score in scores) if ties]
     if any(score.low is not None for score in scores):
         facts.append("Under each number: its 95 % bootstrap interval over queries")
     if any(score.std is not None for score in scores):
