@@ -160,6 +160,30 @@ def test_scores_written_before_intervals_and_answers_are_shown(run, tmp_path):
     assert "60.0</td>" in page and "answers to single queries were not kept" in page
 
 
+def test_a_line_separator_in_a_text_does_not_break_the_answers(run, tmp_path):
+    home = run / "validate" / "fashioniq"
+    write_answers(home, [answer(0, str(tmp_path / "photo.png"), "is red\u2028and\x85long")])
+    assert "is red\u2028and" in page_of(run, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("answers.jsonl", b"\xb5\xff", "is not UTF-8"),
+        ("answers.jsonl", b'{"protocol": 3}', "row 1: not an answer"),
+        ("answers.jsonl", b"[1]", "row 1: expected an object"),
+        ("scores.json", b"[", "is not a scores.json"),
+        ("scores.json", b"[]", "holds no score"),
+    ],
+)
+def test_damaged_scores_and_answers_are_one_sentence(run, tmp_path, file, content, words):
+    home = run / "validate" / "fashioniq"
+    (home / file).write_bytes(content)
+    with pytest.raises(UserError, match=words) as caught:
+        write_report([home], tmp_path / "report.html")
+    assert file in str(caught.value) and not (tmp_path / "report.html").exists()
+
+
 def test_a_photo_that_is_gone_leaves_a_gap(run, tmp_path):
     (tmp_path / "photo.png").unlink()
     assert "photo not there" in page_of(run, tmp_path)

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from unifashion.data.annotations import read_jsonl
 from unifashion.errors import UserError
 
 Direction = Literal["t2i", "i2t", "composed"]
@@ -65,14 +66,13 @@ def read_answers(folder: Path) -> Sequence[Answer]:
         UserError: a row that is not an answer (names file and row).
     """
     path = folder / "answers.jsonl"
-    if not path.is_file():
+    if not path.is_file() or not path.stat().st_size:
         return []
     answers = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for place, row in read_jsonl(path):
         try:
-            row = json.loads(line)
             top = tuple(Shown(**item) for item in row["top"])
             answers.append(Answer(**{**row, "targets": tuple(row["targets"]), "top": top}))
         except (ValueError, TypeError, KeyError) as error:
-            raise UserError(f"{path}, row {number}: not an answer ({error}); run the validation again") from None
+            raise UserError(f"{place}: not an answer ({error}); run the validation again") from None
     return answers

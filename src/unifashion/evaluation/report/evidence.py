@@ -114,6 +114,8 @@ def _read_run(folder: Path, name: str) -> Run:
     if facts is None and not files:
         raise UserError(f"{folder} holds no run and no scores: expected run.json or scores.json in it")
     evaluations = [Evaluation(read_scores(file), read_answers(file.parent)) for file in files]
+    if facts is None and not any(evaluation.scores for evaluation in evaluations):
+        raise UserError(f"{files[0]} holds no score; run the validation again")
     pictures = sorted(folder.glob("validation/step-*.png"), key=lambda path: (len(path.name), path.name))
     return Run(
         folder=folder,
