@@ -15,6 +15,7 @@ from PIL import Image
 
 from unifashion.data.circo import read_circo
 from unifashion.data.cirr import read_cirr
+from unifashion.data.dresscode import read_dresscode
 from unifashion.data.fashion200k import read_fashion200k
 from unifashion.data.fashiongen import read_fashiongen, read_fashiongen_blocks
 from unifashion.data.fashiongen_hdf5 import read_fashiongen_hdf5
@@ -154,6 +155,22 @@ FILES = {
     ),
 }
 
+FILES |= {
+    "dresscode-pairs": File(
+        lambda root: read_dresscode(root, "test", ("image",)),
+        "dresses/test_pairs_paired.txt",
+        ["1_0.jpg 1_1.jpg"],
+        "lines",
+    ),
+    "dresscode-captions": File(
+        lambda root: read_dresscode(root, "test", ("image",)),
+        "fine_captions.json",
+        {"1": ["red"]},
+        "json",
+        ("dresscode-pairs",),
+    ),
+}
+
 WRONG = {"none": None, "float": 1.5, "list": [], "object": {}, "true": True, "blank": " ", "deep": [[1]]}
 
 ODD = ("NUL", "very long")  # such a name is that of an image that is not there
@@ -194,8 +211,10 @@ HARMLESS = {
     "catalogue": _odd("red", "1.png"),
     "viton-pairs": set(),
     "viton-captions": {"is object", "1 list"} | _odd("red"),
+    "dresscode-pairs": set(),
+    "dresscode-captions": {"is object", "1 list"} | _odd("red"),
 }
-OPTIONAL = {"iq-captions", "gen-objects", "200k-objects", "viton-captions"}
+OPTIONAL = {"iq-captions", "gen-objects", "200k-objects", "viton-captions", "dresscode-captions"}
 
 
 def encode(content, kind):
@@ -215,7 +234,7 @@ def faults(file):
     latin = (
         whole.replace(b"red", b"ros\xe9").replace(b"B1", b"B\xe9").replace(b"dev-0", b"\xe9").replace(b"2_00", b"\xe9")
     )
-    yield "Latin-1", latin.replace(b"a.jpg", b"\xe9.jpg")
+    yield "Latin-1", latin.replace(b"a.jpg", b"\xe9.jpg").replace(b"1_1.", b"\xe9.")
     yield "binary", bytes(range(256))
     yield from strange_words(whole, file.kind)
     if file.kind.startswith("json"):
@@ -246,7 +265,7 @@ def wrong_values(content, kind):
 def strange_words(whole, kind):
     """Yield the file with a word that no name and no sentence should be."""
     strange = {"NUL": ("\0", r"\u0000"), "half a character": ("\ud800", r"\ud800"), "very long": ("x" * 5000,) * 2}
-    for word in (b"B1", b"dev-0", b"red", b"a.jpg", b"1_00", b"7_0", b"1.png"):
+    for word in (b"B1", b"dev-0", b"red", b"a.jpg", b"1_00", b"1_0.jpg", b"7_0", b"1.png"):
         for name, (raw, escaped) in strange.items():
             if word in whole:
                 new = escaped if kind.startswith("json") else raw
@@ -260,6 +279,7 @@ def build(root, name):
         path.write_bytes(encode(FILES[needed].content, FILES[needed].kind))
     _pictures(root, "1.png", "2.png", "image/1.png", "image_val/1.png", VIEW, "images/B1.png", "images/B2.png")
     _pictures(root, "dev/dev-0.png", "test/image/1_00.jpg", "test/cloth/1_00.jpg", "test/cloth/2_00.jpg")
+    _pictures(root, "dresses/images/1_0.jpg", "dresses/images/1_1.jpg")
 
 
 @pytest.mark.parametrize("name", FILES)
