@@ -52,6 +52,11 @@ def test_imports_run_one_way(path):
         assert rooms_imported(path) <= ALLOWED[room] | {room}
 
 
+def test_test_files_have_names_of_their_own():
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert not {name for name in names if names.count(name) > 1}, "pytest takes two files of one name for one module"
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_files_and_functions_stay_small(path):
     source = path.read_text()

@@ -15,6 +15,10 @@ class NoSplit(UserError):
     """A data set, or a split of it, that is not on this machine, or that the set does not have."""
 
 
+class NoSet(NoSplit):
+    """A data set of which nothing is on this machine."""
+
+
 def read_text(path: Path) -> str:
     """Read a UTF-8 file (a byte-order mark is tolerated).
 

@@ -14,7 +14,7 @@ Images go by their COCO number, as text. The test split has no targets; a server
 from pathlib import Path
 from typing import Any
 
-from unifashion.data.annotations import HELP, NoSplit, read_json_list, read_json_object, text_of, texts_of
+from unifashion.data.annotations import HELP, NoSet, NoSplit, read_json_list, read_json_object, text_of, texts_of
 from unifashion.data.records import ComposedQuery, ComposedSplit
 from unifashion.errors import UserError, nearest
 
@@ -74,12 +74,12 @@ def find_root(data_root: Path) -> Path:
     """Return the folder that holds CIRCO's ``annotations``.
 
     Raises:
-        NoSplit: there is none.
+        NoSet: there is none.
     """
     for folder in (data_root / name for name in ROOTS):
         if any((folder / "annotations" / f"{split}.json").is_file() for split in SPLITS):
             return folder
-    raise NoSplit(f"no CIRCO in {data_root}: expected circo/annotations/val.json there; {HELP}")
+    raise NoSet(f"no CIRCO in {data_root}: expected circo/annotations/val.json there; {HELP}")
 
 
 def _query(row: dict[str, Any], place: str, has_target: bool) -> ComposedQuery:

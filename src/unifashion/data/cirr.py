@@ -14,7 +14,16 @@ The protocol scores ``target_hard`` alone, so ``target_soft`` is not read. test1
 from pathlib import Path
 from typing import Any
 
-from unifashion.data.annotations import HELP, NoSplit, is_there, read_json_list, read_json_object, text_of, texts_of
+from unifashion.data.annotations import (
+    HELP,
+    NoSet,
+    NoSplit,
+    is_there,
+    read_json_list,
+    read_json_object,
+    text_of,
+    texts_of,
+)
 from unifashion.data.records import ComposedQuery, ComposedSplit
 from unifashion.errors import UserError, nearest
 
@@ -69,12 +78,12 @@ def find_root(data_root: Path) -> Path:
     """Return the folder that holds CIRR's ``captions``.
 
     Raises:
-        NoSplit: there is none.
+        NoSet: there is none.
     """
     for name in ROOTS:
         if any((data_root / name / "captions").glob("cap.rc2.*.json")):
             return data_root / name
-    raise NoSplit(f"no CIRR in {data_root}: expected cirr_dataset/cirr/captions/cap.rc2.val.json there; {HELP}")
+    raise NoSet(f"no CIRR in {data_root}: expected cirr_dataset/cirr/captions/cap.rc2.val.json there; {HELP}")
 
 
 def _query(row: dict[str, Any], place: str, has_target: bool) -> ComposedQuery:

@@ -20,7 +20,7 @@ Person and garment of one product have one name, "052012"; the numbers are uniqu
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from unifashion.data.annotations import HELP, NoSplit, read_text
+from unifashion.data.annotations import HELP, NoSet, NoSplit, read_text
 from unifashion.data.images import find_images
 from unifashion.data.tryon import (
     SPLITS,
@@ -55,12 +55,12 @@ def find_root(root: Path) -> Path:
     """Return the folder of DressCode: ``root`` itself or one of its usual names below it.
 
     Raises:
-        NoSplit: it is not there.
+        NoSet: it is not there.
     """
     for folder in (root, *(root / name for name in ROOTS)):
         if any((folder / category / "images").is_dir() for category in CATEGORIES):
             return folder
-    raise NoSplit(f"no DressCode in {root}: expected {ROOTS[0]}/{CATEGORIES[0]}/images or a sister there; {HELP}")
+    raise NoSet(f"no DressCode in {root}: expected {ROOTS[0]}/{CATEGORIES[0]}/images or a sister there; {HELP}")
 
 
 def read_dresscode(root: Path, split: str, needs: Collection[str], pairs: str = "paired") -> TryOnSplit:

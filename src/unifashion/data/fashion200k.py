@@ -15,7 +15,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from unifashion.data.annotations import HELP, NoSplit, is_there, read_jsonl, read_text, text_of, texts_of
+from unifashion.data.annotations import HELP, NoSet, NoSplit, is_there, read_jsonl, read_text, text_of, texts_of
 from unifashion.data.records import ImageText, PairSplit
 from unifashion.errors import UserError, nearest
 
@@ -65,12 +65,12 @@ def find_root(data_root: Path) -> Path:
     """Return the folder that holds Fashion200K's annotations.
 
     Raises:
-        NoSplit: there is none.
+        NoSet: there is none.
     """
     for folder in (data_root / FOLDER, data_root):
         if any(folder.glob("labels/*_detect_all.txt")) or any(folder.glob("annotation_pairs_*.jsonl")):
             return folder
-    raise NoSplit(f"no Fashion200K in {data_root}: expected {FOLDER}/labels/*_train_detect_all.txt there; {HELP}")
+    raise NoSet(f"no Fashion200K in {data_root}: expected {FOLDER}/labels/*_train_detect_all.txt there; {HELP}")
 
 
 def _rows(root: Path, split: str) -> Iterator[tuple[str, str]]:

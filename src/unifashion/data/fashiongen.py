@@ -18,7 +18,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from unifashion.data.annotations import HELP, NoSplit, read_jsonl, text_of
+from unifashion.data.annotations import HELP, NoSet, NoSplit, read_jsonl, text_of
 from unifashion.data.fashiongen_hdf5 import FILES, read_fashiongen_hdf5
 from unifashion.data.images import find_images
 from unifashion.data.records import ImageText, PairSplit
@@ -98,12 +98,12 @@ def find_root(data_root: Path) -> Path:
     """Return the folder that holds FashionGen's annotations.
 
     Raises:
-        NoSplit: there is none.
+        NoSet: there is none.
     """
     for folder in (data_root / FOLDER, data_root):
         if any((folder / name).is_file() for split in FILES for name in (f"annotation_{split}.jsonl", FILES[split])):
             return folder
-    raise NoSplit(
+    raise NoSet(
         f"no FashionGen in {data_root}: expected {FOLDER}/annotation_train.jsonl or {FOLDER}/{FILES['train']} there; {HELP}"
     )
 

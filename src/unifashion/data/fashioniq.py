@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from unifashion.data.annotations import HELP, NoSplit, read_json_list, text_of, texts_of
+from unifashion.data.annotations import HELP, NoSet, NoSplit, read_json_list, text_of, texts_of
 from unifashion.data.images import find_images
 from unifashion.data.records import ComposedQuery, ComposedSplit, ImageText, PairSplit
 from unifashion.errors import UserError, nearest
@@ -106,7 +106,7 @@ def val_images(data_root: Path) -> set[Path]:
 
     Raises:
         UserError: a malformed split file.
-        NoSplit: FashionIQ is not there.
+        NoSet: FashionIQ is not there.
     """
     root = find_root(data_root)
     files = (root / "image_splits" / f"split.{category}.val.json" for category in CATEGORIES)
@@ -118,12 +118,12 @@ def find_root(data_root: Path) -> Path:
     """Return the folder that holds FashionIQ's ``captions``.
 
     Raises:
-        NoSplit: there is none.
+        NoSet: there is none.
     """
     for folder in (data_root / FOLDER, data_root):
         if (folder / "captions").is_dir():
             return folder
-    raise NoSplit(f"no FashionIQ in {data_root}: expected {FOLDER}/captions there; {HELP}")
+    raise NoSet(f"no FashionIQ in {data_root}: expected {FOLDER}/captions there; {HELP}")
 
 
 def has_leaky_captions(data_root: Path, split: str) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unifashion.config import DataSettings
-from unifashion.data.annotations import NoSplit
+from unifashion.data.annotations import NoSet, NoSplit
 from unifashion.data.records import ComposedSplit, ImageText
 from unifashion.data.sets import has_validation, is_composed, read_composed, read_pairs, validation_images
 
@@ -50,12 +50,14 @@ def validation_part(data: DataSettings) -> DataSettings | None:
     Its validation split is read here, so that what is wrong with it is said before training. None is logged as a warning.
 
     Raises:
-        UserError: a validation split is malformed, or has captions that know its queries.
+        UserError: a set is not there, its validation split is malformed, or has captions that know its queries.
     """
     reasons = []
     for part in filter(lambda part: has_validation(part.dataset), parts(data)):
         try:
             (read_composed if is_composed(part.dataset) else read_pairs)(part, "val")
+        except NoSet:
+            raise
         except NoSplit as error:
             reasons.append(str(error))
             continue

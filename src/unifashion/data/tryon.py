@@ -22,7 +22,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from unifashion.data.annotations import HELP, NoSplit, read_json_object, read_text
+from unifashion.data.annotations import HELP, NoSet, NoSplit, read_json_object, read_text
 from unifashion.data.images import find_images
 from unifashion.errors import UserError
 
@@ -88,12 +88,12 @@ def find_root(root: Path) -> Path:
     """Return the folder of VITON-HD: ``root`` itself or one of its usual names below it.
 
     Raises:
-        NoSplit: it is not there.
+        NoSet: it is not there.
     """
     for folder in (root, *(root / name for name in ROOTS)):
         if any((folder / split).is_dir() for split in SPLITS):
             return folder
-    raise NoSplit(f"no VITON-HD in {root}: expected {ROOTS[0]}/train or {ROOTS[0]}/test there; {HELP}")
+    raise NoSet(f"no VITON-HD in {root}: expected {ROOTS[0]}/train or {ROOTS[0]}/test there; {HELP}")
 
 
 def read_vitonhd(root: Path, split: str, needs: Collection[str], pairs: str = "paired") -> TryOnSplit:
