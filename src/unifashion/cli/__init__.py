@@ -24,6 +24,7 @@ COMMANDS = {
     "score-images": "measure a folder of try-on results: SSIM, LPIPS, FID, KID, CLIP-S",
     "index": "make an index of a catalogue, to search it",
     "search": "find items of an index by words, by images, or by both",
+    "demo": "search an index in the browser, with a JSON API beside it",
     "caption": "describe images in words",
     "convert": "turn checkpoints of others into a UniFashion model, or back",
 }

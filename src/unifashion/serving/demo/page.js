@@ -1,0 +1,43 @@
+/* One listener for all parts of the page: what carries data-uf was clicked, or a picture was chosen or dropped. */
+const LIMIT = Number(props.limit);
+
+function told(words) {
+  trigger("refused", { words });
+}
+
+function read(file, name) {
+  if (!file) return;
+  if (!file.type.startsWith("image/")) return told("That file is not a picture.");
+  if (file.size > LIMIT) return told(`The picture is larger than ${Math.floor(LIMIT / 1048576)} MiB; choose a smaller one.`);
+  const reader = new FileReader();
+  reader.onerror = () => told("The picture could not be read from this device.");
+  reader.onload = () => trigger("upload", { name, picture: reader.result });
+  reader.readAsDataURL(file);
+}
+
+element.addEventListener("click", (event) => {
+  const target = event.target.closest("[data-uf]");
+  if (!target || !element.contains(target)) return;
+  trigger("click", { ...target.dataset });
+  if (target.dataset.uf !== "refer") return;
+  window.scrollTo({ top: 0, behavior: "smooth" });
+  if (matchMedia("(pointer: fine)").matches) document.querySelector("#uf-words textarea").focus({ preventScroll: true });
+});
+element.addEventListener("change", (event) => {
+  const field = event.target.closest("[data-uf-file]");
+  if (!field) return;
+  read(field.files[0], field.dataset.ufFile);
+  field.value = "";
+});
+for (const kind of ["dragover", "dragleave", "drop"]) {
+  element.addEventListener(kind, (event) => {
+    const place = event.target.closest("[data-uf-drop]");
+    if (!place) return;
+    event.preventDefault();
+    place.classList.toggle("uf-over", kind === "dragover");
+    if (kind === "drop") read(event.dataTransfer.files[0], place.querySelector("input").dataset.ufFile);
+  });
+}
+element.addEventListener("error", (event) => {
+  if (event.target.tagName === "IMG") event.target.classList.add("uf-missing");
+}, true);
