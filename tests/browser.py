@@ -37,6 +37,16 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 WAIT = 30.0  # seconds for an answer of the browser, and for ``wait_for``
 
 
+STICKS_OUT = """Math.round(Math.max(0, document.documentElement.scrollWidth - innerWidth,
+  ...[...document.body.querySelectorAll("*")].map((e) => {
+    const r = e.getBoundingClientRect(), style = getComputedStyle(e);
+    if (r.width < 2 || r.height < 2 || style.visibility === "hidden" || style.position === "fixed") return 0;
+    for (let box = e.parentElement; box; box = box.parentElement)
+      if (["auto", "scroll"].includes(getComputedStyle(box).overflowX)) return 0;
+    return Math.max(r.right - innerWidth, -r.left);
+  })))"""
+
+
 class Browser:
     """One chromium process; ``page`` opens a window in it."""
 
@@ -217,8 +227,11 @@ class Page:
         file.write_bytes(base64.b64decode(data))
 
     def sideways(self) -> int:
-        """Return by how many pixels the page is wider than the window (0 = nobody has to scroll sideways)."""
-        return int(self.run("document.documentElement.scrollWidth - window.innerWidth"))
+        """Return by how many pixels what is visible sticks out of the window at the right or left (0 = nothing does).
+
+        What lies in a box of its own that scrolls sideways, such as a wide table, is left out.
+        """
+        return int(self.run(STICKS_OUT))
 
 
 @pytest.fixture(scope="session")

@@ -40,3 +40,18 @@ def test_what_never_comes_true_is_an_error_and_a_picture_can_be_kept(browser, ad
             page.wait_for("false", seconds=0.2)
         page.screenshot(tmp_path / "window.png", whole=False)
         assert (tmp_path / "window.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "box, pixels", [("overflow: hidden", 210), ("overflow: auto", 0)], ids=["cut off", "in a box that scrolls"]
+)
+def test_what_sticks_out_of_the_window_is_measured(browser, tmp_path, box, pixels):
+    page_file = tmp_path / "wide.html"
+    page_file.write_text(
+        f"<!doctype html><body style='margin:0'><div style='{box}; width:390px'><p style='width:600px'>wide</p></div></body>"
+    )
+    with browser.page(page_file.as_uri(), width=700) as page:
+        assert page.sideways() == 0
+    with browser.page(page_file.as_uri(), width=700) as page:
+        page.call("Emulation.setDeviceMetricsOverride", width=390, height=600, deviceScaleFactor=1, mobile=False)
+        assert page.sideways() == pixels
