@@ -25,7 +25,7 @@ from unifashion.data.catalogue.garment import (
     change,
     draw_garment,
 )
-from unifashion.data.catalogue.words import LENGTH_WORDS, caption, describe, feedback
+from unifashion.data.catalogue.words import LENGTH_WORDS, caption, describe, feedback, phrase
 from unifashion.data.catalogue.write import Sizes, is_synthetic, write_catalogue
 from unifashion.data.fashiongen import read_fashiongen, read_fashiongen_blocks
 from unifashion.data.fashioniq import CATEGORIES as FASHIONIQ_CATEGORIES
@@ -83,6 +83,7 @@ SLEEVE = {
     "short-sleeved": r"short-sleeved|short sleeves",
     "long-sleeved": r"long-sleeved|long sleeves",
 }
+CATEGORIES_SAID = {name: rf"\b{name}\b" for name in CATEGORIES}
 NECKLINE = {name: rf"\b{name}\b" for name in ("round neck", "v-neck", "square neck", "collar")}
 
 
@@ -97,7 +98,7 @@ def length_words(category):
 def read_garment(text):
     """The garment that a description or caption states; fails where it is silent or says two things."""
     text = text.lower()
-    (category,) = said({name: rf"\b{name}\b" for name in CATEGORIES}, text)
+    (category,) = said(CATEGORIES_SAID, text)
     (pattern,), (sleeve,), (neckline,) = (said(choices, text) for choices in (PATTERN, SLEEVE, NECKLINE))
     (length,) = said(length_words(category), text)
     colour, *second = COLOUR.findall(text)
@@ -142,6 +143,28 @@ def test_descriptions_state_every_attribute():
     rng = random.Random(1)
     for garment in some_garments():
         assert read_garment(describe(garment, rng)) == garment
+
+
+def test_what_people_type_is_true_and_short():
+    rng = random.Random(1)
+    for garment in some_garments():
+        text = phrase(garment, rng)
+        claims = {"colour": COLOUR.findall(text) or [garment.colour], "category": said(CATEGORIES_SAID, text)}
+        for name, choices in (("pattern", PATTERN), ("sleeve", SLEEVE), ("neckline", NECKLINE)):
+            claims[name] = said(choices, text) or [getattr(garment, name)]
+        claims["length"] = said(length_words(garment.category), text) or [garment.length]
+        assert all(values == [getattr(garment, name)] for name, values in claims.items()), (text, garment)
+        assert len(text.split()) < len(describe(garment, rng).split())
+
+
+def test_only_training_texts_leave_attributes_out(root):
+    texts = {
+        split: [json.loads(line)["description"] for line in path.read_text().splitlines()]
+        for split in ("train", "val")
+        for path in [root / "fashionGen" / f"annotation_{split}.jsonl"]
+    }
+    assert all(read_garment(text) for text in texts["val"])
+    assert 0 < sum(not text[0].isupper() for text in texts["train"]) < len(texts["train"]) / 2
 
 
 def test_captions_state_every_attribute():
@@ -268,7 +291,9 @@ def test_fashiongen_reads_it(root, garments):
         assert len(views) == count * len(CATEGORIES) and set(views.values()) <= {1, 2, 3}
         for pair in read.pairs:
             garment = garments[pair.image.relative_to(root).as_posix()]
-            assert read_garment(pair.text) == garment and pair.subcategory == garment.category
+            typed = split == "train" and pair.text[0].islower()
+            assert typed or read_garment(pair.text) == garment
+            assert pair.subcategory == garment.category
             with Image.open(pair.image) as image:
                 assert image.size == (SMALL.side, SMALL.side) and image.mode == "RGB"
 
@@ -305,10 +330,12 @@ def test_fashioniq_reads_it(root, garments):
     assert not has_leaky_captions(root, "val")
 
 
-def test_the_own_catalogue_reads_the_photos_of_fashiongen(root):
+def test_the_own_catalogue_reads_the_photos_of_fashiongen_all_described(root, garments):
     for split in ("train", "val"):
         own, fashiongen = read_own_catalogue(root, split), read_fashiongen(root, split)
-        assert own.missing == () and own.pairs == fashiongen.pairs
+        described = [replace(pair, text=mine.text) for pair, mine in zip(fashiongen.pairs, own.pairs, strict=True)]
+        assert own.missing == () and list(own.pairs) == described
+        assert all(read_garment(pair.text) == garments[pair.image.relative_to(root).as_posix()] for pair in own.pairs)
     prices = {float(facts["price"]) for facts in read_metadata(root).values()}
     assert len(prices) > 5 and min(prices) >= 15
 

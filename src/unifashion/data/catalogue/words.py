@@ -35,6 +35,21 @@ def describe(garment: Garment, rng: random.Random) -> str:
     )
 
 
+def phrase(garment: Garment, rng: random.Random) -> str:
+    """Write the few words that somebody who looks for such a garment would type: some of its attributes."""
+    colour, kind, sleeve = garment.colour, garment.category, garment.sleeve
+    noun = PATTERN_NOUNS.get(garment.pattern, "no pattern")
+    return rng.choice(
+        [
+            f"{colour} {kind}",
+            f"{colour} {garment.pattern} {kind}",
+            f"{sleeve} {colour} {kind} with {noun}",
+            f"{garment.pattern} {kind} with a {garment.neckline}",
+            f"{colour} {LENGTH_WORDS[kind][garment.length]} {kind} with {SLEEVE_NOUNS[sleeve]}",
+        ]
+    )
+
+
 def caption(garment: Garment) -> str:
     """Write a neutral caption from the attributes alone, as a captioning model would."""
     fabric = f"{garment.second_colour} {PATTERN_NOUNS[garment.pattern]}" if garment.second_colour else "no pattern"

@@ -1,7 +1,7 @@
 """Write the embedded catalogue to disk in the layouts of FashionGen, FashionIQ (with captions) and an own catalogue.
 
     dataset/catalogue/
-      fashionGen/           products with one to three views; texts state every attribute
+      fashionGen/           products with one to three views; texts state every attribute, some of the training texts only a few
       fashionIQ_dataset/    composed queries: families of garments that differ in a few attributes; captions_llava from attributes
       catalogue.csv         the same photos as an own catalogue (image, text, id, category, price, split)
       fashion200K/  hdf5/  cirr_dataset/  circo/      the same photos in other layouts (layouts.py)
@@ -33,11 +33,12 @@ from unifashion.data.catalogue import layouts
 from unifashion.data.catalogue.drawing import draw
 from unifashion.data.catalogue.garment import CATEGORIES, Garment, change, draw_garment
 from unifashion.data.catalogue.layouts import FASHIONIQ_NAMES
-from unifashion.data.catalogue.words import caption, describe, feedback
+from unifashion.data.catalogue.words import caption, describe, feedback, phrase
 from unifashion.errors import UserError
 
 MANIFEST = "manifest.json"
-VERSION = 3
+VERSION = 4
+PHRASES = 0.5  # share of the further views of a training product that come with a few words instead of its description
 TRYON = (
     "vitonhd"  # the try-on set, written by tryon.py when somebody asks for it; drawn anew after a change of the rest
 )
@@ -151,7 +152,8 @@ def _write_fashiongen(root: Path, sizes: Sizes) -> Iterator[_Photo]:
             views = list(range(number, number + rng.choice((1, 2, 2, 3))))
             for view in views:
                 path = f"fashionGen/{images}/{view}.jpg"
-                rows.append({"index": str(view), "description": text, **facts})
+                typed = phrase(garment, rng) if split == "train" and view != views[0] and rng.random() < PHRASES else ""
+                rows.append({"index": str(view), "description": typed or text, **facts})
                 table.append(
                     {
                         "image": path,
