@@ -39,5 +39,5 @@ bash vail.sh --dataset fashioniq --data-root dataset/catalogue \
 bin="${PYTHON%python}"
 bin="${bin#"$PWD/"}"
 echo "== done: the runs, their scores and their checkpoints are kept in runs/quickstart
-search what was trained:  ${bin}unifashion search runs/quickstart/index \"red striped dress\" --sheet answers.png
+search what was trained:  ${bin}unifashion search runs/quickstart/index \"blue shirt with long sleeves\" --sheet answers.png
 or open it in a browser:  ${bin}unifashion demo runs/quickstart/index"
