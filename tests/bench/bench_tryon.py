@@ -8,10 +8,12 @@ encoder and the warp blocks, the plain side a ControlNet that reads the garment'
 says, so both compute the same loss, which is shown. Then they take turns: a training step (forward, backward, AdamW) and the
 forward pass of a sampling step. Seconds are those of the clock on a GPU, and those of the processor on a CPU, which others may
 be using. What ours does beyond the plain side is the warp blocks, self- and cross-attention at nine places of the decoder; their
-share of the weights is printed. Peak memory is that of training in a process of its own per side.
+share of the weights is printed. Peak memory is that of training one side alone (on a CPU: of a process of its own).
+bench_tryon_whole.py runs training and drawing with all that belongs to them.
 """
 
 import argparse
+import gc
 import multiprocessing
 import statistics
 import time
@@ -69,8 +71,9 @@ def make_side(side: int, flags: argparse.Namespace) -> nn.Module:
     """Return one side; the same seed gives both the same U-Net."""
     torch.manual_seed(0)
     width = flags.width
-    denoiser = TryOnDenoiser((width, 2 * width, 4 * width, 4 * width), cross_attention_dim=CONTEXT[1])
-    return SIDES[side](denoiser).to(flags.device).train()
+    with torch.device(flags.device):
+        denoiser = TryOnDenoiser((width, 2 * width, 4 * width, 4 * width), cross_attention_dim=CONTEXT[1])
+        return SIDES[side](denoiser).train()
 
 
 def make_inputs(flags: argparse.Namespace) -> Inputs:
@@ -117,8 +120,12 @@ def count_operations(step: Callable[[], float]) -> float:
 
 
 def peak_memory(side: int, flags: argparse.Namespace) -> float:
-    """Return the GiB at the highest point of two training steps, in a process that runs one side only."""
+    """Return the GiB at the highest point of two training steps; on a CPU call it in a process that has done nothing else."""
     torch.set_num_threads(flags.threads)
+    if flags.device == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
     training = make_steps(make_side(side, flags), make_inputs(flags), flags)["training"]
     training()
     training()
@@ -148,8 +155,11 @@ def compare(flags: argparse.Namespace) -> None:
     del steps, modules
     memory = []
     for side in range(2):
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            memory.append(pool.apply(peak_memory, (side, flags)))
+        if flags.device == "cuda":
+            memory.append(peak_memory(side, flags))
+        else:
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                memory.append(pool.apply(peak_memory, (side, flags)))
     print(
         f"width {flags.width}, {flags.height} x {flags.width_pixels} pixels, batch {flags.batch_size}, {flags.turns} turns"
     )
