@@ -4,6 +4,7 @@ import csv
 import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -117,6 +118,23 @@ def test_composed_validation_reports_all_protocols_and_reranks_when_asked(compos
         str(folder),
     )
     assert {score.protocol for score in read_scores(folder)} == {f"{name}+itm5" for name in plain}
+
+
+def test_captions_that_know_the_query_are_refused_or_marked(composed, catalogue, tmp_path):
+    root = tmp_path / "catalogue"
+    shutil.copytree(catalogue, root)
+    path = root / "fashionIQ_dataset/captions_llava/next_llava.val.dress.caption.json"
+    rows = json.loads(path.read_text())
+    rows[1]["text_guidance"] = "is shorter and red"
+    path.write_text(json.dumps(rows))
+    words = ["--dataset", "fashioniq", "--data-root", str(root), "--model-path", str(composed)]
+    command = ["bash", "vail.sh", "--blip-model-name", "blip2_cir_rerank", *words]
+    refused = run(*command, code=2)
+    assert refused.stderr.startswith(f"error: {path}, row 2") and "--allow-leaky-captions" in refused.stderr
+    run(*command, "--allow-leaky-captions")
+    scores = read_scores(composed / "validate" / "fashioniq")
+    assert {score.protocol for score in scores} >= {"fashioniq/original", "fashioniq/original+captions"}
+    assert all("leaky" in score.marks for score in scores if score.protocol.endswith("+captions"))
 
 
 def test_an_own_catalogue_trains_and_validates(catalogue, pretrained):
