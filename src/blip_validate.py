@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("--model-path is required: a run, a saved model folder or a hub id")
     from unifashion.evaluation.retrieval import submit_checkpoint, validate_checkpoint
     from unifashion.evaluation.scores import format_table, write_scores
-    from unifashion.evaluation.shares import is_main_process
+    from unifashion.models.shares import is_main_process
 
     run = checkpoint.model_path, checkpoint.blip_model_name, checkpoint.output_dir, data, evaluation
     if checkpoint.split == "test":

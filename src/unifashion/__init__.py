@@ -1,3 +1,34 @@
-"""UniFashion: one model for fashion retrieval, captioning and try-on."""
+"""UniFashion: one model for fashion retrieval, captioning and try-on.
+
+    from unifashion import Captioner, Retriever, UniFashion
+
+    model = UniFashion.from_pretrained("runs/pretrain")
+    retriever = Retriever.from_index("runs/index")
+    captioner = Captioner.from_pretrained("runs/pretrain")
+
+The names are imported when they are first used, so that ``import unifashion`` is quick.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unifashion.llm.captioner import Captioner
+    from unifashion.models.unifashion import UniFashion
+    from unifashion.serving.retriever import Hit, Retriever
 
 __version__ = "0.1.0"
+__all__ = ["Captioner", "Hit", "Retriever", "UniFashion"]
+
+_PLACES = {
+    "Captioner": "unifashion.llm.captioner",
+    "Hit": "unifashion.serving.retriever",
+    "Retriever": "unifashion.serving.retriever",
+    "UniFashion": "unifashion.models.unifashion",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'unifashion' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PLACES[name]), name)

@@ -13,10 +13,10 @@ from unifashion.data.images import normalise
 from unifashion.data.own_catalogue import read_own_catalogue
 from unifashion.errors import UserError
 from unifashion.evaluation.answers import NUM_SHOWN, read_answers
-from unifashion.evaluation.embed import Embedder
 from unifashion.evaluation.results import results_table, update
 from unifashion.evaluation.retrieval import validate
 from unifashion.evaluation.scores import as_scores, write_scores
+from unifashion.models.embed import Embedder
 
 SIZES = Sizes(
     train_products=2,

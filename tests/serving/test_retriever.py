@@ -7,7 +7,7 @@ from PIL import Image
 
 from unifashion.data.images import ImageError
 from unifashion.errors import UserError
-from unifashion.evaluation.embed import Embedder
+from unifashion.models.embed import Embedder
 from unifashion.models.losses import best_query_scores
 from unifashion.serving import Hit
 

@@ -21,13 +21,13 @@ from unifashion.errors import UserError
 from unifashion.evaluation.answers import write_answers
 from unifashion.evaluation.composed import score_composed, score_split
 from unifashion.evaluation.cross_modal import score_cross_modal
-from unifashion.evaluation.embed import Embedder
 from unifashion.evaluation.examples import write_examples
 from unifashion.evaluation.protocols.rows import split_queries
 from unifashion.evaluation.scores import MEAN, Score, as_scores
-from unifashion.evaluation.shares import is_main_process
 from unifashion.evaluation.submissions import SERVERS, write_submission
+from unifashion.models.embed import Embedder
 from unifashion.models.presets import VARIANTS
+from unifashion.models.shares import is_main_process
 from unifashion.models.unifashion import UniFashion
 
 log = logging.getLogger(__name__)

@@ -15,9 +15,9 @@ from transformers.utils import logging as transformers_logging
 
 from unifashion.data.images import normalise, open_image
 from unifashion.errors import UserError
-from unifashion.evaluation.embed import transform_for
 from unifashion.llm.heads import find_heads
 from unifashion.llm.model import UniFashionFull
+from unifashion.models.embed import transform_for
 from unifashion.models.generation import Decoding, generate, to_caption
 from unifashion.models.unifashion import UniFashion
 
@@ -64,6 +64,9 @@ class Captioner:
         seed: int | None = None,
     ) -> list[str]:
         """Return one caption per image.
+
+        >>> [type(caption) for caption in captioner.caption(["front.png", "back.png"])]
+        [<class 'str'>, <class 'str'>]
 
         Args:
             images: files, or Pillow images.

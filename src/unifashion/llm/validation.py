@@ -18,9 +18,9 @@ from unifashion.data.feedback import evaluation_feedback, prepare_text
 from unifashion.data.images import ImageError, ImageTransform, load_image, normalise
 from unifashion.data.sets import is_composed, read_composed, read_pairs, root_marks
 from unifashion.errors import UserError
-from unifashion.evaluation.embed import transform_for
 from unifashion.evaluation.scores import Metric, Score, as_scores
 from unifashion.llm.model import UniFashionFull
+from unifashion.models.embed import transform_for
 from unifashion.models.unifashion import UniFashion
 
 PROTOCOL = "captions/next-token"

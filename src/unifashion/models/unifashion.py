@@ -10,18 +10,25 @@
 Shapes: B rows, Q query tokens, L text tokens, N image tokens, W image width, H hidden width, D embedding width, V words.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from unifashion.data.images import open_image
+from unifashion.errors import UserError
 from unifashion.models import pretrained
 from unifashion.models.presets import VARIANTS, UniFashionConfig
 from unifashion.models.qformer import ImageMemory, QFormer, QFormerConfig
 from unifashion.models.vision import VisionTower
+
+if TYPE_CHECKING:
+    from unifashion.models.embed import Embedder
 
 TEMPERATURE_RANGE = (0.001, 0.5)
 
@@ -131,6 +138,49 @@ class UniFashion(nn.Module):
     def _split(self, hidden_BTH: Tensor) -> tuple[Tensor, Tensor]:
         num_queries = self.config.num_queries
         return hidden_BTH[:, :num_queries], hidden_BTH[:, num_queries:]
+
+    # From files and words to vectors ----------------------------------------------------------------------------------
+
+    def embed_images(self, images: Sequence[str | Path | Image.Image], batch_size: int = 32) -> Tensor:
+        """Return unit vectors (G, Q, D) of images, files or Pillow images, on the CPU; see ``models.embed``.
+
+        >>> model.embed_images(["front.png", "back.png"]).shape
+        torch.Size([2, 4, 12])
+
+        Raises:
+            ImageError: an image that cannot be read.
+        """
+        return self._embedder(batch_size).pictures(images)
+
+    def embed_texts(self, texts: Sequence[str], batch_size: int = 32) -> Tensor:
+        """Return one unit vector (M, D) per text, on the CPU.
+
+        >>> scores = best_query_scores(model.embed_images(["front.png"]), model.embed_texts(["a red dress", "a shirt"]))
+        >>> scores.shape  # one image, two texts
+        torch.Size([1, 2])
+        """
+        return self._embedder(batch_size).texts(texts)
+
+    def embed_queries(
+        self, texts: Sequence[str], images: Sequence[str | Path | Image.Image], batch_size: int = 32
+    ) -> Tensor:
+        """Return one unit vector (M, D) per reference image with its feedback, on the CPU.
+
+        >>> model.embed_queries(["is longer"], ["front.png"]).shape
+        torch.Size([1, 12])
+
+        Raises:
+            ImageError: an image that cannot be read.
+            UserError: not as many texts as images.
+        """
+        if len(texts) != len(images):
+            raise UserError(f"{len(texts)} texts for {len(images)} images: give one feedback text per reference image")
+        return self._embedder(batch_size).composed([open_image(image) for image in images], texts)
+
+    def _embedder(self, batch_size: int) -> "Embedder":
+        from unifashion.models.embed import Embedder  # here, because it builds on this module
+
+        return Embedder(self, batch_size, progress=False)
 
     # Words and files --------------------------------------------------------------------------------------------------
 

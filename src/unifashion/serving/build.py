@@ -22,14 +22,15 @@ from tqdm import tqdm
 from unifashion.data.own_catalogue import read_products
 from unifashion.data.quarantine import Quarantine
 from unifashion.errors import UserError
-from unifashion.evaluation.embed import Embedder
-from unifashion.evaluation.shares import is_main_process
+from unifashion.models.embed import Embedder
+from unifashion.models.shares import is_main_process
 from unifashion.models.unifashion import UniFashion
 from unifashion.serving.index import QUARANTINE, About, Index, Precision, disk_errors
 from unifashion.serving.items import Entry
 from unifashion.serving.writer import Writer, writing
 
 log = logging.getLogger(__name__)
+BATCHES_A_STEP = 8  # how often what is embedded is stored
 
 
 @dataclass
@@ -172,7 +173,7 @@ def _embed(
     writer: Writer, entries: Sequence[Entry], before: set[str], model: UniFashion, options: Options, done: Done
 ) -> None:
     embedder = Embedder(model, options.batch_size, options.num_workers, progress=False)
-    step = 8 * options.batch_size
+    step = BATCHES_A_STEP * options.batch_size
     bar = tqdm(total=len(entries), desc="embedding images", disable=not (options.progress and is_main_process()))
     with bar:
         for start in range(0, len(entries), step):

@@ -27,7 +27,7 @@ from transformers.utils import logging as transformers_logging
 from unifashion.data.feedback import MAX_WORDS, prepare_text
 from unifashion.data.images import open_image
 from unifashion.errors import UserError
-from unifashion.evaluation.embed import Embedder, Picture
+from unifashion.models.embed import Embedder, Picture
 from unifashion.models.presets import VARIANTS
 from unifashion.models.unifashion import UniFashion
 from unifashion.serving.build import check_model
@@ -87,6 +87,11 @@ class Retriever:
         rerank: int = 0,
     ) -> list[Hit]:
         """Return the best ``k`` items, best first; less where less fit the filter.
+
+        >>> [hit.metadata["category"] for hit in retriever.search("a red dress", k=2, filter="category == 'shirt'")]
+        ['shirt', 'shirt']
+        >>> len(retriever.search("is longer", images=["front.png"], k=5))
+        5
 
         Args:
             text: words; with images: what should be different about them.

@@ -1,4 +1,4 @@
-"""Turn images, texts and composed queries into the vectors that protocols compare.
+"""Turn images, texts and composed queries into vectors that can be compared.
 
 Shapes: G images, V vectors an image (one per query token), D width, M texts, Q queries.
 """
@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from unifashion.data.feedback import prepare_text
 from unifashion.data.images import ImageError, ImageTransform, normalise, open_image
-from unifashion.evaluation.shares import in_rows, is_main_process, merge, own_batches, put_together
+from unifashion.models.shares import in_rows, is_main_process, merge, own_batches, put_together
 from unifashion.models.unifashion import UniFashion
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Evaluation on several processes: every process embeds its share of the batches, and all of them get all the rows.
+"""Embedding on several processes: every process embeds its share of the batches, and all of them get all the rows.
 
 The batches are those of one process, and a row is computed by exactly one process, so the result is the same bit for bit. On
 one process nothing happens. Every process must make the same calls in the same order.

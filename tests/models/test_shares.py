@@ -6,8 +6,8 @@ import torch
 import torch.distributed as dist
 from PIL import Image
 
-from unifashion.evaluation.embed import Embedder
-from unifashion.evaluation.shares import own_batches
+from unifashion.models.embed import Embedder
+from unifashion.models.shares import own_batches
 
 TEXTS = ["a red dress", "a blue striped shirt", "is longer", "a green floral top", "has dots", "is red", "short"]
 
