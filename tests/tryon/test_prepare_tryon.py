@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,9 +42,10 @@ def times(folder):
 
 
 def test_what_a_download_lacks_is_made_and_then_read(root):
-    with pytest.raises(UserError, match=r"'unifashion prepare tryon --source .*' makes agnostic, agnostic_mask"):
+    with pytest.raises(UserError, match=r"'unifashion prepare tryon --source .*' makes agnostic, agnostic_mask") as error:
         read_vitonhd(root, "test", NEEDS)
-    folder, done = prepare(root)
+    suggested = Path(str(error.value).partition("--source ")[2].partition("'")[0])
+    folder, done = prepare(suggested)
     assert (folder, done.made, done.kept, done.failed) == (root / "vitonhd", 12, 0, ())
     split = read_vitonhd(root, "test", (*NEEDS, "sketch"))
     assert len(split.items) == 4 and not split.missing

@@ -94,7 +94,7 @@ def read_dresscode(root: Path, split: str, needs: Collection[str], pairs: str = 
             items.append(item)
     if not items:
         empty = {name: not any(files[name] for files in found.values()) for name in MAPS}
-        raise UserError(nothing_usable(root, missing, empty, MAPS, needs))
+        raise UserError(nothing_usable(root, root, missing, empty, MAPS, needs))
     return TryOnSplit("dresscode", split, tuple(items), tuple(missing))
 
 

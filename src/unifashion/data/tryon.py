@@ -126,7 +126,7 @@ def read_vitonhd(root: Path, split: str, needs: Collection[str], pairs: str = "p
         else:
             items.append(item)
     if not items:
-        raise UserError(nothing_usable(folder, missing, {name: not found[name] for name in MAPS}, MAPS, needs))
+        raise UserError(nothing_usable(root, folder, missing, {name: not found[name] for name in MAPS}, MAPS, needs))
     return TryOnSplit("vitonhd", split, tuple(items), tuple(missing))
 
 
@@ -216,11 +216,12 @@ def read_chunks(path: Path) -> dict[str, tuple[str, ...]]:
 
 
 def nothing_usable(
-    folder: Path, missing: Sequence[str], empty: Mapping[str, bool], table: MapTable, needs: Collection[str]
+    root: Path, folder: Path, missing: Sequence[str], empty: Mapping[str, bool], table: MapTable, needs: Collection[str]
 ) -> str:
     """Say why a split has no usable pair, and what may help.
 
     Args:
+        root: of the set.
         folder: of the split.
         missing: what each pair lacks.
         empty: by map, whether there is no file of it at all.
@@ -231,7 +232,7 @@ def nothing_usable(
     if names:
         places = ", ".join(f"{' or '.join(table[name][0])} ({name})" for name in names)
         made = [name for name in names if name in PREPARED]
-        help = f"'unifashion prepare tryon --source {folder}' makes {', '.join(made)}" if made else HELP
+        help = f"'unifashion prepare tryon --source {root}' makes {', '.join(made)}" if made else HELP
         return f"{folder}: no usable pair, because there are no images in {places}; {help}"
     if missing:
         return f"{folder}: none of {len(missing)} pairs is complete ({'; '.join(missing[:3])})"

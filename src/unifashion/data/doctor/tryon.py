@@ -6,7 +6,7 @@ from pathlib import Path
 
 from unifashion.data.annotations import NoSplit
 from unifashion.data.doctor.findings import Count, SetReport
-from unifashion.data.tryon import PERSON_MAPS, SPLITS
+from unifashion.data.tryon import PERSON_MAPS, PREPARED, SPLITS
 from unifashion.data.tryon_sets import read_tryon
 from unifashion.errors import UserError
 
@@ -44,9 +44,9 @@ def look_at_tryon(dataset: str, expected: Mapping[str, int], folder: Path, repor
         lacking = {name: len(found.items) - maps[name] for name in PERSON_MAPS if name != "image"}
         if any(lacking.values()):
             which = ", ".join(f"{number:,} no {name.replace('_', ' ')}" for name, number in lacking.items() if number)
-            report.problem(
-                f"of {len(found.items):,} pairs of {split}, {which}; fetch them, or draw them with unifashion prepare tryon"
-            )
+            made = [name.replace("_", " ") for name, number in lacking.items() if number and name in PREPARED]
+            help = f", or let 'unifashion prepare tryon --source {folder}' make {', '.join(made)}" if made else ""
+            report.problem(f"of {len(found.items):,} pairs of {split}, {which}; fetch them{help}")
         bare = len(found.items) - maps["garment"]
         if bare:
             report.note(
