@@ -58,7 +58,7 @@ def tiny_config(model_name: str = "blip2_cir_cls", **changes) -> UniFashionConfi
     return UniFashionConfig(**{**values, **changes})
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_model():
     """Build a tiny model of a named preset; the same name gives the same weights."""
 

@@ -1,14 +1,21 @@
-"""A small shop for the demo's tests: real pictures and metadata behind a retriever whose answers are easy to predict."""
+"""A small shop for the demo's tests: an index and a tiny model of the real classes, and a server that runs beside the test."""
 
+import contextlib
+import csv
+import threading
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from PIL import Image, ImageDraw
 
-from unifashion.errors import UserError
+from unifashion.models.unifashion import UniFashion
+from unifashion.serving import Retriever
+from unifashion.serving.build import Options, build_index
+from unifashion.serving.demo.server import listen, make_server
+from unifashion.serving.demo.service import Service
+from unifashion.serving.index import Index
 
 COLOURS = {
     "red": "#b03a3a",
@@ -18,81 +25,63 @@ COLOURS = {
     "yellow": "#d9b13a",
     "pink": "#d88aa6",
 }
-KINDS = ("dress", "shirt", "skirt", "coat")
+KINDS = {"dress": 70, "shirt": 40, "skirt": 80, "coat": 55}  # half the width of the hem, pixels
 NASTY = (
     "<script>window.cracked=1</script><img src=x onerror='window.cracked=2'> `${window.cracked=3}` {{7*7}} \"quoted\""
 )
 
 
-@dataclass(frozen=True)
-class Product:
-    id: str
-    image: Path
-    metadata: dict[str, Any] = field(default_factory=dict)
-    score: float = 0.0
+def draw(colour: str, kind: str, paper: str = "#f1eee9") -> Image.Image:
+    """A garment of 240 x 320 pixels."""
+    picture = Image.new("RGB", (240, 320), paper)
+    hem = KINDS[kind]
+    corners = [(85, 60), (155, 60), (120 + hem, 280), (120 - hem, 280)]
+    ImageDraw.Draw(picture).polygon(corners, fill=COLOURS[colour])
+    return picture
 
 
-def draw_products(folder: Path) -> list[Product]:
-    """24 garments in six colours and four shapes; the first of them has a name that attacks the page."""
-    products = []
-    for colour, code in COLOURS.items():
-        for kind in KINDS:
-            number = len(products)
-            picture = Image.new("RGB", (240, 320), "#f1eee9")
-            pen = ImageDraw.Draw(picture)
-            flare = {"dress": 70, "shirt": 40, "skirt": 80, "coat": 55}[kind]
-            pen.polygon([(85, 60), (155, 60), (120 + flare, 280), (120 - flare, 280)], fill=code)
-            file = folder / f"{number}.png"
-            picture.save(file)
-            title = NASTY if number == 0 else f"{colour.capitalize()} {kind} in cotton, cut {number}"
-            facts = {"title": title, "price": 20.0 + 5 * number, "category": kind, "colour": colour}
-            products.append(Product(f"{kind}/{number}", file, facts))
-    return products
+class Shop(Retriever):
+    """A retriever that notes what it is asked; ``delay`` seconds a search; ``broken`` raises."""
 
-
-class Index:
-    def __init__(self, products: list[Product]) -> None:
-        self.fields = {"price": "number", "category": "text", "colour": "text"}
-        self.products = {product.id: product for product in products}
-
-    def __len__(self) -> int:
-        return len(self.products)
-
-    def get(self, item_id: str) -> Product:
-        return self.products[item_id]
-
-
-class Shop:
-    """Finds products by how many of the words their facts hold; ``delay`` seconds a search; ``broken`` raises."""
-
-    def __init__(self, folder: Path) -> None:
-        self.index = Index(draw_products(folder))
-        self.model = SimpleNamespace(config=SimpleNamespace(model_name="blip2_cir_rerank"))
-        self.delay, self.broken = 0.0, None
-        self.asked: list[dict[str, Any]] = []
+    delay, broken = 0.0, None
 
     def search(self, text=None, images=(), k=10, filter=None, rerank=0):
-        self.asked.append({"text": text, "images": list(images), "k": k, "filter": filter, "rerank": rerank})
+        self.asked = {"text": text, "images": list(images), "k": k, "filter": filter, "rerank": rerank}
         time.sleep(self.delay)
         if self.broken is not None:
             raise self.broken
-        if filter is not None and "price" not in filter:
-            raise UserError(f"filter {filter!r}: unknown field; known: price, category, colour")
-        limit = float(filter.rpartition("<")[2]) if filter else float("inf")
-        words = (text or "").lower().split()
-        rows = [product for product in self.index.products.values() if product.metadata["price"] < limit]
-        scores = {p.id: sum(w in (p.metadata["colour"], p.metadata["category"]) for w in words) / 2 for p in rows}
-        best = sorted(rows, key=lambda product: -scores[product.id])[:k]
-        return [Product(p.id, p.image, p.metadata, scores[p.id]) for p in best]
+        return super().search(text, images, k, filter, rerank)
 
 
-class Writer:
-    def caption(self, images):
-        return [f"a garment of {image.width} by {image.height} <b>pixels</b>" for image in images]
+def open_shop(folder: Path, model: UniFashion) -> Shop:
+    """24 garments in six colours and four shapes; the first has a name that attacks the page, the last a second photo."""
+    rows: list[dict[str, Any]] = []
+    for colour in COLOURS:
+        for kind in KINDS:
+            number = len(rows)
+            draw(colour, kind).save(folder / f"{number}.png")
+            facts = {"id": f"{kind}/{number}", "price": f"{20 + 5 * number}.00", "category": kind, "colour": colour}
+            text = f"{colour.capitalize()} {kind} in cotton" if number else NASTY
+            rows.append({"image": f"{number}.png", "text": text, **facts})
+    draw("pink", "coat", paper="#888888").save(folder / "again.png")
+    rows.append({**rows[-1], "image": "again.png"})
+    with (folder / "catalogue.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows(rows)
+    build_index(folder, model, "tiny", folder / "index", Options(precision="fp32", progress=False))
+    return Shop(Index.open(folder / "index"), model)
 
 
-class Tailor:
-    def dress(self, person, garment, words, maps, progress):
-        for step in range(3):
-            progress(step + 1, 3)
-        return person
+@contextlib.contextmanager
+def served(service: Service) -> Iterator[str]:
+    """Serve on a free port of this machine, and give the address."""
+    with listen("127.0.0.1", 0) as listener:
+        server = make_server(service, listener)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(20)

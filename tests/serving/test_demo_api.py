@@ -5,10 +5,11 @@ import io
 import logging
 
 import pytest
-from demo_shop import NASTY, Shop, Writer
+from demo_shop import NASTY, Shop, draw, open_shop
 from PIL import Image
 from starlette.testclient import TestClient
 
+from unifashion.llm.captioner import Captioner
 from unifashion.serving.demo.refusals import Busy
 from unifashion.serving.demo.server import build_app
 from unifashion.serving.demo.service import Service
@@ -16,14 +17,14 @@ from unifashion.serving.demo.settings import DemoSettings
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory) -> Shop:
-    return Shop(tmp_path_factory.mktemp("shop"))
+def shop(tmp_path_factory, make_model) -> Shop:
+    return open_shop(tmp_path_factory.mktemp("shop"), make_model())
 
 
 @pytest.fixture(scope="module")
 def client(shop) -> TestClient:
     settings = DemoSettings(max_upload_bytes=200_000, max_upload_pixels=1_000_000)
-    return TestClient(build_app(Service(shop, settings, Writer())), raise_server_exceptions=False)
+    return TestClient(build_app(Service(shop, settings, Captioner(shop.model))), raise_server_exceptions=False)
 
 
 def encoded(image: Image.Image, kind: str = "PNG") -> str:
@@ -38,42 +39,64 @@ def said(answer, status: int) -> str:
     return answer.json()["error"]
 
 
-def test_words_find_products_with_scores_metadata_and_picture_addresses(client):
-    hits = client.post("/api/search", json={"text": "red coat", "k": 2}).json()["hits"]
-    assert [hit["id"] for hit in hits] == ["coat/3", "dress/0"]
-    assert hits[0]["score"] == 1.0 and hits[0]["metadata"]["price"] == 35.0
-    picture = client.get(hits[0]["image"])
+def test_words_find_products_with_scores_metadata_and_picture_addresses(client, shop):
+    answer = client.post("/api/search", json={"text": "red dress", "k": 3}).json()
+    expected = shop.search("red dress", k=3)
+    assert answer["remarks"] == []
+    assert [(hit["id"], hit["score"]) for hit in answer["hits"]] == [(hit.id, hit.score) for hit in expected]
+    assert answer["hits"][0]["metadata"] == expected[0].metadata
+    picture = client.get(answer["hits"][0]["image"])
     assert picture.headers["content-type"] == "image/jpeg"
     assert Image.open(io.BytesIO(picture.content)).size == (240, 320)
 
 
+def test_what_the_model_cannot_read_is_remarked(client):
+    answer = client.post("/api/search", json={"text": "красное платье", "k": 1}).json()
+    assert len(answer["hits"]) == 1 and "knows none of the words" in answer["remarks"][0]
+
+
 def test_filter_rerank_and_picture_reach_the_retriever(client, shop):
     sent = Image.new("RGB", (30, 40), "red")
-    asked = {"text": " longer ", "image": encoded(sent), "filter": "price < 30", "rerank": 7, "k": 3}
+    asked = {"text": " is longer ", "image": encoded(sent), "filter": "price < 30", "rerank": 7, "k": 3}
     hits = client.post("/api/search", json=asked).json()["hits"]
-    got = shop.asked[-1]
-    assert (got["text"], got["k"], got["filter"], got["rerank"]) == ("longer", 3, "price < 30", 7)
+    got = shop.asked
+    assert (got["text"], got["k"], got["filter"], got["rerank"]) == ("is longer", 3, "price < 30", 7)
     assert got["images"][0].tobytes() == sent.tobytes()
-    assert [hit["id"] for hit in hits] == ["dress/0", "shirt/1"]
+    assert sorted(hit["id"] for hit in hits) == ["dress/0", "shirt/1"]
 
 
 def test_a_product_is_searched_by_its_id_and_a_data_address_is_a_picture_too(client, shop):
-    client.post("/api/search", json={"image_id": "skirt/2"})
-    assert shop.asked[-1]["images"][0].tobytes() == Image.open(shop.index.get("skirt/2").image).tobytes()
+    hits = client.post("/api/search", json={"image_id": "skirt/2", "k": 1}).json()["hits"]
+    assert shop.asked["images"][0].tobytes() == Image.open(shop.index.get("skirt/2").image).tobytes()
+    assert hits == client.post("/api/search", json={"image": encoded(draw("red", "skirt")), "k": 1}).json()["hits"]
     client.post("/api/search", json={"image": "data:image/png;base64," + encoded(Image.new("RGB", (5, 6)))})
-    assert shop.asked[-1]["images"][0].size == (5, 6) and shop.asked[-1]["text"] is None
+    assert shop.asked["images"][0].size == (5, 6) and shop.asked["text"] is None
 
 
-def test_an_item_a_caption_and_the_health_are_told(client):
+def test_large_pictures_reach_the_model_smaller(client, shop):
+    client.post("/api/search", json={"image": encoded(Image.new("1", (1200, 600)))})
+    assert shop.asked["images"][0].size == (960, 480)
+
+
+def test_an_item_and_the_health_are_told(client):
     item = client.get("/api/items/dress%2F0").json()
     assert item == {
         "id": "dress/0",
         "image": "/api/items/dress%2F0/image",
-        "metadata": {"title": NASTY, "price": 20.0, "category": "dress", "colour": "red"},
+        "metadata": {"id": "dress/0", "text": NASTY, "price": 20.0, "category": "dress", "colour": "red"},
     }
-    assert client.get("/api/items/dress%2F0/caption").json()["caption"].startswith("a garment of 240 by 320")
     health = client.get("/api/health").json()
-    assert (health["status"], health["items"], health["captions"], health["tryon"]) == ("ok", 24, True, False)
+    assert (health["status"], health["items"], health["captions"], health["tryon"]) == ("ok", 25, True, False)
+    assert health["fields"]["price"] == "number"
+
+
+def test_pictures_are_described(client, shop):
+    words = Captioner(shop.model).caption([shop.index.get("coat/7").image])[0].strip()
+    assert client.post("/api/caption", json={"image_id": "coat/7"}).json() == {"caption": words}
+    sent = {"image": encoded(draw("blue", "coat"))}
+    assert client.post("/api/caption", json=sent).json() == {"caption": words}
+    assert "Nothing to describe" in said(client.post("/api/caption", json={}), 400)
+    assert "text: " in said(client.post("/api/caption", json={"image_id": "coat/7", "text": "x"}), 400)
 
 
 @pytest.mark.parametrize(
@@ -86,8 +109,9 @@ def test_an_item_a_caption_and_the_health_are_told(client):
         ({"text": "x", "k": "many"}, 400, "k: "),
         ({"text": "x", "rerank": -1}, 400, "rerank = -1"),
         ({"text": "x", "path": "/etc/passwd"}, 400, "path: "),
+        ({"text": "!!! ***"}, 400, "there are no words"),
         ({"text": "x" * 2001}, 413, "2000 is the limit"),
-        ({"text": "x", "filter": "size > 3"}, 400, "unknown field"),
+        ({"text": "red", "filter": "size > 3"}, 400, "no item has a field 'size'"),
         ({"image_id": "nothing"}, 404, "No product has the id 'nothing'"),
         ({"image_id": "../../etc/passwd"}, 404, "No product"),
         ({"image_id": "coat/3", "image": "aGk="}, 400, "not both"),
@@ -141,7 +165,7 @@ def test_a_damaged_picture_is_told(client):
 
 
 def test_a_body_above_the_limit_is_cut_whether_it_names_its_length_or_not(client):
-    limit = 4 * 200_000 + 2**20
+    limit = 200_000 * 4 // 3 + 2**20
 
     def parts():
         for _ in range(limit // 2**16 + 2):

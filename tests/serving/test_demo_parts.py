@@ -3,13 +3,16 @@
 import socket
 import threading
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
-from demo_shop import NASTY, Product, Shop, Writer
+from demo_shop import COLOURS, NASTY, Shop, draw, open_shop
 from PIL import Image
 
 from unifashion.cli import main
 from unifashion.errors import UserError
+from unifashion.llm.captioner import Captioner
+from unifashion.serving import Hit
 from unifashion.serving.demo import cards, steps
 from unifashion.serving.demo.gate import Gate
 from unifashion.serving.demo.refusals import Busy
@@ -20,9 +23,14 @@ from unifashion.serving.demo.turns import History, Reference, Turn
 from unifashion.serving.demo.uploads import to_address, to_jpeg
 
 
-@pytest.fixture
-def service(tmp_path) -> Service:
-    return Service(Shop(tmp_path), DemoSettings(max_turns=3), Writer())
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory, make_model) -> Shop:
+    return open_shop(tmp_path_factory.mktemp("shop"), make_model())
+
+
+@pytest.fixture(scope="module")
+def service(shop) -> Service:
+    return Service(shop, DemoSettings(max_turns=3), Captioner(shop.model))
 
 
 def search(service: Service, history: History, text: str) -> History:
@@ -42,10 +50,29 @@ def test_a_search_goes_from_words_to_a_product_to_what_should_change_and_back(se
     assert [turn.text for turn in other.turns] == ["red dress", "blue coat"]
 
 
-def test_the_product_that_a_search_starts_from_is_not_among_its_hits_and_as_many_are_shown(service):
-    clicked = steps.refer(service, History(), "dress/0").history
-    assert "dress/0" not in [hit.id for hit in search(service, clicked, "red dress").turn.hits]
-    assert len(search(service, clicked, "red dress").turn.hits) == len(search(service, History(), "red").turn.hits) == 4
+def test_a_product_comes_once_and_the_one_that_a_search_starts_from_does_not_come(service, shop):
+    pink = Image.open(shop.index.get("coat/23").image)
+    both = [hit.id for hit in shop.search(images=[pink], k=25) if hit.metadata["id"] == "coat/23"]
+    assert sorted(both) == ["coat/23", "coat/23#2"]
+    for item_id in both:
+        clicked = steps.refer(service, History(), item_id).history
+        found = steps.search(service, clicked, "", 24, "", False).history.turn.hits
+        assert len(found) == 23 and "coat/23" not in {hit.metadata["id"] for hit in found}
+    uploaded = steps.upload(service, History(), to_address(to_jpeg(pink, 320))).history
+    found = steps.search(service, uploaded, "", 25, "", False).history.turn.hits
+    assert len(found) == 24 and sum(hit.metadata["id"] == "coat/23" for hit in found) == 1
+
+
+def test_what_is_shown_first_comes_from_all_over_the_catalogue(service):
+    shown = service.some_items(6)
+    assert {item.metadata["colour"] for item in shown} == set(COLOURS)
+    assert len(service.some_items(100)) == 24
+
+
+def test_words_that_the_model_does_not_know_are_remarked(service):
+    done = steps.search(service, History(), "красное платье", 4, "", False)
+    assert len(done.history.turn.hits) == 4 and "knows none of the words" in done.words and not done.failed
+    assert steps.search(service, History(), "a red dress", 4, "", False).words == ""
 
 
 def test_of_too_long_a_history_the_beginning_is_forgotten(service):
@@ -61,17 +88,21 @@ def test_going_back_to_what_is_not_there_changes_nothing(service, number):
     assert steps.back(history, number).history == history
 
 
-def test_an_upload_is_the_reference_and_reaches_the_model_as_pixels(tmp_path):
-    shop = Shop(tmp_path)
-    service = Service(shop)
+def test_an_upload_is_the_reference_and_reaches_the_model_as_pixels(service, shop):
     photo = to_address(to_jpeg(Image.new("RGB", (3000, 1500), "#3366cc"), 3000))
     history = steps.upload(service, History(), photo).history
     search(service, history, "longer")
-    seen = shop.asked[-1]["images"][0]
-    assert (
-        seen.size == (1024, 512)
-        and max(abs(a - b) for a, b in zip(seen.getpixel((9, 9)), (51, 102, 204), strict=True)) < 4
-    )
+    seen = shop.asked["images"][0]
+    assert seen.size == (640, 320)
+    assert max(abs(a - b) for a, b in zip(seen.getpixel((9, 9)), (51, 102, 204), strict=True)) < 4
+
+
+def test_products_and_uploads_are_described(service, shop):
+    words = Captioner(shop.model).caption([shop.index.get("coat/7").image])[0].strip()
+    clicked = steps.refer(service, History(), "coat/7").history
+    assert steps.describe(service, clicked).history.reference.caption == words
+    photo = to_address(to_jpeg(draw("blue", "coat"), 320))
+    assert steps.describe(service, steps.upload(service, History(), photo).history).history.reference.caption
 
 
 def test_what_fails_leaves_the_history_and_says_why(service):
@@ -102,7 +133,7 @@ class Tags(HTMLParser):
 
 
 def test_names_metadata_ids_and_words_are_text_wherever_they_are_shown(tmp_path):
-    hostile = Product(NASTY, tmp_path / "x.png", {"title": NASTY, NASTY: NASTY, "list": [NASTY]}, 0.5)
+    hostile = Hit(NASTY, 0.5, tmp_path / "x.png", {"title": NASTY, "price": NASTY, NASTY: NASTY})
     reference = Reference(NASTY, item_id=NASTY, caption=NASTY)
     turn = Turn(NASTY, reference, (hostile,))
     for page in (
@@ -110,7 +141,7 @@ def test_names_metadata_ids_and_words_are_text_wherever_they_are_shown(tmp_path)
         cards.reference_card(reference, hostile, True),
         cards.trail(History((turn, turn), 0)),
         cards.note("failed", NASTY),
-        cards.welcome([NASTY]),
+        cards.welcome([NASTY], [hostile]),
     ):
         seen = Tags(page)
         assert "script" not in seen.tags
@@ -120,14 +151,12 @@ def test_names_metadata_ids_and_words_are_text_wherever_they_are_shown(tmp_path)
 
 
 def test_a_card_shows_title_price_and_what_else_is_known():
-    card = cards.results(
-        Turn("", None, (Product("1", None, {"text": "A dress", "price": 49.9, "stock": 3, "size": ""}, 0.25),))
-    )
-    for words in ("A dress", "49.90 · 3", "0.250", "api/items/1/image"):
+    facts = {"id": "1", "text": "A dress", "stock": 3, "price": 49.9, "weight": 0.125, "size": ""}
+    card = cards.results(Turn("", None, (Hit("1", 0.25, Path(), facts),)))
+    for words in ("A dress", "<b>49.90</b>3 · 0.125<", "0.250", "api/items/1/image"):
         assert words in card
-    assert "Nothing found" in cards.results(Turn("x", None, ())) and "filter" in cards.results(
-        Turn("x", None, (), "a < 1")
-    )
+    assert "Nothing found" in cards.results(Turn("x", None, ()))
+    assert "filter" in cards.results(Turn("x", None, (), "a < 1"))
 
 
 def test_the_gate_lets_few_in_some_wait_and_sends_the_rest_away():

@@ -15,10 +15,11 @@ from dataclasses import fields
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     parser.add_argument("index", metavar="INDEX", help="what unifashion index wrote")
+    parser.add_argument("--model", metavar="PATH", help="where the model is now [where it was for the index]")
     parser.add_argument("--host", metavar="NAME", default="127.0.0.1", help="address to listen at [%(default)s]")
     parser.add_argument("--port", metavar="N", type=int, default=7860, help="0 = any that is free [%(default)s]")
     parser.add_argument("--password", metavar="WORD", help="asked of everybody who comes [$UNIFASHION_PASSWORD]")
-    parser.add_argument("--caption-model", metavar="PATH", help="describes products [the index's own model if it can]")
+    parser.add_argument("--caption-model", metavar="PATH", help="describes pictures [the index's own model if it can]")
     parser.add_argument("--tryon-model", metavar="PATH", help="draws products on people")
     parser.add_argument(
         "--tryon-retriever", metavar="PATH", help="the retrieval model that the try-on model was trained beside"

@@ -123,8 +123,8 @@ class Retriever:
         """Return the vector (D,) of a query, of unit length, on the CPU; raises as ``search``."""
         if not text and not images:
             raise UserError("nothing to search for: give words, an image, or both")
-        if text:
-            self._check_words(text)
+        for remark in self.remarks(text) if text else ():
+            log.warning("%s", remark)
         opened = [open_image(image) for image in images]
         name = self.model.config.model_name
         composes = VARIANTS[name].has_prompt_tokens
@@ -151,19 +151,25 @@ class Retriever:
             self._told.add(sentence)
             log.warning("%s", sentence)
 
-    def _check_words(self, text: str) -> None:
-        """Say what of a text the model cannot read; refuse one without words."""
+    def remarks(self, text: str) -> list[str]:
+        """Return what the model cannot read of a query's words, as sentences.
+
+        Raises:
+            UserError: there are no words in the text.
+        """
         words = prepare_text(text, max_words=10**9).split()
         if not words:
             raise UserError(f"there are no words in {text[:40]!r}; describe what you look for")
         tokenizer = self.model.tokenizer
         assert tokenizer is not None
+        found = []
         if len(words) > MAX_WORDS:
-            log.warning("the text has %d words; the model reads the first %d", len(words), MAX_WORDS)
+            found.append(f"the text has {len(words)} words; the model reads the first {MAX_WORDS}")
         ids, _ = self.model.tokenize([prepare_text(text)])
         special = {tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id}
         if {int(token) for token in ids[0]} - special <= {tokenizer.unk_token_id}:
-            log.warning("the model knows none of the words in %r: what it finds is arbitrary", text[:40])
+            found.append(f"the model knows none of the words in {text[:40]!r}: what it finds is arbitrary")
+        return found
 
     def _reranked(self, words: str, hits: list[Hit], rerank: int) -> list[Hit]:
         best, rest = hits[:rerank], hits[rerank:]

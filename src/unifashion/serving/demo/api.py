@@ -11,29 +11,35 @@ import logging
 from typing import Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, FastAPI, Query, Request
+from fastapi import APIRouter, FastAPI, Request
+from fastapi import Query as Pixels
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from unifashion.errors import UserError
-from unifashion.serving.demo import service as rooms
 from unifashion.serving.demo.refusals import Refusal, explain
-from unifashion.serving.demo.uploads import decode_base64
+from unifashion.serving.demo.service import Query, Service
 
 log = logging.getLogger(__name__)
 RETRY = {"Retry-After": "5"}
 
 
-class SearchRequest(BaseModel):
-    """What to look for: ``text``, a picture (``image_id`` or ``image``), or a picture and in ``text`` what should change."""
+class PictureRequest(BaseModel):
+    """A picture: one of the index, or one that is sent."""
 
     model_config = ConfigDict(extra="forbid")
-    text: str = Field("", description="words, or what should change about the picture")
     image_id: str | None = Field(None, description="a product of the index as the picture")
     image: str | None = Field(None, description="a picture as base64 (JPEG, PNG, WebP, GIF, BMP) or as a data: address")
+
+
+class SearchRequest(PictureRequest):
+    """What to look for: ``text``, a picture (``image_id`` or ``image``), or a picture and in ``text`` what should change."""
+
+    text: str = Field("", description="words, or what should change about the picture")
     k: int = Field(10, description="how many products are returned")
     filter: str = Field("", description="a condition on the metadata: price < 50 and category == 'dress'")
     rerank: int = Field(0, description="so many first hits are ordered anew by the matching head; 0 = off")
@@ -54,15 +60,15 @@ class HitAnswer(ItemAnswer):
 
 
 class SearchAnswer(BaseModel):
-    """Hits, best first."""
+    """Hits, best first; ``remarks`` say what the model could not read of the words."""
 
     hits: list[HitAnswer]
+    remarks: list[str]
 
 
 class CaptionAnswer(BaseModel):
     """What a model says about a picture."""
 
-    id: str
     caption: str
 
 
@@ -91,33 +97,43 @@ def _item(item: Any) -> dict[str, Any]:
     return {"id": item.id, "image": f"/api/items/{quote(item.id, safe='')}/image", "metadata": item.metadata}
 
 
-def routes(service: rooms.Service) -> APIRouter:
+def _picture(service: Service, request: PictureRequest) -> Image.Image | None:
+    if request.image_id is not None and request.image is not None:
+        raise Refusal("Give image_id or image, not both.")
+    if request.image_id is not None:
+        return service.photo(request.image_id)
+    return None if request.image is None else service.upload(request.image)
+
+
+def routes(service: Service) -> APIRouter:
     """Return the routes below /api."""
     router = APIRouter(prefix="/api")
 
     @router.post("/search", response_model=SearchAnswer, responses=_errors(400, 401, 404, 413, 503))
     def search(request: SearchRequest) -> dict[str, Any]:
         """Search by words, by picture, or by picture and words."""
-        if request.image_id is not None and request.image is not None:
-            raise Refusal("Give image_id or image, not both.")
-        image = None if request.image is None else decode_base64(request.image, service.settings)
-        if request.image_id is not None:
-            image = service.photo(request.image_id)
-        hits = service.search(rooms.Query(request.text, image, request.k, request.filter, request.rerank))
-        return {"hits": [{**_item(hit), "score": hit.score} for hit in hits]}
+        image = _picture(service, request)
+        hits = service.search(Query(request.text, image, request.k, request.filter, request.rerank))
+        return {
+            "hits": [{**_item(hit), "score": hit.score} for hit in hits],
+            "remarks": service.remarks(request.text),
+        }
+
+    @router.post("/caption", response_model=CaptionAnswer, responses=_errors(400, 401, 404, 413, 503))
+    def caption(request: PictureRequest) -> dict[str, Any]:
+        """What the captioning model says about a picture."""
+        image = _picture(service, request)
+        if image is None:
+            raise Refusal("Nothing to describe: give image_id or image.")
+        return {"caption": service.caption(image)}
 
     @router.get("/items/{item_id:path}/image", response_class=Response, responses=_errors(400, 401, 404))
     def image(
-        item_id: str, side: int = Query(480, description="pixels of the longer side: 240, 480 or 960")
+        item_id: str, side: int = Pixels(480, description="pixels of the longer side: 240, 480 or 960")
     ) -> Response:
         """The picture of a product, as JPEG."""
         jpeg = service.thumbnail(item_id, side)
         return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
-
-    @router.get("/items/{item_id:path}/caption", response_model=CaptionAnswer, responses=_errors(401, 404, 503))
-    def caption(item_id: str) -> dict[str, Any]:
-        """What the captioning model says about a product."""
-        return {"id": item_id, "caption": service.caption(item_id)}
 
     @router.get("/items/{item_id:path}", response_model=ItemAnswer, responses=_errors(401, 404))
     def item(item_id: str) -> dict[str, Any]:

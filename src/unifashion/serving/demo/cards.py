@@ -37,9 +37,9 @@ def picture_address(item_id: str, side: int) -> str:
 
 def header(about: dict[str, Any]) -> str:
     """Return the top of the page."""
-    count = f"{about['items']:,} product{'' if about['items'] == 1 else 's'}"
+    count = f"{about['items']:,} product photo{'' if about['items'] == 1 else 's'}"
     return (
-        f'<header class="uf-header"><a class="uf-mark" href="./">UniFashion</a><p>{count}, searched by words, by photo, '
+        f'<header class="uf-header"><a class="uf-mark" href="./">UniFashion</a><p>Search {count} by words, by photo, '
         'or by a photo and what should change.</p><a class="uf-api" href="api/docs">API</a></header>'
     )
 
@@ -59,8 +59,8 @@ def note(kind: str, words: str) -> str:
     return f'<p class="uf-note uf-{kind}" role="{role}">{escape(words)}</p>' if words else ""
 
 
-def welcome(examples: Sequence[str]) -> str:
-    """Return what stands where hits will be, before anything was asked."""
+def welcome(examples: Sequence[str], items: Sequence[Any]) -> str:
+    """Return what stands where hits will be, before anything was asked: examples, and products to start from."""
     buttons = "".join(
         f'<button type="button" data-uf="example" data-words="{escape(words)}">{escape(words)}</button>'
         for words in examples
@@ -68,6 +68,7 @@ def welcome(examples: Sequence[str]) -> str:
     return (
         '<div class="uf-empty"><h2>What are you looking for?</h2><p>Describe it, or add a photo. Then click a result and say '
         f'what should change: “longer”, “in blue”, “without the belt”.</p><div class="uf-examples">{buttons}</div></div>'
+        f'<h2 class="uf-label">Or start from one of these</h2>{_grid(items)}'
     )
 
 
@@ -76,18 +77,24 @@ def results(turn: Turn) -> str:
     if not turn.hits:
         advice = "Loosen the filter" if turn.filter else "Try other words"
         return f'<div class="uf-empty"><h2>Nothing found</h2><p>{advice}, or go back to an earlier step.</p></div>'
-    return f'<div class="uf-grid">{"".join(_card(hit, place) for place, hit in enumerate(turn.hits, 1))}</div>'
+    return _grid(turn.hits)
 
 
-def _card(hit: Any, place: int) -> str:
-    title, facts = title_of(hit), facts_of(hit)
-    line = " · ".join(value for _, value in facts[:3])
+def _grid(items: Sequence[Any]) -> str:
+    return f'<div class="uf-grid">{"".join(_card(item, place) for place, item in enumerate(items, 1))}</div>'
+
+
+def _card(item: Any, place: int) -> str:
+    title, facts = title_of(item), dict(facts_of(item))
+    price = facts.pop("price", "")
+    line = " · ".join([value for name, value in facts.items() if name != "id"][:3])
+    price = f"<b>{escape(price)}</b>" if price else ""
+    score = f'<span class="uf-score" title="similarity">{item.score:.3f}</span>' if hasattr(item, "score") else ""
     return (
-        f'<button type="button" class="uf-card" data-uf="refer" data-id="{escape(hit.id)}" '
+        f'<button type="button" class="uf-card" data-uf="refer" data-id="{escape(item.id)}" '
         f'aria-label="{escape(f"{place}. {title}. Refine from here")}"><span class="uf-photo">'
-        f'<img src="{escape(picture_address(hit.id, 480))}" alt="" loading="lazy" decoding="async"></span>'
-        f'<span class="uf-title">{escape(title)}</span><span class="uf-facts">{escape(line)}</span>'
-        f'<span class="uf-score" title="similarity">{hit.score:.3f}</span></button>'
+        f'<img src="{escape(picture_address(item.id, 480))}" alt="" loading="lazy" decoding="async"></span>'
+        f'<span class="uf-title">{escape(title)}</span><span class="uf-facts">{price}{escape(line)}</span>{score}</button>'
     )
 
 
@@ -99,15 +106,15 @@ def reference_card(reference: Reference | None, item: Any, captions: bool) -> st
     facts = facts_of(item) if item else []
     table = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts)
     said = f'<p class="uf-said">“{escape(reference.caption)}”</p>' if reference.caption else ""
-    describe = captions and item is not None and reference.caption is None
+    describe = captions and reference.caption is None
     buttons = '<button type="button" data-uf="similar">More like this</button>'
     buttons += '<button type="button" data-uf="describe">Describe it</button>' if describe else ""
     buttons += '<button type="button" data-uf="clear">Remove</button>'
     return (
         f'<section class="uf-reference" aria-label="Reference"><img src="{escape(address)}" alt=""><div>'
         f'<p class="uf-label">{"Starting from" if item else "Starting from your photo"}</p><h2>{escape(reference.title)}</h2>'
-        f'<dl>{table}</dl>{said}<p class="uf-ask">Say above what should change.</p><div class="uf-actions">{buttons}</div>'
-        "</div></section>"
+        f'<dl>{table}</dl>{said}<p class="uf-ask">Say above what should change: “longer”, “in blue”, “without the belt”.</p>'
+        f'</div><div class="uf-actions">{buttons}</div></section>'
     )
 
 
@@ -139,5 +146,5 @@ def _written(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
-        return f"{value:g}" if value == round(value) else f"{value:.2f}"
+        return f"{value:.2f}" if value == round(value, 2) else f"{value:g}"
     return value.strip() if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

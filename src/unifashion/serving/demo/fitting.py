@@ -1,7 +1,7 @@
 """The fitting room of the page: a photo of a person, the product that was clicked, and what the try-on model draws of both.
 
 A try-on model reads two maps beside the photo: what of the person is painted over, and the surface of the body. Those who have
-them add them; otherwise try_on.py makes do.
+them add them; otherwise persons.py makes do.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,14 +16,14 @@ from unifashion.serving.demo import cards, steps
 from unifashion.serving.demo.refusals import Refusal
 from unifashion.serving.demo.service import Service
 from unifashion.serving.demo.turns import History
-from unifashion.serving.demo.uploads import decode_base64, to_address, to_jpeg
+from unifashion.serving.demo.uploads import to_address, to_jpeg
 
 PICTURES = {"person": "Photo of a person", "mask": "Mask (optional)", "pose": "Body map (optional)"}
 ADVICE = (
     "Upload a photo of one person from the front. Without a mask and a body map (DensePose) of that photo, the middle from neck "
     "to hips is simply drawn anew; with them the result follows the body."
 )
-SIDE, QUALITY = 1024, 95
+SIDE, QUALITY = 960, 95
 
 
 def add_fitting_room(service: Service, part: Callable[[str, str], gr.HTML], history: gr.State) -> gr.HTML:
@@ -42,7 +42,7 @@ def add_fitting_room(service: Service, part: Callable[[str, str], gr.HTML], hist
             name, picture = data.get("name"), data.get("picture")
             if name not in PICTURES or not isinstance(picture, str):
                 raise Refusal("The page sent something else than a picture; load it again.")
-            return {**pictures, name: to_jpeg(decode_base64(picture, service.settings), SIDE, QUALITY)}
+            return {**pictures, name: to_jpeg(service.upload(picture), SIDE, QUALITY)}
 
         kept, failed = steps.guarded(take)
         kept = kept if kept is not None else pictures

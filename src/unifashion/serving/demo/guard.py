@@ -30,7 +30,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, settings: DemoSettings) -> None:
         self._app = app
-        self._limit = 4 * settings.max_upload_bytes + 2**20  # three pictures as base64, as try-on may send
+        self._limit = settings.max_upload_bytes * 4 // 3 + 2**20  # a picture as base64, and words
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or pass on (the interface of ASGI)."""

@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+from unifashion.errors import UserError, sentence
 from unifashion.llm.captioner import Captioner
 from unifashion.serving import Retriever
 from unifashion.serving.demo.service import Service
@@ -18,6 +19,7 @@ class Models:
     """Where everything lies."""
 
     index: str
+    model: str | None = None
     caption_model: str | None = None
     tryon_model: str | None = None
     tryon_retriever: str | None = None
@@ -31,22 +33,29 @@ def load_service(models: Models, settings: DemoSettings) -> Service:
     Raises:
         UserError: something is not there or cannot be used.
     """
-    retriever = Retriever.from_index(models.index, device=models.device, uri=models.uri)
-    return Service(retriever, settings, _captioner(models, retriever.model), _tailor(models))
+    retriever = Retriever.from_index(models.index, device=models.device, uri=models.uri, model=models.model)
+    return Service(retriever, settings, _captioner(models, retriever.model), _tryon(models))
 
 
 def _captioner(models: Models, own: Any) -> Captioner | None:
     if models.caption_model is not None:
         return Captioner.from_pretrained(models.caption_model, models.device)
-    if own.config.model_name == OWN_WORDS:
-        return Captioner(own)
-    log.info("a %s writes no captions; --caption-model adds a model that does", own.config.model_name)
-    return None
+    return Captioner(own) if own.config.model_name == OWN_WORDS else None
 
 
-def _tailor(models: Models) -> Any:
+def _tryon(models: Models) -> Any:
     if models.tryon_model is None:
         return None
-    from unifashion.serving.demo.try_on import Tailor  # diffusers takes seconds to import
+    from unifashion.tryon import TryOn  # diffusers takes seconds to import
+    from unifashion.tryon.loading import quiet_libraries
 
-    return Tailor.from_pretrained(models.tryon_model, models.tryon_retriever, models.device)
+    quiet_libraries()
+    try:
+        made = TryOn.from_pretrained(models.tryon_model, retriever=models.tryon_retriever, device=models.device)
+    except UserError as error:
+        raise UserError(sentence(error).replace("--retriever", "--tryon-retriever")) from None
+    if made.reads != "garment":
+        raise UserError(
+            f"{models.tryon_model} draws from sketches; --tryon-model takes one that reads photos of garments"
+        )
+    return made

@@ -21,7 +21,7 @@ element.addEventListener("click", (event) => {
   trigger("click", { ...target.dataset });
   if (target.dataset.uf !== "refer") return;
   window.scrollTo({ top: 0, behavior: "smooth" });
-  if (matchMedia("(pointer: fine)").matches) document.querySelector("#uf-words textarea").focus({ preventScroll: true });
+  if (matchMedia("(pointer: fine)").matches) document.querySelector("#uf-words input").focus({ preventScroll: true });
 });
 element.addEventListener("change", (event) => {
   const field = event.target.closest("[data-uf-file]");
@@ -40,4 +40,10 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
 }
 element.addEventListener("error", (event) => {
   if (event.target.tagName === "IMG") event.target.classList.add("uf-missing");
+}, true);
+/* Frames of products take the shape of the first photo that comes, between tall and square. */
+element.addEventListener("load", (event) => {
+  const image = event.target, root = document.documentElement;
+  if (image.tagName !== "IMG" || !image.closest(".uf-photo") || root.style.getPropertyValue("--uf-ratio")) return;
+  root.style.setProperty("--uf-ratio", Math.min(1, Math.max(0.66, image.naturalWidth / image.naturalHeight)));
 }, true);

@@ -17,8 +17,10 @@ from unifashion.serving.demo.service import Service
 from unifashion.serving.demo.steps import Result
 from unifashion.serving.demo.turns import History
 
-EXAMPLES = ("red floral dress", "blue striped shirt", "something warm for winter")
-ASK_WORDS, ASK_CHANGE = "Describe what you are looking for", "What should change? For example: longer, in blue"
+EXAMPLES = ("red floral dress", "blue striped shirt", "long black coat")
+NUM_SHOWN = 10  # products on the page before anything was asked
+ASK_WORDS, ASK_CHANGE = "Describe it in words", "What should change?"
+FORGET = 6 * 3600  # seconds after which a history is forgotten
 QUEUE, THREADS = 64, 8  # events that may wait, and that are worked on (the gate lets fewer at the model)
 BUSY = "(...given) => { document.body.classList.add('uf-busy'); return given; }"
 DONE = "() => { document.body.classList.remove('uf-busy'); }"
@@ -37,7 +39,7 @@ def build_page(service: Service) -> gr.Blocks:
         return gr.HTML(value, js_on_load=script, elem_id=name, apply_default_css=False, limit=limit)
 
     with gr.Blocks(title="UniFashion", analytics_enabled=False, fill_width=True) as page:
-        history = gr.State(History())
+        history = gr.State(History(), time_to_live=FORGET)
         gr.HTML(cards.header(about), apply_default_css=False)
         with gr.Row(elem_id="uf-bar"):
             words = gr.Textbox(
@@ -47,7 +49,7 @@ def build_page(service: Service) -> gr.Blocks:
                 show_label=False,
                 container=False,
                 elem_id="uf-words",
-                lines=1,
+                max_lines=1,
             )
             picker = part(cards.picker("Add a photo", "search"), "uf-picker")
             go = gr.Button("Search", variant="primary", elem_id="uf-go")
@@ -58,7 +60,7 @@ def build_page(service: Service) -> gr.Blocks:
         fitting = add_fitting_room(service, part, history) if about["tryon"] else None
         trail = part("", "uf-trail")
         gr.HTML(PENDING, apply_default_css=False, elem_id="uf-pending")
-        found = part(cards.welcome(EXAMPLES), "uf-results")
+        found = part(cards.welcome(EXAMPLES, service.some_items(NUM_SHOWN)), "uf-results")
         outputs = [history, words, note, reference, trail, found]
 
         def wire(event: Callable[..., Any], handler: Callable[..., Any], inputs: list[Any], slow: bool) -> None:
@@ -146,6 +148,8 @@ class _Handlers:
             "clear": lambda: Result(history.refer(None)),
         }
         done = steps.attempt(history, actions.get(action, lambda: Result(history)))
+        if action == "back" and done.history.turn is not None:
+            words = done.history.turn.text
         return self._show(done, "" if action == "refer" else words)
 
     def upload(self, history: History, words: str, event: gr.EventData) -> list[Any]:
@@ -167,5 +171,5 @@ class _Handlers:
             cards.note("failed" if result.failed else "plain", result.words),
             cards.reference_card(reference, item, self._service.about()["captions"]),
             cards.trail(history),
-            cards.welcome(EXAMPLES) if turn is None else cards.results(turn),
+            cards.welcome(EXAMPLES, self._service.some_items(NUM_SHOWN)) if turn is None else cards.results(turn),
         ]

@@ -17,6 +17,7 @@ from unifashion.serving.demo.service import Service
 from unifashion.serving.demo.settings import LOOPBACK
 
 log = logging.getLogger(__name__)
+MAX_CONNECTIONS = 512  # an open page holds one or two
 MANUAL = "Search a catalogue by words, by a picture, or by a picture and what should change about it."
 
 
@@ -44,17 +45,32 @@ def build_app(service: Service, address: str = "http://127.0.0.1:7860") -> ASGIA
     return Guard(guarded, service.settings)
 
 
+def make_server(service: Service, listener: socket.socket) -> uvicorn.Server:
+    """Return a server of the demo for a socket of ``listen``; ``run(sockets=[listener])`` starts it."""
+    app = build_app(service, _address(service, listener))
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        timeout_graceful_shutdown=3,
+        server_header=False,
+        ws="none",
+        limit_concurrency=MAX_CONNECTIONS,
+    )
+    return uvicorn.Server(config)
+
+
 def serve(service: Service, listener: socket.socket) -> None:
     """Serve the demo on a socket of ``listen`` until it is stopped (Ctrl-C)."""
-    settings = service.settings
-    shown = f"[{settings.host}]" if ":" in settings.host else settings.host
-    address = f"http://{shown}:{listener.getsockname()[1]}"
-    app = build_app(service, address)
+    settings, address, server = service.settings, _address(service, listener), make_server(service, listener)
     if settings.host not in LOOPBACK and settings.password is None:
         log.warning("everybody who reaches this machine can use the demo; --password asks for one")
     log.info("search at %s (API: %s/api/docs); Ctrl-C ends it", address, address)
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3, server_header=False, ws="none")
-    uvicorn.Server(config).run(sockets=[listener])
+    server.run(sockets=[listener])
+
+
+def _address(service: Service, listener: socket.socket) -> str:
+    host = service.settings.host
+    return f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -9,17 +9,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from PIL import Image
+
 from unifashion.data.images import load_image
 from unifashion.errors import UserError
 from unifashion.serving.demo import cards
 from unifashion.serving.demo.refusals import Refusal, explain
-from unifashion.serving.demo.service import Query, Service
+from unifashion.serving.demo.service import Query, Service, product_of
 from unifashion.serving.demo.turns import History, Reference, Turn
-from unifashion.serving.demo.uploads import decode_base64, to_jpeg
+from unifashion.serving.demo.uploads import to_jpeg
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-KEPT_SIDE, KEPT_QUALITY = 1024, 95  # of uploads, in a history; models look at a few hundred pixels
+KEPT_SIDE, KEPT_QUALITY = 640, 92  # of uploads, in a history; models look at a few hundred pixels
 RERANK = 50
 BROKEN = "Something went wrong on the server; its log says what."
 
@@ -53,15 +55,13 @@ def attempt(history: History, step: Callable[[], Result]) -> Result:
 def search(service: Service, history: History, text: str, k: int, condition: str, rerank: bool) -> Result:
     """Search by the words, the reference, or both, and add a turn."""
     reference = history.reference
-    image = None
-    if reference is not None:
-        image = load_image(reference.jpeg) if reference.jpeg else service.photo(reference.item_id or "")
     text = " ".join(text.split())
-    origin = None if reference is None else reference.item_id
-    hits = service.search(Query(text, image, k + (origin is not None), condition, RERANK if rerank else 0))
-    # The product that the search started from is not an answer to what should change about it.
-    others = tuple(hit for hit in hits if hit.id != origin)[:k]
-    return Result(history.add(Turn(text, reference, others, condition), service.settings.max_turns))
+    query = Query(text, _picture(service, reference), k, condition, RERANK if rerank else 0, each_once=True)
+    if reference is not None and reference.item_id is not None:  # what the search starts from is no answer to it
+        query = replace(query, without=product_of(service.item(reference.item_id)))
+    hits = service.search(query)
+    turn = Turn(text, reference, tuple(hits), condition)
+    return Result(history.add(turn, service.settings.max_turns), " ".join(service.remarks(text)))
 
 
 def refer(service: Service, history: History, item_id: Any) -> Result:
@@ -72,8 +72,7 @@ def refer(service: Service, history: History, item_id: Any) -> Result:
 
 def upload(service: Service, history: History, picture: Any) -> Result:
     """Make a picture that somebody sent the reference."""
-    image = decode_base64(_words(picture), service.settings)
-    jpeg = to_jpeg(image, KEPT_SIDE, KEPT_QUALITY)
+    jpeg = to_jpeg(service.upload(_words(picture)), KEPT_SIDE, KEPT_QUALITY)
     return Result(history.refer(Reference("Your photo", jpeg=jpeg)))
 
 
@@ -84,10 +83,10 @@ def back(history: History, number: Any) -> Result:
 
 def describe(service: Service, history: History) -> Result:
     """Put the captioning model's words beside the reference."""
-    reference = history.reference
-    if reference is None or reference.item_id is None:
+    reference, picture = history.reference, _picture(service, history.reference)
+    if reference is None or picture is None:
         raise Refusal("Click a product first.")
-    caption = service.caption(reference.item_id) or "(the model has no words for it)"
+    caption = service.caption(picture) or "(the model has no words for it)"
     return Result(history.refer(replace(reference, caption=caption)))
 
 
@@ -99,6 +98,12 @@ def known(service: Service, reference: Reference | None) -> Any:
         return service.item(reference.item_id)
     except UserError:
         return None
+
+
+def _picture(service: Service, reference: Reference | None) -> Image.Image | None:
+    if reference is None:
+        return None
+    return load_image(reference.jpeg) if reference.jpeg else service.photo(reference.item_id or "")
 
 
 def _words(value: Any) -> str:

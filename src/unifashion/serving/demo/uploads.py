@@ -61,12 +61,16 @@ def decode_base64(text: str, settings: DemoSettings) -> Image.Image:
     return decode_upload(data, settings)
 
 
+def shrink(image: Image.Image, side: int) -> Image.Image:
+    """Return a picture with no side above ``side`` pixels."""
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return image
+
+
 def to_jpeg(image: Image.Image, side: int, quality: int = 85) -> bytes:
     """Return a JPEG with no side above ``side`` pixels, without the file's notes (place, camera)."""
-    small = image.copy()
-    small.thumbnail((side, side), Image.Resampling.LANCZOS)
     file = io.BytesIO()
-    small.save(file, "JPEG", quality=quality)
+    shrink(image.copy(), side).save(file, "JPEG", quality=quality)
     return file.getvalue()
 
 
