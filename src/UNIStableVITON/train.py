@@ -13,8 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a bare clone
 
 from unifashion.errors import exit_with_one_sentence
-from unifashion.flags import parse
-from unifashion.tryon.settings import TryOnDataSettings, TryOnModelSettings, TryOnTrainingSettings
+from unifashion.tryon.settings import FREE_ON_RESUME, TryOnDataSettings, TryOnModelSettings, TryOnTrainingSettings
 
 GROUPS = (TryOnDataSettings, TryOnModelSettings, TryOnTrainingSettings)
 
@@ -22,12 +21,10 @@ GROUPS = (TryOnDataSettings, TryOnModelSettings, TryOnTrainingSettings)
 @exit_with_one_sentence
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, train, print where the run is kept and what it came to."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    title = __doc__.split("\n")[0]
-    data, model, training = parse(GROUPS, argv, title)
-    if training.resume:
-        config = str(Path(training.resume) / "config.yaml")
-        data, model, training = parse(GROUPS, [*argv, "--config", config], title)
+    from unifashion.training.resume import parse_settings
+
+    words = sys.argv[1:] if argv is None else argv
+    data, model, training = parse_settings(GROUPS, words, __doc__.split("\n")[0], FREE_ON_RESUME)
     from unifashion.tryon.train import outcome, train
 
     run = train(data, model, training)

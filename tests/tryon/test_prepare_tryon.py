@@ -42,7 +42,9 @@ def times(folder):
 
 
 def test_what_a_download_lacks_is_made_and_then_read(root):
-    with pytest.raises(UserError, match=r"'unifashion prepare tryon --source .*' makes agnostic, agnostic_mask") as error:
+    with pytest.raises(
+        UserError, match=r"'unifashion prepare tryon --source .*' makes agnostic, agnostic_mask"
+    ) as error:
         read_vitonhd(root, "test", NEEDS)
     suggested = Path(str(error.value).partition("--source ")[2].partition("'")[0])
     folder, done = prepare(suggested)

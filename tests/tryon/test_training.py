@@ -5,10 +5,12 @@ import dataclasses
 import importlib.util
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from unifashion.errors import UserError
 from unifashion.flags import parse, read_yaml, resolve
@@ -94,24 +96,29 @@ def test_what_is_kept_is_the_moving_average(run):
     assert any(not torch.equal(a, b) for a, b in zip(trained, state["trained"], strict=True))
 
 
-@pytest.mark.parametrize("cache", [True, False])
-def test_a_resumed_run_equals_one_never_stopped(run, tryon_root, tmp_path, cache, monkeypatch):
+@pytest.mark.parametrize(("cache", "stop"), [(True, "told to"), (False, "told to"), (True, "killed")])
+def test_a_resumed_run_equals_one_never_stopped(run, tryon_root, tmp_path, cache, stop, monkeypatch):
     changes = {"cache_latents": cache, "colour": not cache, "move": not cache}
     whole = run if cache else train(*settings(tryon_root, tmp_path / "whole", **changes))
     data, model, training = settings(tryon_root, tmp_path / "parts", **changes)
 
-    def stop_after(self, batches, step=TryOnTrainer._step):
-        if self.step == 3:
-            raise KeyboardInterrupt
-        return step(self, batches)
+    def stopped_backward(self, batch, part, backward=TryOnTrainer._backward):
+        losses = backward(self, batch, part)
+        if self.step == 3 and stop == "killed":
+            raise MemoryError
+        if self.step == 2 and stop == "told to":
+            signal.raise_signal(signal.SIGTERM)  # in the middle of a step, which then ends as it would have
+        return losses
 
     with monkeypatch.context() as patch:
-        patch.setattr("unifashion.tryon.trainer.TryOnTrainer._step", stop_after)
-        with pytest.raises(KeyboardInterrupt):
+        patch.setattr(TryOnTrainer, "_backward", stopped_backward)
+        with pytest.raises(MemoryError if stop == "killed" else KeyboardInterrupt):
             train(data, model, training)
     parts = tmp_path / "parts"
-    assert json.loads((parts / "run.json").read_text())["state"] == "interrupted"
-    assert weights(parts)["step"] == 3
+    assert (
+        json.loads((parts / "run.json").read_text())["state"] == {"killed": "running", "told to": "interrupted"}[stop]
+    )
+    assert weights(parts)["step"] == {"killed": 2, "told to": 3}[stop]
     train(data, model, dataclasses.replace(training, resume=str(parts)))
     first, second = weights(whole), weights(parts)
     assert all(torch.equal(a, b) for a, b in zip(first["trained"], second["trained"], strict=True))
@@ -243,12 +250,16 @@ def test_the_experiment_files_are_the_papers_and_a_toys():
 # Inference ------------------------------------------------------------------------------------------------------------
 
 
-def infer(run, root, out, *flags):
-    """The entry point, called as a user calls it."""
-    spec = importlib.util.spec_from_file_location("tryon_inference", ROOT / "src/UNIStableVITON/inference.py")
+def entry(name):
+    """The entry point's module; its ``main`` takes what a user types."""
+    spec = importlib.util.spec_from_file_location(f"tryon_{name}", ROOT / f"src/UNIStableVITON/{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.main(
+    return module
+
+
+def infer(run, root, out, *flags):
+    entry("inference").main(
         [
             "--data-root",
             str(root),
@@ -303,6 +314,9 @@ def test_results_of_other_settings_are_not_mixed(run, tryon_root, tmp_path, caps
     (["--model-path", "/nowhere/at/all"], "not a try-on model that can be loaded"),
     (["--retriever", "x"], "trained without a retrieval model"),
     (["--schedular", "ddim"], "did you mean '--scheduler'?"),
+    (["--height", "50"], "a result of 18 x 50 pixels: both sides must be multiples of 3"),
+    (["--num-inference-steps", "0"], "the sampler takes 1 to 1000 steps, got 0"),
+    (["--num-inference-steps", "1001"], "the sampler takes 1 to 1000 steps, got 1001"),
 ])  # fmt: skip
 def test_mistakes_on_the_command_line_are_one_sentence(run, tryon_root, tmp_path, capsys, flags, sentence, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -313,6 +327,7 @@ def test_mistakes_on_the_command_line_are_one_sentence(run, tryon_root, tmp_path
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert sentence in error
+    assert not (tmp_path / "a").exists()
 
 
 def test_a_folder_without_a_model_is_one_sentence(tryon_root, tmp_path):
@@ -324,8 +339,34 @@ def test_a_cut_checkpoint_is_one_sentence(run, tryon_root, tmp_path):
     shutil.copytree(run, tmp_path / "cut")
     file = tmp_path / "cut" / "resume.pt"
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(UserError, match=r"no run with a resume.pt"):
+    with pytest.raises(UserError, match=r"it has no resume.pt that can be read"):
         train(*settings(tryon_root, tmp_path / "x", resume=str(tmp_path / "cut")))
+
+
+@pytest.mark.parametrize(("flags", "sentence"), [
+    (["--learning-rate", "0.5"], "it was started with --learning-rate 0.001, now it says 0.5"),
+    (["--data-root", "{other}"], "the training data changed since the run was started"),
+    (["--resume", "{other}"], "not a run folder"),
+])  # fmt: skip
+def test_a_run_does_not_go_on_as_another(run, tryon_root, tmp_path, capsys, flags, sentence):
+    shutil.copytree(tryon_root / "vitonhd", tmp_path / "vitonhd")
+    file = tmp_path / "vitonhd" / "captions.json"
+    file.write_text(file.read_text().replace("shirt", "blouse"))
+    before = (run / "resume.pt").read_bytes()
+    with pytest.raises(SystemExit) as left:
+        entry("train").main(["--resume", str(run), *(flag.format(other=tmp_path) for flag in flags)])
+    error = capsys.readouterr().err
+    assert left.value.code == 2 and error.count("\n") == 1 and sentence in error
+    assert (run / "resume.pt").read_bytes() == before
+
+
+def test_a_broken_test_picture_is_found_before_training(tryon_root, tmp_path):
+    shutil.copytree(tryon_root / "vitonhd", tmp_path / "vitonhd")
+    mask = next((tmp_path / "vitonhd" / "test" / "agnostic-mask").iterdir())
+    Image.new("L", (50, 50)).save(mask)
+    with pytest.raises(UserError, match="50 x 50 pixels do not fit the person's photo of 48 x 64"):
+        train(*settings(tmp_path, tmp_path / "run", num_validation_images=4))
+    assert not (tmp_path / "run").exists()
 
 
 def test_settings_of_inference_have_flags(capsys):

@@ -4,12 +4,12 @@ Only what cannot change a step may be different: where things lie, how often che
 the model is validated.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from unifashion.config import EvaluationSettings, TrainingSettings
+from unifashion.config import EvaluationSettings
 from unifashion.errors import UserError
 from unifashion.flags import parse, read_yaml, resolve
 from unifashion.training.run_folder import read_facts
@@ -31,14 +31,22 @@ FREE = {
 }
 
 
-def parse_settings(groups: Sequence[type], argv: Sequence[str], description: str) -> tuple[Any, ...]:
+def parse_settings(
+    groups: Sequence[type], argv: Sequence[str], description: str, free: Collection[str] = FREE
+) -> tuple[Any, ...]:
     """Parse a command line; with ``--resume RUN`` the run's own settings replace those of ``--config``.
+
+    Args:
+        groups: settings; one of them has ``resume`` and ``output_dir``.
+        argv: flags.
+        description: of the program, for its help.
+        free: names of the settings that may be other than the run was started with.
 
     Raises:
         UserError: RUN is not a run, or a flag differs from what the run was started with.
     """
     given = parse(groups, argv, description)
-    run = next(group.resume for group in given if isinstance(group, TrainingSettings))
+    (run,) = (group.resume for group in given if hasattr(group, "resume"))
     if run is None:
         return given
     read_facts(Path(run))
@@ -50,13 +58,13 @@ def parse_settings(groups: Sequence[type], argv: Sequence[str], description: str
     for old, new in zip(former, settings, strict=True):
         for field in fields(old):
             before, after = getattr(old, field.name), getattr(new, field.name)
-            if before != after and field.name not in FREE:
+            if before != after and field.name not in free:
                 flag = "--" + field.name.replace("_", "-")
                 raise UserError(
                     f"--resume {run}: it was started with {flag} {before}, now it says {after}; "
                     "leave the flag away, or start a new run"
                 )
-    return tuple(replace(group, output_dir=run) if isinstance(group, TrainingSettings) else group for group in settings)
+    return tuple(replace(group, output_dir=run) if hasattr(group, "resume") else group for group in settings)
 
 
 def check_data(run: Path, described: dict[str, str]) -> None:

@@ -61,6 +61,8 @@ def run_inference(settings: TryOnInferenceSettings) -> Path | None:
         scheduler=settings.scheduler,
     )
     pipe, config = tryon.pipe, tryon.pipe.denoiser.config
+    size = (settings.height or config.image_size[0], settings.width or config.image_size[1])
+    pipe.check(*size, settings.num_inference_steps)
     root = data_root(settings.dataset, settings.data_root)
     if settings.dataset == "catalogue":
         with state.main_process_first():
@@ -85,7 +87,6 @@ def run_inference(settings: TryOnInferenceSettings) -> Path | None:
     state.wait_for_everyone()
     share = items[state.process_index :: state.num_processes]
     todo = [item for item in share if settings.overwrite or not _place(out, item).is_file()]
-    size = (settings.height or config.image_size[0], settings.width or config.image_size[1])
     hidden = not state.is_main_process
     with tqdm(
         total=len(share), initial=len(share) - len(todo), desc="drawing", disable=hidden, dynamic_ncols=True
@@ -168,7 +169,7 @@ def _open_folder(out: Path, facts: dict[str, Any], overwrite: bool) -> None:
         except (OSError, ValueError):
             raise UserError(f"--output-dir {out} holds other files; name another folder") from None
         differing = [name for name in facts if found.get(name) != facts[name]]
-        if differing:
+        if differing and any(out.glob("*.png")):
             old, new = found.get("settings", {}), facts["settings"]
             changed = [name for name in new if old.get(name) != new[name]] or differing
             raise UserError(

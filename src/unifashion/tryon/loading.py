@@ -45,8 +45,7 @@ def load_pipeline(name: str | Path, base: str | None = None) -> TryOnPipeline:
     try:
         return TryOnPipeline.from_pretrained(str(folder or name), local_files_only=folder is not None)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{name}: not a try-on model that can be loaded ({reason})") from None
+        raise UserError(f"{name}: not a try-on model that can be loaded ({_reason(error, name, 200)})") from None
 
 
 def find_pipeline(path: Path) -> Path | None:
@@ -145,11 +144,16 @@ def _part(kind: Any, name: str, subfolder: str) -> Any:
     try:
         return kind.from_pretrained(name, subfolder=subfolder)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:160]
         raise UserError(
-            f"{name} has no usable {subfolder} ({reason}); name a Stable Diffusion 1.x in diffusers form with --init-from "
-            "or --base"
+            f"{name} has no usable {subfolder} ({_reason(error, name, 160)}); name a Stable Diffusion 1.x in diffusers "
+            "form with --init-from or --base"
         ) from None
+
+
+def _reason(error: Exception, name: str | Path, length: int) -> str:
+    if not Path(name).exists():
+        return "there is neither such a folder here nor a repository that the hub answers for"
+    return " ".join(str(error).split())[:length]
 
 
 def save_pipeline(pipe: TryOnPipeline, folder: Path) -> None:

@@ -69,6 +69,14 @@ class TryOnPipeline(DiffusionPipeline):
         """Return one generator per picture: its result then does not depend on what else is in the batch."""
         return [torch.Generator().manual_seed(seed) for seed in seeds]
 
+    def check(self, height: int, width: int, num_inference_steps: int) -> None:
+        """Raise ``UserError`` for a size that the VAE does not have, or a number of steps that the scheduler cannot take."""
+        step, most = self.vae_scale, self.scheduler.config.num_train_timesteps
+        if height % step or width % step:
+            raise UserError(f"a result of {width} x {height} pixels: both sides must be multiples of {step}")
+        if not 1 <= num_inference_steps <= most:
+            raise UserError(f"num_inference_steps: the sampler takes 1 to {most} steps, got {num_inference_steps}")
+
     @torch.no_grad()
     def __call__(
         self,
@@ -117,7 +125,7 @@ class TryOnPipeline(DiffusionPipeline):
             UserError: numbers or sizes of the inputs that do not fit, a map of another frame than the photo.
         """
         device = self._execution_device
-        size = self._size(person, height, width)
+        size = self._size(person, height, width, num_inference_steps)
         _check_frames(person, {"agnostic_mask": agnostic_mask, "densepose": densepose, "agnostic": agnostic})
         maps = {"image": person, "garment": garment, "keep": agnostic_mask, "densepose": densepose}
         tensors = {name: self._tensor(value, name, size).to(device) for name, value in maps.items()}
@@ -215,13 +223,11 @@ class TryOnPipeline(DiffusionPipeline):
             return [context]
         return [context, self.denoiser.unconditional.expand(count, -1, -1)]
 
-    def _size(self, person: Pictures, height: int | None, width: int | None) -> tuple[int, int]:
+    def _size(self, person: Pictures, height: int | None, width: int | None, steps: int) -> tuple[int, int]:
         first = person if isinstance(person, Tensor | Image.Image) else person[0]
         own = first.shape[-2:] if isinstance(first, Tensor) else (first.height, first.width)
         size = (height or own[0], width or own[1])
-        step = self.vae_scale
-        if any(side % step for side in size):
-            raise UserError(f"a result of {size[1]} x {size[0]} pixels: both sides must be multiples of {step}")
+        self.check(*size, steps)
         return size
 
     def _tensor(self, pictures: Pictures, name: str, size: tuple[int, int]) -> Tensor:

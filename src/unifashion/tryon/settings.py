@@ -119,6 +119,23 @@ class TryOnTrainingSettings:
             raise UserError(f"ema_decay: must be below 1, got {self.ema_decay}")
 
 
+# What a run that goes on may be given otherwise, because no step depends on it.
+FREE_ON_RESUME = (
+    *(
+        "data_root",
+        "num_workers",
+        "max_missing",
+        "output_dir",
+        "overwrite",
+        "resume",
+        "tracker",
+        "log_steps",
+        "save_steps",
+    ),
+    *("validate_steps", "num_validation_images", "validation_inference_steps", "gradient_checkpointing"),
+)
+
+
 @dataclass(frozen=True)
 class TryOnInferenceSettings:
     """Inference: which pairs, which model, how it samples, where the pictures go."""

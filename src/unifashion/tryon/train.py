@@ -4,7 +4,6 @@ import csv
 import functools
 import json
 import logging
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,12 @@ from torch import Tensor
 from unifashion.data.catalogue import is_synthetic
 from unifashion.data.catalogue.tryon import write_tryon
 from unifashion.data.tryon import ROOTS, TryOnItem, TryOnSplit
-from unifashion.data.tryon_maps import to_unit
+from unifashion.data.tryon_maps import load_maps, to_unit
 from unifashion.data.tryon_sets import read_tryon
 from unifashion.errors import UserError
 from unifashion.evaluation.scores import check_missing
 from unifashion.training.randomness import seed_everything
+from unifashion.training.resume import check_data
 from unifashion.training.run_folder import RunFolder, fingerprint
 from unifashion.tryon.blocks_vae import BlockAutoencoder
 from unifashion.tryon.loading import LAST, load_pipeline, quiet_libraries, start_pipeline
@@ -57,6 +57,9 @@ def train(data: TryOnDataSettings, model: TryOnModelSettings, training: TryOnTra
         needed = training.batch_size * accelerator.num_processes
         raise UserError(f"a step takes {needed} pairs but there are {len(train_split.items)}; lower --batch-size")
     shown = validation_items(data, training)
+    described = {"set": data.dataset, "used": used, "fingerprint": fingerprint(_files(train_split))}
+    if training.resume:
+        check_data(Path(training.resume), described)
     retriever = Retriever(model.retriever, device) if model.retriever else None
     seed_everything(training.seed, "weights")
     pipe = _build(data, model, training, train_split, retriever)
@@ -65,8 +68,7 @@ def train(data: TryOnDataSettings, model: TryOnModelSettings, training: TryOnTra
     rows = TryOnRows(train_split.items, names, size, training)
     run = _open_run(training) if accelerator.is_main_process else None
     if run is not None and not training.resume:
-        facts = {"set": "vitonhd", "used": used, "fingerprint": fingerprint(_files(train_split))}
-        run.describe((data, model, training), rows=len(rows.items), data=facts, synthetic=_synthetic(data))
+        run.describe((data, model, training), rows=len(rows.items), data=described, synthetic=_synthetic(data))
     if training.tracker != "none":
         accelerator.init_trackers("unifashion-tryon")
     if isinstance(pipe.vae, BlockAutoencoder) and not (model.init_from or training.resume):
@@ -133,11 +135,14 @@ def validation_items(data: TryOnDataSettings, training: TryOnTrainingSettings) -
     """Return the test pairs that are drawn while training.
 
     Raises:
-        UserError: there are none.
+        UserError: there are none, or one of their files cannot be used.
     """
-    names = ("image", "agnostic", "densepose", "keep", "garment", data.control)
-    split, _ = read_split(data, "test", tuple(dict.fromkeys(names)))
-    return split.items[: max(training.num_validation_images, 1)]
+    names = tuple(dict.fromkeys(("image", "agnostic", "densepose", "keep", "garment", data.control)))
+    split, _ = read_split(data, "test", names)
+    items = split.items[: max(training.num_validation_images, 1)]
+    for item in items:  # now, and not thousands of steps later
+        load_maps(item, names, data.height, data.width)
+    return items
 
 
 def _build(
@@ -208,24 +213,17 @@ def _synthetic(data: TryOnDataSettings) -> bool:
 
 
 def _open_run(training: TryOnTrainingSettings) -> RunFolder:
-    if training.resume:
-        return _ContinuedRun(Path(training.resume))
-    return RunFolder(Path(training.output_dir), training.overwrite)
-
-
-class _ContinuedRun(RunFolder):
-    """The folder of a run that goes on: its facts stay, rows beyond the step of its checkpoint go."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            self._facts: dict[str, Any] = json.loads((path / "run.json").read_text(encoding="utf-8"))
-            step = torch.load(path / RESUME, map_location="cpu", weights_only=True, mmap=True)["step"]
-        except Exception:  # a cut file can raise anything
-            raise UserError(f"--resume {path}: no run with a {RESUME} there that can be read") from None
-        self.path, self._started = path, time.monotonic() - float(self._facts.get("seconds", 0))
-        for name in ("train_metrics.csv", "validation_metrics.csv"):
-            _drop_rows_after(path / name, step)
-        self.update(state="running")
+    if not training.resume:
+        return RunFolder(Path(training.output_dir), training.overwrite)
+    path = Path(training.resume)
+    try:
+        step = torch.load(path / RESUME, map_location="cpu", weights_only=True, mmap=True)["step"]
+    except Exception:  # a cut file can raise anything
+        raise UserError(f"--resume {path}: it has no {RESUME} that can be read; start a new run") from None
+    run = RunFolder.reopen(path)
+    for name in ("train_metrics.csv", "validation_metrics.csv"):
+        _drop_rows_after(path / name, step)
+    return run
 
 
 def _drop_rows_after(path: Path, step: int) -> None:

@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from unifashion.errors import UserError
 from unifashion.training.distributed import mean_over_ranks
+from unifashion.training.interrupt import Interrupt
 from unifashion.training.randomness import seed_for
 from unifashion.training.run_folder import RunFolder, now
 from unifashion.tryon.loading import LAST, save_pipeline
@@ -87,15 +88,16 @@ class TryOnTrainer:
         return share
 
     def fit(self) -> None:
-        """Train to the end; Ctrl-C saves before it leaves.
+        """Train to the end; Ctrl-C and SIGTERM let the step end and save before they leave.
 
         Raises:
             UserError: a loss that is not finite; nothing of that step reaches the weights.
+            KeyboardInterrupt: after a signal, when everything is saved.
         """
         try:
-            self._steps()
+            with Interrupt() as interrupt:
+                self._steps(interrupt)
         except KeyboardInterrupt:
-            self.save()
             self._finish("interrupted")
             raise
         except UserError:
@@ -105,7 +107,7 @@ class TryOnTrainer:
         self._validate()
         self._finish("complete")
 
-    def _steps(self) -> None:
+    def _steps(self, interrupt: Interrupt) -> None:
         settings, accelerator = self.settings, self.accelerator
         self.pipe.denoiser.train()
         started, sums, count = time.perf_counter(), defaultdict[str, float](float), 0
@@ -128,11 +130,19 @@ class TryOnTrainer:
                     bar.set_postfix({name: f"{value:.4f}" for name, value in means.items()}, refresh=False)
                     self._log(means, time.perf_counter() - started)
                     started, sums, count = time.perf_counter(), defaultdict[str, float](float), 0
+                if self._told_to_stop(interrupt):
+                    self.save()
+                    raise KeyboardInterrupt
                 if self.step < settings.max_steps:
                     if settings.save_steps and self.step % settings.save_steps == 0:
                         self.save()
                     if settings.validate_steps and self.step % settings.validate_steps == 0:
                         self._validate()
+
+    def _told_to_stop(self, interrupt: Interrupt) -> bool:
+        """Return whether a signal reached any of the processes."""
+        signal = torch.tensor([float(bool(interrupt.signal))], device=self.accelerator.device)
+        return bool(mean_over_ranks(signal).item() > 0)
 
     def _loader(self) -> DataLoader[Any]:
         settings, accelerator = self.settings, self.accelerator
