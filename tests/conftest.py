@@ -23,6 +23,12 @@ SHARED = ROOT.parent / "shared"
 WORDS = ["a red dress with short sleeves", "a blue striped shirt", "is longer and has dots", "a green floral top"]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Only a run of the tests marked ``gpu`` sees a GPU: the others are the same on every machine, and fork."""
+    if config.getoption("-m") != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def tiny_config(model_name: str = "blip2_cir_cls", **changes) -> UniFashionConfig:
     """A model of a few thousand weights with every part of the real one."""
     vision = {

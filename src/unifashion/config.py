@@ -140,7 +140,10 @@ class TrainingSettings:
         "auto", "auto = bf16 where the GPU has it, else fp32; tf32 = fp32 with fast matrix products on a GPU"
     )
     compile: bool = setting(
-        False, "compile the layers of tower and Q-Former (torch.compile); the first steps take longer"
+        False, "compile the blocks of tower and Q-Former (torch.compile); the first step takes about a minute"
+    )
+    deterministic: bool = setting(
+        True, "on a GPU use only operations that give the same bits every time, as an exact --resume needs"
     )
     seed: int = setting(0, "one seed for weights, order, augmentation and sampled negatives")
     itc_weight: float = setting(1.0, "weight of the image-text contrastive loss")

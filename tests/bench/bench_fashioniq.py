@@ -31,8 +31,8 @@ BATCH = 4  # queries that the original scores at once
 def make_problem(flags: argparse.Namespace) -> tuple[torch.Tensor, torch.Tensor, list[str], list[str], list[str]]:
     """Return query vectors, gallery vectors, names of the gallery, references and targets."""
     generator = torch.Generator().manual_seed(0)
-    fused_QD = F.normalize(torch.randn(flags.queries, 256, generator=generator), dim=-1)
-    image_GVD = F.normalize(torch.randn(flags.gallery, 32, 256, generator=generator), dim=-1)
+    fused_QD = F.normalize(torch.randn(flags.queries, 256, generator=generator), dim=-1).to(flags.device)
+    image_GVD = F.normalize(torch.randn(flags.gallery, 32, 256, generator=generator), dim=-1).to(flags.device)
     names = [f"B{number:09d}" for number in range(flags.gallery)]
     chance = random.Random(0)
     pairs = [chance.sample(names, 2) for _ in range(flags.queries)]
@@ -58,7 +58,7 @@ def originals(
         products = torch.matmul(query_BD[:, None, None, :], image_1GDV)[:, :, 0]
         distances.append(1 - products.max(-1).values)
     order = torch.argsort(torch.vstack(distances), dim=-1)
-    sorted_names = np.array(names)[order]
+    sorted_names = np.array(names)[order.cpu()]
     labels = torch.tensor(sorted_names == np.repeat(np.array(targets), len(names)).reshape(len(targets), -1))
     return [labels[:, :k].sum().item() / len(labels) * 100 for k in KS]
 
@@ -67,8 +67,10 @@ SIDES = (ours, originals)
 
 
 def peak_memory(side: int, flags: argparse.Namespace) -> float:
-    """Return the GiB at the highest point of one evaluation, in a process that runs one side only."""
+    """Return the GiB at the highest point of one evaluation, in a process that runs one side only; on a GPU, the GPU's."""
     SIDES[side](*make_problem(flags))
+    if flags.device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**30
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.split("VmHWM:")[1].split()[0]) / 2**20
 
@@ -79,6 +81,7 @@ def main() -> None:
     parser.add_argument("--gallery", type=int, default=6346)
     parser.add_argument("--queries", type=int, default=2038)
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--ours-only", action="store_true")
     flags = parser.parse_args()
     print(f"{machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads")

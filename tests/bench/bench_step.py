@@ -2,18 +2,19 @@
 
     python -m tests.bench.bench_step                           image tokens 64 x 256, batch 8
     python -m tests.bench.bench_step --image-tokens 257x1408   those of ViT-g
-    python -m tests.bench.bench_step --device cuda --bf16
+    python -m tests.bench.bench_step --device cuda --precision bf16 --compile --image-tokens 64x256 257x1408 --batch-size 8 128
 
 Full-size Q-Former (12 x 768, 32 queries, vocabulary 30,523), texts of 16 to 30 tokens, image tokens given (the tower is
 frozen), forward, backward and AdamW (fused on our side, torch's default on the other). Both sides are shown to compute the same
 loss on one batch (dropout off); then they take turns (dropout on), each turn a pass over the same rows in four batches: ours
 come out of length buckets (``--length-buckets`` of training), the plain ones are padded to 64 as they come.
-The share of the machine's peak is that of our own floating-point operations in the time of our step, over the speed of a large
-matrix product measured in the same run. Peak memory is that of a process of its own per side.
+On a GPU ours also runs with ``--deterministic`` operations, as training does unless told otherwise, and with ``--compile``
+compiled. The share of the machine's peak is that of our own floating-point operations in the time of our step, over the speed
+of a large matrix product measured in the same run. Peak memory is that of one side alone, on a CPU in a process of its own.
 """
 
 import argparse
-import dataclasses
+import itertools
 import multiprocessing
 import statistics
 import time
@@ -28,6 +29,8 @@ from unifashion.config import TrainingSettings
 from unifashion.models.presets import UniFashionConfig
 from unifashion.models.qformer import QFormerConfig
 from unifashion.models.unifashion import UniFashion
+from unifashion.training.compilation import compile_blocks
+from unifashion.training.randomness import only_deterministic
 from unifashion.training.run_folder import machine
 from unifashion.training.tasks import find_task
 
@@ -59,18 +62,20 @@ def make_batch(model_name: str, lengths: torch.Tensor, tokens: tuple[int, int], 
     return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
-def make_sides(model_name: str, width: int, dropout: float, device: str) -> tuple[torch.nn.Module, PlainSteps]:
+def make_sides(
+    model_name: str, width: int, dropout: float, flags: argparse.Namespace
+) -> tuple[torch.nn.Module, PlainSteps]:
     """Return our task and the plain steps with the same random weights."""
     torch.manual_seed(0)
     config = UniFashionConfig(
         model_name=model_name,  # type: ignore[arg-type]
         vision=TINY_TOWER,
-        qformer=dataclasses.replace(QFormerConfig(vocab_size=30523, image_width=width), dropout=dropout),
+        qformer=QFormerConfig(vocab_size=30523, image_width=width, dropout=dropout, num_layers=flags.layers),
         target_queries="prompt_tokens" if model_name == "blip2_cir_rerank" else "query_tokens",
     )
     model = UniFashion(config)
     task = find_task(model_name)(model, TrainingSettings(itm_negatives="unifashion"))
-    return task.to(device).train(), PlainSteps(model).to(device).train()
+    return task.to(flags.device).train(), PlainSteps(model).to(flags.device).train()
 
 
 def our_loss(task: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -89,6 +94,12 @@ def plain_loss(plain: PlainSteps, batch: dict[str, torch.Tensor]) -> torch.Tenso
 LOSSES: tuple[Callable[..., torch.Tensor], ...] = (our_loss, plain_loss)
 
 
+def synchronise(device: str) -> None:
+    """Wait until the device has done what it was told."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
 def make_epoch(
     side: int, module: torch.nn.Module, batches: list[dict[str, torch.Tensor]], flags: argparse.Namespace
 ) -> Callable[[], None]:
@@ -98,94 +109,134 @@ def make_epoch(
 
     def epoch() -> None:
         for batch in batches:
-            with torch.autocast(flags.device, torch.bfloat16, enabled=flags.bf16):
+            with torch.autocast(flags.device, torch.bfloat16, enabled=flags.precision == "bf16"):
                 loss = LOSSES[side](module, batch)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-        if flags.device == "cuda":
-            torch.cuda.synchronize()
+        synchronise(flags.device)
 
     return epoch
 
 
-def peak_flops(device: str, bf16: bool) -> float:
+def peak_flops(flags: argparse.Namespace) -> float:
     """Return the operations per second of a large matrix product."""
-    side, dtype = (8192, torch.bfloat16 if bf16 else torch.float32) if device == "cuda" else (2048, torch.float32)
-    a = torch.randn(side, side, device=device, dtype=dtype)
+    side = 8192 if flags.device == "cuda" else 2048
+    dtype = torch.bfloat16 if flags.precision == "bf16" else torch.float32
+    a, b = torch.randn(2, side, side, device=flags.device, dtype=dtype)
     best = float("inf")
-    for _ in range(8):
+    for _ in range(12):
+        synchronise(flags.device)
         started = time.perf_counter()
-        a @ a
-        if device == "cuda":
-            torch.cuda.synchronize()
+        a @ b
+        synchronise(flags.device)
         best = min(best, time.perf_counter() - started)
     return 2 * side**3 / best
 
 
-def peak_memory(side: int, model_name: str, flags: argparse.Namespace) -> float:
-    """Return the GiB at the highest point of one pass over the batches, in a process that runs one side only."""
-    tokens = parse_tokens(flags)
-    module = make_sides(model_name, tokens[1], 0.1, flags.device)[side]
-    make_epoch(side, module, make_batches(model_name, flags.batch_size, tokens, flags.device, side == 0), flags)()
+def peak_memory(side: int, model_name: str, case: tuple[str, int], flags: argparse.Namespace) -> float:
+    """Return the GiB at the highest point of one pass over the batches, on a CPU that of the whole process."""
+    tokens = parse_tokens(case[0])
+    if flags.device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    module = make_sides(model_name, tokens[1], 0.1, flags)[side]
+    make_epoch(side, module, make_batches(model_name, case[1], tokens, flags.device, side == 0), flags)()
     if flags.device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**30
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.split("VmHWM:")[1].split()[0]) / 2**20
 
 
-def parse_tokens(flags: argparse.Namespace) -> tuple[int, int]:
+def parse_tokens(words: str) -> tuple[int, int]:
     """Return number and width of the image tokens."""
-    number, width = flags.image_tokens.split("x")
+    number, width = words.split("x")
     return int(number), int(width)
 
 
-def compare(model_name: str, flags: argparse.Namespace) -> None:
-    """Print one block: agreement, seconds, ratio, share of the peak, memory."""
-    tokens = parse_tokens(flags)
-    batches = [make_batches(model_name, flags.batch_size, tokens, flags.device, side == 0) for side in (0, 1)]
-    silent = make_sides(model_name, tokens[1], 0.0, flags.device)
-    values = [LOSSES[side](silent[side], batches[1][0]).item() for side in (0, 1)]
-    del silent
-    sides = make_sides(model_name, tokens[1], 0.1, flags.device)
-    epochs = [make_epoch(side, sides[side], batches[side], flags) for side in (0, 1)]
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for turn in range(flags.turns + 1):
-        for side, epoch in enumerate(epochs):
+def count_operations(task: torch.nn.Module, batches: list[dict[str, torch.Tensor]]) -> float:
+    """Return the floating-point operations of our step."""
+    with FlopCounterMode(display=False) as counter:
+        for batch in batches:
+            our_loss(task, batch).backward()
+    task.zero_grad()
+    return counter.get_total_flops() / len(batches)
+
+
+def take_turns(epochs: list[Callable[[], None]], turns: int, num_batches: int) -> list[float]:
+    """Return each epoch's median seconds a step; the first turn is not counted."""
+    seconds: list[list[float]] = [[] for _ in epochs]
+    for turn in range(turns + 1):
+        for times, epoch in zip(seconds, epochs, strict=True):
             started = time.perf_counter()
             epoch()
             if turn:
-                seconds[side].append((time.perf_counter() - started) / len(batches[side]))
-    with FlopCounterMode(display=False) as counter:
-        for batch in batches[0]:
-            our_loss(sides[0], batch).backward()
-    mine, other = map(statistics.median, seconds)
-    share = counter.get_total_flops() / len(batches[0]) / mine / peak_flops(flags.device, flags.bf16)
-    del sides, epochs
+                times.append((time.perf_counter() - started) / num_batches)
+    return [statistics.median(times) for times in seconds]
+
+
+def memory_of_both(model_name: str, case: tuple[str, int], flags: argparse.Namespace) -> list[float]:
+    """Return ``peak_memory`` of each side."""
+    if flags.device == "cuda":
+        return [peak_memory(side, model_name, case, flags) for side in (0, 1)]
     context = multiprocessing.get_context("spawn")
     memory = []
     for side in (0, 1):
         with context.Pool(1) as pool:
-            memory.append(pool.apply(peak_memory, (side, model_name, flags)))
-    print(f"{model_name}, image tokens {flags.image_tokens}, batch {flags.batch_size}, {flags.turns} turns of 4 steps")
-    print(f"  same loss: ours {values[0]:.6f}, plain {values[1]:.6f}")
-    print(f"  seconds a step (median): ours {mine:.3f}, plain {other:.3f}: {other / mine:.2f} x faster")
-    print(f"  share of the matrix-product peak: {100 * share:.0f} %")
-    print(f"  peak memory: ours {memory[0]:.2f} GiB, plain {memory[1]:.2f} GiB", flush=True)
+            memory.append(pool.apply(peak_memory, (side, model_name, case, flags)))
+    return memory
+
+
+def compare(model_name: str, case: tuple[str, int], flags: argparse.Namespace) -> None:
+    """Print one block: agreement, seconds, ratio, share of the peak, memory."""
+    tokens, memory = parse_tokens(case[0]), memory_of_both(model_name, case, flags)
+    batches = [make_batches(model_name, case[1], tokens, flags.device, side == 0) for side in (0, 1)]
+    silent = make_sides(model_name, tokens[1], 0.0, flags)
+    values = [LOSSES[side](silent[side], batches[1][0]).item() for side in (0, 1)]
+    del silent
+    sides = make_sides(model_name, tokens[1], 0.1, flags)
+    operations, peak = count_operations(sides[0], batches[0]), peak_flops(flags)
+    print(f"{model_name}, image tokens {case[0]}, batch {case[1]}, {flags.precision}, {flags.turns} turns of 4 steps")
+    print(f"  same loss in fp32: ours {values[0]:.6f}, plain {values[1]:.6f}")
+    print(f"  peak memory: ours {memory[0]:.2f} GiB, plain {memory[1]:.2f} GiB, {memory[1] / memory[0]:.2f} x")
+    epochs = [make_epoch(side, sides[side], batches[side], flags) for side in (0, 1)]
+    ways = ["ours"]
+    if flags.device == "cuda":
+        ways.append("ours, deterministic")
+    if flags.compile:
+        ways.append("ours, compiled")
+    for way in ways:
+        if way == "ours, compiled":
+            started = time.perf_counter()
+            compile_blocks(sides[0].model)
+            epochs[0]()
+            print(f"  compiling: {time.perf_counter() - started:.0f} s")
+        only_deterministic(way == "ours, deterministic")
+        mine, other = take_turns(epochs, flags.turns, len(batches[0]))
+        only_deterministic(False)
+        share = f"{100 * operations / mine / peak:.0f} % of the matrix-product peak ({peak / 1e12:.3g} TFLOP/s)"
+        print(
+            f"  {way}: {1000 * mine:.1f} ms a step, plain {1000 * other:.1f} ms, {other / mine:.2f} x; {share}",
+            flush=True,
+        )
 
 
 def main() -> None:
-    """Compare both named models."""
+    """Compare the named models at each size."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--image-tokens", default="64x256")
-    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+    parser.add_argument("--image-tokens", nargs="+", default=["64x256"])
+    parser.add_argument("--batch-size", nargs="+", type=int, default=[8])
+    parser.add_argument("--layers", type=int, default=12, help="of the Q-Former")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--compile", action="store_true", help="also ours with compiled blocks")
     flags = parser.parse_args()
     print(f"{machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads")
-    for model_name in MODELS:
-        compare(model_name, flags)
+    for case in itertools.product(flags.image_tokens, flags.batch_size):
+        for model_name in flags.models:
+            compare(model_name, case, flags)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """Where chance in training comes from: each batch, and each chunk of one, starts all generators anew from its own number.
 
 The generators of Python, numpy and torch (CPU and every GPU) thus never carry anything from one step to the next. A run that
-was stopped and resumed draws what the run that never stopped draws, whatever happened in between.
+was stopped and resumed draws what the run that never stopped draws, whatever happened in between. On a GPU the order of a sum
+is chance as well, unless ``only_deterministic`` forbids it.
 """
 
 import hashlib
+import os
 import random
 
 import numpy as np
@@ -23,3 +25,12 @@ def seed_everything(*key: int | str) -> None:
     random.seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)
     torch.manual_seed(seed)
+
+
+def only_deterministic(wanted: bool) -> None:
+    """Use only GPU operations that give the same bits every time, or allow faster ones that do not. A CPU always does."""
+    if not torch.cuda.is_available():
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.use_deterministic_algorithms(wanted)

@@ -40,10 +40,11 @@ from unifashion.errors import UserError
 from unifashion.evaluation.scores import Score
 from unifashion.models.unifashion import UniFashion
 from unifashion.training.checkpoint import find_checkpoint, link_model, read_state, write_checkpoint
+from unifashion.training.compilation import compile_blocks
 from unifashion.training.distributed import mean_over_ranks, share_buffers
 from unifashion.training.grad_cache import GradCache
 from unifashion.training.interrupt import Interrupt
-from unifashion.training.randomness import seed_everything, seed_for
+from unifashion.training.randomness import only_deterministic, seed_everything, seed_for
 from unifashion.training.run_folder import RunFolder, now
 from unifashion.training.schedule import make_schedule
 from unifashion.training.sharding import Sharding, as_saved, as_trained, check_sharding
@@ -130,8 +131,7 @@ class Trainer:
             fused=accelerator.device.type in ("cpu", "cuda"),
         )
         if settings.compile:
-            task.model.qformer.compile()
-            task.model.vision.compile()
+            compile_blocks(task.model)
         self.cache: GradCache | None = None
         if settings.grad_cache_chunk:
             self.cache = GradCache(task, settings.grad_cache_chunk, accelerator, self._weight, is_sharded)
@@ -370,6 +370,7 @@ def make_accelerator(settings: TrainingSettings, task: type[Task]) -> Accelerato
     if settings.precision == "bf16" and not (bf16 or not torch.cuda.is_available()):
         raise UserError("this GPU has no bf16; use --precision fp32")
     torch.backends.cuda.matmul.allow_tf32 = settings.precision == "tf32"
+    only_deterministic(settings.deterministic)
     mixed = "bf16" if settings.precision == "bf16" or (settings.precision == "auto" and bf16) else "no"
     accelerator = Accelerator(
         mixed_precision=mixed,

@@ -1,0 +1,26 @@
+"""torch.compile for training: the blocks that repeat, each kind once, rather than the whole network.
+
+A Q-Former runs four kinds of passes over texts of any length. Compiled whole, each kind and length would be a program of its own
+of twelve layers. Attention and feed-forward, where the time goes between the matrix products, are compiled with sizes left open
+and serve all of them.
+"""
+
+import torch
+from torch import nn
+
+from unifashion.models.qformer import Attention, FeedForward
+from unifashion.models.unifashion import UniFashion
+
+VARIANTS = 64  # programs of one block: kinds of masks, training and validation, of each a few
+
+
+def compile_blocks(model: UniFashion) -> None:
+    """Compile the tower's repeated blocks and the Q-Former's attention and feed-forward, when they first run."""
+    torch._dynamo.config.recompile_limit = max(VARIANTS, torch._dynamo.config.recompile_limit)
+    for layers in model.vision.modules():
+        if isinstance(layers, nn.ModuleList):
+            for block in layers:
+                block.compile()
+    for module in model.qformer.modules():
+        if isinstance(module, Attention | FeedForward):
+            module.compile(dynamic=True)
