@@ -7,6 +7,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from unifashion.cli import main
 from unifashion.convert.stableviton import to_ldm
 from unifashion.errors import UserError
 from unifashion.tryon.denoiser import TryOnDenoiser
@@ -62,6 +63,31 @@ def test_a_stableviton_file_draws_with_the_words_of_a_base(stable_diffusion, try
     assert found.pictures.shape == (1, 3, 32, 24)
     assert torch.isfinite(found.pictures).all()
     assert torch.equal(pipe.denoiser.unconditional, denoiser.unconditional)
+
+
+def test_a_stableviton_file_is_converted_once_and_says_what_it_reads(stable_diffusion, tmp_path, capsys):
+    torch.manual_seed(1)
+    denoiser = TryOnDenoiser((32, 32, 32, 32), cross_attention_dim=16)
+    file, out = tmp_path / "viton.ckpt", tmp_path / "out"
+    torch.save({"state_dict": to_ldm(denoiser)}, file)
+    flags = ["convert", str(file), str(out), "--base", str(stable_diffusion), "--control", "sketch"]
+    main(flags)
+    pipe = load_pipeline(out)
+    assert pipe.denoiser.config.control == "sketch"
+    assert torch.equal(pipe.denoiser.unet.conv_in.weight, denoiser.unet.conv_in.weight)
+    assert load_pipeline(file, str(stable_diffusion)).denoiser.config.control == "garment"
+    with pytest.raises(UserError, match="trained to read the garment's sketch; leave --control away"):
+        load_pipeline(out, control="garment")
+    for again, sentence in (
+        (flags, "exists; give another name"),
+        (flags[:3], "exists"),
+        ([*flags[:2], str(tmp_path / "b")], "--base"),
+    ):
+        with pytest.raises(SystemExit) as left:
+            main(again)
+        error = capsys.readouterr().err
+        assert left.value.code == 2 and sentence in error and "Traceback" not in error
+    assert not (tmp_path / "b").exists()
 
 
 def test_the_memory_options_of_the_library_change_no_picture(stable_diffusion):

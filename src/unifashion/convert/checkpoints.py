@@ -171,7 +171,8 @@ def _require_qformer(weights: Weights, source: str, names: list[str]) -> None:
     if not all(name in weights and weights[name].ndim > 1 for name in needed):
         raise UserError(
             f"{source} is not a BLIP-2 style checkpoint: it has no Q-Former with query tokens, but {summarise(names, 3)}; "
-            "expected a file of UniFashion, SPRC or LAVIS, or a Hugging Face BLIP-2"
+            "expected a file of UniFashion, SPRC or LAVIS, or a Hugging Face BLIP-2 (for a .ckpt of StableVITON name a Stable "
+            "Diffusion 1.x with --base)"
         )
 
 

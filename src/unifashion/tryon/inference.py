@@ -55,6 +55,7 @@ def run_inference(settings: TryOnInferenceSettings) -> Path | None:
     tryon = TryOn.from_pretrained(
         settings.model_path,
         base=settings.base,
+        control=settings.control,
         retriever=settings.retriever,
         device=state.device,
         precision=settings.precision,

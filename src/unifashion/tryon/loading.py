@@ -16,6 +16,7 @@ from unifashion.convert.stableviton import from_stable_diffusion, read_ckpt
 from unifashion.errors import UserError
 from unifashion.models.pretrained import replace_folder
 from unifashion.tryon.pipeline import TryOnPipeline, default_scheduler
+from unifashion.tryon.settings import ControlRead
 
 log = logging.getLogger(__name__)
 
@@ -30,22 +31,34 @@ def quiet_libraries() -> None:
         library.disable_progress_bar()
 
 
-def load_pipeline(name: str | Path, base: str | None = None) -> TryOnPipeline:
+def load_pipeline(name: str | Path, base: str | None = None, control: ControlRead = "as-trained") -> TryOnPipeline:
     """Open a finished model: a run, a pipeline folder, a hub id, or a ``.ckpt`` of StableVITON with a base.
+
+    Args:
+        name: the model.
+        base: Stable Diffusion 1.x, for the parts that a ``.ckpt`` lacks.
+        control: what the garment encoder of a ``.ckpt`` reads; all else says so itself.
 
     Raises:
         UserError: nothing there, or something else.
     """
     path = Path(name)
     if path.is_file():
-        return _from_ckpt(path, base)
+        pipe = _from_ckpt(path, base)
+        pipe.denoiser.register_to_config(control="garment" if control == "as-trained" else control)
+        return pipe
     folder = find_pipeline(path)
     if path.exists() and folder is None:
         raise UserError(f"no try-on model in {path}: expected {INDEX} of a TryOnPipeline there or in its {LAST} folder")
     try:
-        return TryOnPipeline.from_pretrained(str(folder or name), local_files_only=folder is not None)
+        pipe = TryOnPipeline.from_pretrained(str(folder or name), local_files_only=folder is not None)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{name}: not a try-on model that can be loaded ({_reason(error, name, 200)})") from None
+    if control not in ("as-trained", pipe.denoiser.config.control):
+        raise UserError(
+            f"{name} was trained to read the garment's {pipe.denoiser.config.control}; leave --control away"
+        )
+    return pipe
 
 
 def find_pipeline(path: Path) -> Path | None:
@@ -154,6 +167,20 @@ def _reason(error: Exception, name: str | Path, length: int) -> str:
     if not Path(name).exists():
         return "there is neither such a folder here nor a repository that the hub answers for"
     return " ".join(str(error).split())[:length]
+
+
+def convert_ckpt(path: Path, out: Path, base: str, control: ControlRead, overwrite: bool = False) -> None:
+    """Write a ``.ckpt`` of StableVITON, with the rest of a Stable Diffusion 1.x, as a pipeline folder.
+
+    Raises:
+        UserError: what ``load_pipeline`` raises; ``out`` exists.
+    """
+    if out.exists() and not overwrite:
+        raise UserError(f"{out} exists; give another name, or --overwrite to replace it")
+    if not path.is_file():
+        raise UserError(f"{path} is not a file; --base is for a checkpoint file of StableVITON")
+    quiet_libraries()
+    save_pipeline(load_pipeline(path, base, control), out)
 
 
 def save_pipeline(pipe: TryOnPipeline, folder: Path) -> None:

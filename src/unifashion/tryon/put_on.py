@@ -22,7 +22,7 @@ from unifashion.errors import UserError
 from unifashion.tryon.loading import load_pipeline
 from unifashion.tryon.pipeline import STEPS, TryOnPipeline, flatten
 from unifashion.tryon.retriever import Retriever
-from unifashion.tryon.settings import Control
+from unifashion.tryon.settings import Control, ControlRead
 
 Picture = Image.Image | Path | str
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -79,6 +79,7 @@ class TryOn:
         name: str | Path,
         *,
         base: str | None = None,
+        control: ControlRead = "as-trained",
         retriever: str | Path | None = None,
         device: torch.device | str | None = None,
         precision: str = "auto",
@@ -89,6 +90,7 @@ class TryOn:
         Args:
             name: a try-on run or pipeline folder, a hub id, or a StableVITON ``.ckpt``.
             base: Stable Diffusion 1.x in diffusers form, for a ``.ckpt``.
+            control: what the garment encoder of a ``.ckpt`` reads, garment (the default) or sketch.
             retriever: the retrieval model that the denoiser was trained with, if it was.
             device: where it runs; None = a GPU where there is one.
             precision: fp32, bf16, or auto = bf16 on a GPU that has it.
@@ -98,7 +100,7 @@ class TryOn:
             UserError: no model there, or it and the retriever do not go together.
         """
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        pipe = load_pipeline(name, base)
+        pipe = load_pipeline(name, base, control)
         bf16 = place.type == "cuda" and torch.cuda.is_bf16_supported() and precision == "auto"
         pipe.to(place, torch.bfloat16 if bf16 or precision == "bf16" else torch.float32)
         change_scheduler(pipe, scheduler)

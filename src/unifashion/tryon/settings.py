@@ -9,6 +9,7 @@ from unifashion.errors import UserError
 from unifashion.flags import setting
 
 Control = Literal["garment", "sketch"]
+ControlRead = Literal["as-trained", "garment", "sketch"]
 Trainable = Literal["paper", "all"]
 Start = Literal["noise", "agnostic", "ground-truth"]
 SchedulerName = Literal["default", "pndm", "ddim", "ddpm", "euler", "dpm++", "unipc"]
@@ -22,6 +23,11 @@ SET_DOC = (
 ROOT_DOC = (
     "folder that holds vitonhd/ or dresscode/, or that folder itself; default: $UNIFASHION_DATA, else dataset/ "
     "(for --dataset catalogue: dataset/catalogue)"
+)
+
+CONTROL_READ_DOC = (
+    "what the garment encoder of a .ckpt reads, which does not say so itself: garment (StableVITON, and the default), "
+    "sketch (UNIStableVITON)"
 )
 
 
@@ -146,6 +152,7 @@ class TryOnInferenceSettings:
         "runs/tryon", "a try-on run or pipeline folder, or a StableVITON .ckpt (then with --base)"
     )
     base: str | None = setting(None, "Stable Diffusion 1.x in diffusers form, for the text encoder of a .ckpt")
+    control: ControlRead = setting("as-trained", CONTROL_READ_DOC)
     retriever: str | None = setting(None, "the retrieval model that the denoiser was trained with, if it was")
     split: Literal["train", "test"] = setting("test", "split of the data set")
     pairs: str = setting("paired", "paired, unpaired, or a file with a line 'PERSON.jpg GARMENT.jpg' per result")
