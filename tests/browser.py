@@ -40,7 +40,7 @@ WAIT = 30.0  # seconds for an answer of the browser, and for ``wait_for``
 STICKS_OUT = """Math.round(Math.max(0, document.documentElement.scrollWidth - innerWidth,
   ...[...document.body.querySelectorAll("*")].map((e) => {
     const r = e.getBoundingClientRect(), style = getComputedStyle(e);
-    if (r.width < 2 || r.height < 2 || style.visibility === "hidden" || style.position === "fixed") return 0;
+    if (r.width < 2 || r.height < 2 || r.right <= 0 || style.visibility === "hidden" || style.position === "fixed") return 0;
     for (let box = e.parentElement; box; box = box.parentElement)
       if (["auto", "scroll"].includes(getComputedStyle(box).overflowX)) return 0;
     return Math.max(r.right - innerWidth, -r.left);
@@ -229,7 +229,8 @@ class Page:
     def sideways(self) -> int:
         """Return by how many pixels what is visible sticks out of the window at the right or left (0 = nothing does).
 
-        What lies in a box of its own that scrolls sideways, such as a wide table, is left out.
+        What lies in a box of its own that scrolls sideways, such as a wide table, is left out, and so is what lies wholly left of
+        the window, where nobody can scroll.
         """
         return int(self.run(STICKS_OUT))
 

@@ -1,7 +1,9 @@
-"""The JSON API.
+r"""The JSON API.
 
     curl -s localhost:7860/api/search -H 'Content-Type: application/json' -d '{"text": "red floral dress", "k": 5}'
     curl -s localhost:7860/api/search -H 'Content-Type: application/json' -d '{"image_id": "17", "text": "in blue"}'
+    echo "{\"image\": \"$(base64 -w0 photo.jpg)\"}" | curl -s localhost:7860/api/caption -H 'Content-Type: application/json' -d @-
+    curl -s localhost:7860/api/items/17                        # metadata; .../17/image is the picture as JPEG
 
 Items are named by their ids, never by paths. Every error is ``{"error": "a sentence"}`` with 400 (what was sent cannot be
 used), 401 (password), 404 (no such item), 413 (too large), 503 (busy; ``Retry-After`` says when) or 500 (a bug).
@@ -46,7 +48,7 @@ class SearchRequest(PictureRequest):
 
 
 class ItemAnswer(BaseModel):
-    """A product: ``image`` is the address of its picture."""
+    """``image`` is the address of the picture."""
 
     id: str
     image: str
@@ -54,20 +56,20 @@ class ItemAnswer(BaseModel):
 
 
 class HitAnswer(ItemAnswer):
-    """A product that was found, with its score."""
+    """With the score, which is a similarity of at most 1."""
 
     score: float
 
 
 class SearchAnswer(BaseModel):
-    """Hits, best first; ``remarks`` say what the model could not read of the words."""
+    """The hits come best first; ``remarks`` say what the model could not read of the words."""
 
     hits: list[HitAnswer]
     remarks: list[str]
 
 
 class CaptionAnswer(BaseModel):
-    """What a model says about a picture."""
+    """A sentence."""
 
     caption: str
 
