@@ -3,6 +3,10 @@
 unifashion index my_shop --model runs/quickstart/pretrain -o runs/index      a folder of images, with or without a catalogue.csv
 unifashion index products.csv --model runs/quickstart/pretrain -o runs/index
 unifashion index runs/index --delete 17 18                                  items by their ids
+unifashion index runs/index --ann ivf                                       search it approximately, with FAISS
+unifashion index runs/index --uri http://host:19530 --ann hnsw              the same with a Milvus cluster
+unifashion index runs/index --uri runs/index/milvus.db                      the same with milvus-lite, in a file
+unifashion index runs/index --check                                         what the approximate search misses
 
 A second call embeds only what is new or changed; one that was stopped goes on where it stood. All columns of the table become
 metadata, which a search can filter by. ``accelerate launch -m unifashion.cli index ...`` uses several GPUs.
@@ -21,6 +25,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="PATH", help="a run, a saved model folder or a hub id [that of the index]")
     parser.add_argument("--prune", action="store_true", help="delete items that SOURCE lists no more")
     parser.add_argument("--delete", metavar="ID", nargs="+", help="delete items of the index SOURCE")
+    parser.add_argument(
+        "--ann", choices=("ivf", "hnsw", "flat", "exact"), help="search approximately from now on; exact: no longer"
+    )
+    parser.add_argument("--uri", metavar="URI", help="keep that in Milvus: http://host:19530, or a .db file [in FAISS]")
+    parser.add_argument("--check", action="store_true", help="measure the recall of the approximate search")
+    parser.add_argument("--queries", metavar="N", type=int, default=200, help="how many for --check [%(default)s]")
     parser.add_argument("--precision", choices=("fp16", "fp32"), default="fp16", help="of the vectors [%(default)s]")
     parser.add_argument("--batch-size", metavar="N", type=int, default=32, help="images at once [%(default)s]")
     parser.add_argument(
@@ -32,17 +42,66 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(flags: argparse.Namespace) -> None:
     """Do it and say what was done."""
     from unifashion.errors import UserError
+    from unifashion.serving.index import ABOUT
 
     if flags.delete:
         sys.stdout.write(_delete(flags) + "\n")
         return
-    if flags.out is None:
-        raise UserError("-o is required: the folder of the index")
-    if flags.batch_size < 1 or flags.num_workers < 0:
-        raise UserError("--batch-size must be at least 1, --num-workers must not be negative")
-    said = _build(flags)
-    if said:
-        sys.stdout.write(said + "\n")
+    if flags.batch_size < 1 or flags.num_workers < 0 or flags.queries < 1:
+        raise UserError("--batch-size and --queries must be at least 1, --num-workers must not be negative")
+    is_index = (flags.source / ABOUT).is_file()
+    if flags.out is None and not (is_index and (flags.ann or flags.uri or flags.check)):
+        raise UserError(
+            f"{flags.source} is an index: say what to change (--ann, --uri, --check, --delete)"
+            if is_index
+            else "-o is required: the folder of the index"
+        )
+    said = _build(flags) if flags.out is not None else [""]
+    if said:  # on the main process
+        said += _approximate(flags) + (_check(flags) if flags.check else [])
+        sys.stdout.write("".join(f"{line}\n" for line in said if line))
+
+
+def _approximate(flags: argparse.Namespace) -> list[str]:
+    from tqdm import tqdm
+
+    from unifashion.serving.index import Index
+    from unifashion.serving.nearest import catch_up, forget, wanted_record
+    from unifashion.serving.writer import writing
+
+    index = Index.open(flags.out or flags.source)
+    with writing(index):
+        if flags.ann == "exact":
+            forget(index)
+            return [f"{index.folder} is searched exactly"]
+        wanted = wanted_record(index, flags.ann, flags.uri)
+        if wanted is None:
+            return []
+        with tqdm(desc="approximate search", unit=" items", delay=1) as bar:
+            record = catch_up(index, wanted, bar.update)
+    if not (flags.ann or flags.uri):
+        return []
+    return [
+        f"{index.folder} is searched approximately ({record.ann}, {record.uri or 'FAISS'}); --check says what it misses"
+    ]
+
+
+def _check(flags: argparse.Namespace) -> list[str]:
+    from unifashion.serving import Retriever
+    from unifashion.serving.nearest import Finder, read_record
+    from unifashion.serving.recall import measure, photo_queries, word_queries
+
+    folder = flags.out or flags.source
+    record = read_record(folder)
+    if record is None:
+        return [f"{folder} is searched exactly: recall 100 % by definition; --ann ivf makes it approximate"]
+    retriever = Retriever.from_index(folder, flags.device, model=flags.model)
+    index, finder = retriever.index, Finder(retriever.index)
+    queries = {
+        "photos of its items": photo_queries(index, flags.queries),
+        "texts of its items": word_queries(index, retriever.model, flags.queries),
+    }
+    return [str(measure(index, finder, kind, found, 10)) for kind, found in queries.items() if found]
 
 
 def _delete(flags: argparse.Namespace) -> str:
@@ -55,7 +114,8 @@ def _delete(flags: argparse.Namespace) -> str:
     return f"{len(set(flags.delete))} items deleted; {flags.source} holds {len(index.refresh().ids):,}"
 
 
-def _build(flags: argparse.Namespace) -> str:
+def _build(flags: argparse.Namespace) -> list[str]:
+    """Return what was done; nothing on other processes than the main one."""
     from accelerate import PartialState
     from transformers.utils import logging as transformers_logging
 
@@ -78,11 +138,11 @@ def _build(flags: argparse.Namespace) -> str:
     options = Options(flags.precision, flags.batch_size, flags.num_workers, flags.prune)
     done = build_index(flags.source, model, name, flags.out, options)
     if not state.is_main_process:
-        return ""
+        return []
     parts = [f"{flags.out} holds {len(Index.open(flags.out)):,} items"]
     parts.append(f"{len(done.added):,} added, {len(done.updated):,} updated, {len(done.kept):,} as they were")
     parts += [f"{len(done.deleted):,} deleted"] if done.deleted else []
     if done.repeated:
         first, same = next(iter(done.repeated.items()))
         parts.append(f"{len(done.repeated):,} not stored because the same image is there already ({first} = {same})")
-    return "; ".join([*parts, done.quarantine.summary()])
+    return ["; ".join([*parts, done.quarantine.summary()])]

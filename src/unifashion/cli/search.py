@@ -26,6 +26,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rerank", metavar="N", type=int, default=0, help="let the matching head order the best N [off]"
     )
+    parser.add_argument("--exact", action="store_true", help="search exactly also where there is an approximate index")
+    parser.add_argument("--uri", metavar="URI", help="where Milvus is now [where it was for the index]")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--sheet", metavar="FILE", type=Path, help="also write a picture of query and answers (.png)")
     parser.add_argument("--model", metavar="PATH", help="where the model is now [where it was for the index]")
@@ -37,7 +39,7 @@ def run(flags: argparse.Namespace) -> None:
     from unifashion.serving import Retriever
     from unifashion.serving.sheet import write_sheet
 
-    retriever = Retriever.from_index(flags.index, flags.device, model=flags.model)
+    retriever = Retriever.from_index(flags.index, flags.device, flags.uri, flags.model, flags.exact)
     hits = retriever.search(flags.text, flags.image, flags.k, flags.filter, flags.rerank)
     if flags.sheet is not None:
         write_sheet(flags.sheet, flags.text, flags.image, hits)

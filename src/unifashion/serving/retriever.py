@@ -31,8 +31,8 @@ from unifashion.models.embed import Embedder, Picture
 from unifashion.models.presets import VARIANTS
 from unifashion.models.unifashion import UniFashion
 from unifashion.serving.build import check_model
-from unifashion.serving.exact import exact_search
 from unifashion.serving.index import Index
+from unifashion.serving.nearest import Finder
 
 log = logging.getLogger(__name__)
 
@@ -50,33 +50,41 @@ class Hit:
 class Retriever:
     """An index and the model that made it."""
 
-    def __init__(self, index: Index, model: UniFashion) -> None:
+    def __init__(self, index: Index, model: UniFashion, finder: Finder | None = None) -> None:
         """Take an index and the model that made it, which the caller has checked (``check_model``)."""
         self.index, self.model = index, model.eval()
+        self._finder = finder or Finder(index)
         self._embedder = Embedder(model, batch_size=32, progress=False)
         self._told: set[str] = set()
 
     @classmethod
     def from_index(
-        cls, folder: str | Path, device: str | None = None, uri: str | None = None, model: str | Path | None = None
+        cls,
+        folder: str | Path,
+        device: str | None = None,
+        uri: str | None = None,
+        model: str | Path | None = None,
+        exact: bool = False,
     ) -> "Retriever":
         """Open an index and load its model.
 
         Args:
             folder: what ``unifashion index`` wrote.
             device: as torch names it; default: the GPU where there is one.
-            uri: the Milvus cluster that holds the vectors.
+            uri: where Milvus is now, if not where it was when the index was put into it.
             model: where the model is now, if not where it was when the index was made.
+            exact: search exactly also where there is an ANN index (serving/nearest.py).
 
         Raises:
             UserError: no index there, a model that is gone, or one that did not make this index.
         """
         transformers_logging.set_verbosity_error()
         index = Index.open(folder)
+        finder = Finder(index, uri, exact)
         name = str(model or index.about.model)
         loaded = UniFashion.from_pretrained(name)
         check_model(index, loaded, name)
-        return cls(index, loaded.to(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+        return cls(index, loaded.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), finder)
 
     def search(
         self,
@@ -112,7 +120,7 @@ class Retriever:
         snapshot = self.index.refresh()
         _, mask = snapshot.select(filter)
         query_D = self.embed_query(words, images)
-        rows, scores = exact_search(self.index, query_D, max(k, rerank), mask)
+        rows, scores = self._finder.find(query_D, max(k, rerank), mask)
         hits = [
             Hit(item.id, score, item.image, item.metadata)
             for item, score in zip(map(snapshot.item, rows), scores, strict=True)
