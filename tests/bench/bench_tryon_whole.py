@@ -173,6 +173,13 @@ def main() -> None:
         for batch_size in flags.batches:
             drawing(tryon, batch_size, flags.inference_steps, 1.0)
         drawing(tryon, 1, flags.inference_steps, 5.0)
+        if torch.cuda.is_available():
+            tryon.pipe.to("cpu")
+            tryon.pipe.enable_model_cpu_offload()
+            tryon.pipe.vae.enable_tiling()
+            memory()
+            print("with the parts on the CPU while they are not needed, and the VAE in tiles:")
+            drawing(tryon, 1, flags.inference_steps, 5.0)
 
 
 if __name__ == "__main__":

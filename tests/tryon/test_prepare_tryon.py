@@ -60,6 +60,16 @@ def test_what_a_download_lacks_is_made_and_then_read(root):
     assert Image.open(folder / "contact_sheets" / "test.jpg").width > 1000
 
 
+def test_the_mask_for_the_attention_loss_is_where_the_garment_is_worn(root, tryon_root):
+    home = root / "vitonhd" / "test" / "gt_cloth_warped_mask"
+    shutil.rmtree(home)
+    prepare(root)
+    for path in sorted((tryon_root / "vitonhd/test/gt_cloth_warped_mask").iterdir()):
+        drawn = np.asarray(load_image(path).convert("L")) > 127
+        made = np.asarray(load_image(home / f"{path.stem}.png").convert("L")) > 127
+        assert (drawn & made).sum() / (drawn | made).sum() > 0.9
+
+
 def test_a_second_call_makes_nothing_and_a_stopped_one_goes_on(root):
     folder, _ = prepare(root)
     before = times(folder)
@@ -188,8 +198,8 @@ def test_real_samples_of_dresscode_can_be_drawn_from_once_prepared(shared, tmp_p
     Image.fromarray(np.full((1024, 768), 2, np.uint8)).save(home / "dense" / "048462_5.png")
     _, done = prepare(tmp_path)
     assert sorted(path.relative_to(home).as_posix() for path in times(home) if path.parent.name not in (
-        "images", "label_maps", "im_sketch_unpaired", "dense", "im_sketch",
+        "images", "label_maps", "im_sketch_unpaired", "dense", "im_sketch", "gt_cloth_warped_mask",
     )) == ["agnostic-mask/048462_0_mask.png", "agnostic/048462_0.jpg", "image-densepose/048462_0.png"]  # fmt: skip
     assert done.failed == ()
-    (item,) = read_dresscode(tmp_path, "test", (*PERSON_MAPS, "sketch")).items
+    (item,) = read_dresscode(tmp_path, "test", (*PERSON_MAPS, "sketch", "warped_mask")).items
     assert load_maps(item, ("image", "agnostic", "keep", "densepose", "sketch"), 64, 48)["keep"].float().mean() < 240

@@ -360,6 +360,30 @@ def test_a_run_does_not_go_on_as_another(run, tryon_root, tmp_path, capsys, flag
     assert (run / "resume.pt").read_bytes() == before
 
 
+def test_what_a_cut_write_left_is_put_in_order(run, tryon_root, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "last").rename(tmp_path / "run" / ".last.old")  # between the two moves of a replacement
+    (tmp_path / "run" / ".last.x1y2").mkdir()
+    train(*settings(tryon_root, tmp_path / "run", resume=str(tmp_path / "run")))
+    assert not list((tmp_path / "run").glob(".*"))
+    load_pipeline(tmp_path / "run")
+
+
+def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_stays(tryon_root, tmp_path, monkeypatch):
+    def save(state, path, save=torch.save):
+        if state["step"] == 4:
+            Path(path).write_bytes(b"half of it")
+            raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos")
+        save(state, path)
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(UserError, match=r"the checkpoint of step 4 could not be written .* --resume"):
+        train(*settings(tryon_root, tmp_path / "run"))
+    assert weights(tmp_path / "run")["step"] == 2
+    assert not list((tmp_path / "run").glob(".*"))
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "failed"
+
+
 def test_a_broken_test_picture_is_found_before_training(tryon_root, tmp_path):
     shutil.copytree(tryon_root / "vitonhd", tmp_path / "vitonhd")
     mask = next((tmp_path / "vitonhd" / "test" / "agnostic-mask").iterdir())

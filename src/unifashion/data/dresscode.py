@@ -9,7 +9,7 @@
         agnostic/052012_0.jpg               the person without garment      (prepare tryon makes it)
         agnostic-mask/052012_0_mask.png     white = to be painted           (prepare tryon makes it)
         image-densepose/052012_0.jpg        the body's surface, in colours  (prepare tryon makes it from dense/052012_5.png)
-        gt_cloth_warped_mask/052012_0.png   where the garment is on the person: for the attention loss               optional
+        gt_cloth_warped_mask/052012_0.png   where the garment is on the person: for the attention loss  (prepare tryon makes it)
         cloth-mask/052012_1.png             where the garment is in its photo                                        optional
         im_sketch/052012_1.png              sketch of the garment as it is worn                                      optional
         im_sketch_unpaired/052012_0_052033_1.png   the same for a person in another's garment                        optional

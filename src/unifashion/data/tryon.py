@@ -42,7 +42,7 @@ MAPS: MapTable = {
     "sketch": (("im_sketch",), "person", ("",)),
 }
 PERSON_MAPS = ("image", "agnostic", "agnostic_mask", "densepose")
-PREPARED = ("agnostic", "agnostic_mask", "sketch")  # what ``unifashion prepare tryon`` can make
+PREPARED = ("agnostic", "agnostic_mask", "warped_mask", "sketch")  # what ``unifashion prepare tryon`` can make
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,7 +169,8 @@ class TryOnDenoiser(ModelMixin, ConfigMixin):
         if (rows_BQH is None) != (self.adapter is None):
             raise ValueError("rows of the Q-Former go together with an adapter")
         if rows_BQH is not None and self.adapter is not None:
-            text_BLD = torch.cat([text_BLD, self.adapter(rows_BQH).to(text_BLD)], dim=1)
+            rows_BQD = self.adapter(rows_BQH.to(self.adapter.weight.device)).to(text_BLD)  # which may be offloaded
+            text_BLD = torch.cat([text_BLD, rows_BQD], dim=1)
         if drop_B is None:
             return text_BLD
         return torch.where(drop_B[:, None, None], self.unconditional.to(text_BLD), text_BLD)

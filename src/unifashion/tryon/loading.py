@@ -186,6 +186,7 @@ def convert_ckpt(path: Path, out: Path, base: str, control: ControlRead, overwri
 def save_pipeline(pipe: TryOnPipeline, folder: Path) -> None:
     """Write a pipeline beside ``folder`` first and move it into place when it is complete."""
     folder.parent.mkdir(parents=True, exist_ok=True)
+    tidy(folder)
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         pipe.save_pretrained(fresh)
@@ -193,3 +194,12 @@ def save_pipeline(pipe: TryOnPipeline, folder: Path) -> None:
         replace_folder(fresh, folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def tidy(folder: Path) -> None:
+    """Remove what a write that was cut off left beside ``folder``; where it had moved the folder away, that comes back."""
+    old = folder.with_name(f".{folder.name}.old")
+    if old.is_dir() and not folder.exists():
+        old.replace(folder)
+    for left in folder.parent.glob(f".{folder.name}.*"):
+        shutil.rmtree(left, ignore_errors=True)

@@ -23,7 +23,7 @@ from unifashion.training.randomness import seed_everything
 from unifashion.training.resume import check_data
 from unifashion.training.run_folder import RunFolder, fingerprint
 from unifashion.tryon.blocks_vae import BlockAutoencoder
-from unifashion.tryon.loading import LAST, load_pipeline, quiet_libraries, start_pipeline
+from unifashion.tryon.loading import LAST, load_pipeline, quiet_libraries, start_pipeline, tidy
 from unifashion.tryon.pipeline import TryOnPipeline
 from unifashion.tryon.retriever import Retriever
 from unifashion.tryon.rows import LatentCache, TryOnRows, map_names, needed_files
@@ -60,6 +60,9 @@ def train(data: TryOnDataSettings, model: TryOnModelSettings, training: TryOnTra
     described = {"set": data.dataset, "used": used, "fingerprint": fingerprint(_files(train_split))}
     if training.resume:
         check_data(Path(training.resume), described)
+        with accelerator.main_process_first():
+            if accelerator.is_main_process:
+                tidy(Path(training.resume) / LAST)
     retriever = Retriever(model.retriever, device) if model.retriever else None
     seed_everything(training.seed, "weights")
     pipe = _build(data, model, training, train_split, retriever)

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -91,20 +92,20 @@ class TryOnTrainer:
         """Train to the end; Ctrl-C and SIGTERM let the step end and save before they leave.
 
         Raises:
-            UserError: a loss that is not finite; nothing of that step reaches the weights.
+            UserError: a loss that is not finite (nothing of that step reaches the weights); a full disk.
             KeyboardInterrupt: after a signal, when everything is saved.
         """
         try:
             with Interrupt() as interrupt:
                 self._steps(interrupt)
+                self.save()
+            self._validate()
         except KeyboardInterrupt:
             self._finish("interrupted")
             raise
         except UserError:
             self._finish("failed")
             raise
-        self.save()
-        self._validate()
         self._finish("complete")
 
     def _steps(self, interrupt: Interrupt) -> None:
@@ -219,11 +220,27 @@ class TryOnTrainer:
     # Keeping ----------------------------------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write ``last`` and ``resume.pt``, each complete or not at all."""
+        """Write ``last`` and ``resume.pt``, each complete or not at all.
+
+        Raises:
+            UserError: the disk is full or cannot be written.
+        """
         if self.run is None:
             return
-        with self._averaged():
-            save_pipeline(self.pipe, self.run.path / LAST)
+        fresh = self.run.path / f".{RESUME}"
+        try:
+            with self._averaged():
+                save_pipeline(self.pipe, self.run.path / LAST)
+            torch.save(self._state(), fresh)
+            fresh.replace(self.run.path / RESUME)
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors say so in their own ways
+            fresh.unlink(missing_ok=True)
+            raise UserError(
+                f"{self.run.path}: the checkpoint of step {self.step} could not be written "
+                f"({' '.join(str(error).split())[:120]}); what was kept before it is untouched; make room, then use --resume"
+            ) from None
+
+    def _state(self) -> dict[str, Any]:
         state = {
             "step": self.step,
             "trained": [parameter.detach().cpu() for parameter in self.trained],
@@ -232,9 +249,7 @@ class TryOnTrainer:
             "ema": self.ema.state_dict() if self.ema is not None else None,
         }
         state["schedule"].pop("lr_lambdas", None)
-        fresh = self.run.path / f".{RESUME}"
-        torch.save(state, fresh)
-        fresh.replace(self.run.path / RESUME)
+        return state
 
     def resume(self, path: Path) -> None:
         """Go on from ``resume.pt``.

@@ -4,8 +4,10 @@
 
     VITON-HD     agnostic-mask, agnostic-v3.2    from image-parse-v3 and openpose_json (BODY-25)
                  im_sketch                       of the worn garment, from the photo and image-parse-v3
+                 gt_cloth_warped_mask            where the worn garment is, from image-parse-v3
     DressCode    agnostic-mask, agnostic         from label_maps (ATR) and keypoints (18 points)
                  im_sketch                       from the photo and label_maps
+                 gt_cloth_warped_mask            from label_maps
                  image-densepose                 the colours of the body's parts, from dense (their numbers)
 
 What came with the download is never touched: a file of our own says so inside, and by what it was made, and is made again when
@@ -24,7 +26,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from unifashion.data import dresscode, tryon
-from unifashion.data.agnostic import Half, agnostic_mask, agnostic_picture
+from unifashion.data.agnostic import Half, Mask, agnostic_mask, agnostic_picture
 from unifashion.data.annotations import NoSplit
 from unifashion.data.body import ATR, LIP, Pose, Scheme, read_body_25, read_coco_18, read_labels
 from unifashion.data.contact_sheet import contact_sheet
@@ -79,7 +81,7 @@ def prepare_tryon(
     """
     root, homes, table = _find(source)
     sketcher = Sketcher(sketch_model)
-    marks = {name: f"agnostic {VERSION}" for name in ("agnostic", "agnostic_mask", "densepose")}
+    marks = {name: f"agnostic {VERSION}" for name in ("agnostic", "agnostic_mask", "densepose", "warped_mask")}
     marks["sketch"] = f"sketch {VERSION} {sketcher.name}"
     jobs: list[Job] = []
     for home in homes:
@@ -153,6 +155,7 @@ def _jobs(root: Path, home: Path, table: MapTable, sketcher: Sketcher, marks: di
                 _make_agnostic, body, given.get("agnostic_mask") if "agnostic_mask" not in own else None
             ),
             "sketch": partial(_make_sketch, body, sketcher),
+            "warped_mask": partial(_make_worn_mask, body),
         }
         if body.surface is not None:
             makers["densepose"] = partial(_make_surface, body.surface)
@@ -223,6 +226,14 @@ def _make_agnostic(body: Body, mask: Path | None) -> Image.Image:
 
 
 def _make_sketch(body: Body, sketcher: Sketcher) -> Image.Image:
+    return sketcher(*_photo_and_garment(body))
+
+
+def _make_worn_mask(body: Body) -> Image.Image:
+    return Image.fromarray(_photo_and_garment(body)[1].astype(np.uint8) * 255)
+
+
+def _photo_and_garment(body: Body) -> tuple[Image.Image, Mask]:
     photo = load_image(body.photo)
     labels = read_labels(body.labels, body.scheme, photo.size)
     worn = {
@@ -233,7 +244,7 @@ def _make_sketch(body: Body, sketcher: Sketcher) -> Image.Image:
     garment = np.isin(labels, worn[body.half])
     if not garment.any():
         raise JobError(f"{body.labels.name}: shows no garment of the kind that the set is about")
-    return sketcher(photo, garment)
+    return photo, garment
 
 
 def _make_surface(path: Path) -> Image.Image:
