@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import importlib.util
 import json
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 
 from unifashion.errors import UserError
+from unifashion.evaluation.report import write_report
 from unifashion.flags import parse, read_yaml, resolve
 from unifashion.tryon.denoiser import Denoised
 from unifashion.tryon.loading import load_pipeline
@@ -358,6 +360,15 @@ def test_a_run_does_not_go_on_as_another(run, tryon_root, tmp_path, capsys, flag
     error = capsys.readouterr().err
     assert left.value.code == 2 and error.count("\n") == 1 and sentence in error
     assert (run / "resume.pt").read_bytes() == before
+
+
+def test_the_report_of_a_run_has_its_number_its_set_and_its_pictures(run, tmp_path):
+    shutil.copytree(run, tmp_path / "other")
+    page, _ = write_report([run, tmp_path / "other"], tmp_path / "report.html")
+    words = page.read_text()
+    ssim = json.loads((run / "run.json").read_text())["validation"]["ssim"]
+    assert f"SSIM of 1 pairs in training</td><td>{ssim:.3f}" in re.sub(r"<td[^>]*>", "<td>", words)
+    assert "Drawn in validation" in words and "not validated" not in words
 
 
 def test_what_a_cut_write_left_is_put_in_order(run, tryon_root, tmp_path):

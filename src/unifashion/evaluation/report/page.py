@@ -116,17 +116,27 @@ def _glance(runs: Sequence[Run]) -> str:
         trained_on = str(run.settings.get("dataset", "")).split("+")
         own = [one for one in run.evaluations if one.scores[0].dataset in trained_on] or run.evaluations
         first = summary(own[0].scores) if own else None
-        measured = f"{text(first.protocol)} {text(first.metric)}" if first else "not validated"
+        measured, number = _measured_while_training(run)
+        if first:
+            measured, number = f"{text(first.protocol)} {text(first.metric)}", value(first)
         name = f'<a href="#{run.slug}">{text(run.name)}</a>'
         model, data, state = _model(run), _data(run), str(run.facts.get("state", ""))
-        rows.append([name, text(model), text(data), text(state), measured, value(first), html.marks(run.marks)])
-    header = ["run", "model", "data", "state", "first measure", "%", "marks"]
+        rows.append([name, text(model), text(data), text(state), measured, number, html.marks(run.marks)])
+    header = ["run", "model", "data", "state", "first measure", "value", "marks"]
     remark = "One number a run, to find one's way. Numbers of different measures do not compare."
     return (
         html.heading(2, "The runs")
         + f'<div class="wordy">{html.table(header, [("", rows)], "The runs and one number of each", hide_caption=True)}</div>'
         + html.soft(remark)
     )
+
+
+def _measured_while_training(run: Run) -> tuple[str, str]:
+    """Return what a run without scores measured at its last validation (try-on), and the number."""
+    last = run.facts.get("validation")
+    if not isinstance(last, dict) or not isinstance(last.get("ssim"), float):
+        return "not validated", value(None)
+    return f"SSIM of {text(str(last.get('pairs', '?')))} pairs in training", f"{last['ssim']:.3f}"
 
 
 def _foot() -> str:
