@@ -3,6 +3,8 @@
 MSE(noise, predicted noise) + atv_weight * attention total variation
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDPMScheduler
@@ -23,26 +25,26 @@ def noise_schedule(scheduler: SchedulerMixin | None = None) -> DDPMScheduler:
     return DDPMScheduler.from_config(config, prediction_type=config.prediction_type)
 
 
-def draw(batch: Batch, vae: AutoencoderKL, drop: float, generator: torch.Generator) -> dict[str, Tensor]:
-    """Draw everything that is random in a step, row by row and on the CPU: posterior samples, noise, timesteps, drops.
+def draw(batch: Batch, vae: AutoencoderKL, drop: float, generators: Sequence[torch.Generator]) -> dict[str, Tensor]:
+    """Draw everything that is random in a step, on the CPU: posterior samples, noise, timesteps, drops.
 
     Args:
         batch: from ``rows.encode_batch`` or a ``LatentCache``.
         vae: whose latents these are.
         drop: share of rows whose context becomes the unconditional vector.
-        generator: source of all draws.
+        generators: one per row, so that a row's draws do not depend on which process has it, or beside which others.
     """
     device = batch["image"].device
-    count, _, height, width = batch["image"].shape
-    shape = (count, batch["image"].shape[1] // 2, height, width)
+    _, channels, height, width = batch["image"].shape
 
     def normal() -> Tensor:
-        return torch.randn(shape, generator=generator).to(device)
+        shape = (channels // 2, height, width)
+        return torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(device)
 
     drawn = {name: encode.latents(vae, batch[name], normal()) for name in IMAGES}
     drawn["noise"] = normal()
-    drawn["t"] = torch.randint(1000, (count,), generator=generator).to(device)
-    drawn["drop"] = (torch.rand(count, generator=generator) < drop).to(device)
+    drawn["t"] = torch.cat([torch.randint(1000, (1,), generator=generator) for generator in generators]).to(device)
+    drawn["drop"] = (torch.cat([torch.rand(1, generator=generator) for generator in generators]) < drop).to(device)
     return drawn
 
 

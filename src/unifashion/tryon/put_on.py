@@ -102,7 +102,7 @@ class TryOn:
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         pipe = load_pipeline(name, base, control)
         bf16 = place.type == "cuda" and torch.cuda.is_bf16_supported() and precision == "auto"
-        pipe.to(place, torch.bfloat16 if bf16 or precision == "bf16" else torch.float32)
+        pipe.to(place, *([torch.bfloat16] if bf16 or precision == "bf16" else []))
         change_scheduler(pipe, scheduler)
         _check_retriever(pipe, retriever is not None)
         return cls(pipe, Retriever(retriever, place) if retriever else None)

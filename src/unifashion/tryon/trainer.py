@@ -6,7 +6,8 @@ What is kept in the run folder (training/run_folder.py), besides its usual files
     resume.pt                  trained weights, moving average, optimiser and step: what --resume goes on from
     validation/step-N.png      person, garment, result, truth
 
-All that is random in a step depends on the seed and the number of the step alone, so a resumed run equals one never stopped.
+All that is random in a row depends on the seed, the number of the step and the row's place in the batch of all processes: a
+resumed run equals one never stopped, and two processes make the steps of one with twice the rows.
 """
 
 import logging
@@ -182,10 +183,7 @@ class TryOnTrainer:
 
     def _backward(self, batch: Batch, part: int) -> dict[str, float]:
         numbers, batch = batch.pop("number"), self._encoded(batch)
-        generator = torch.Generator().manual_seed(
-            seed_for(self.settings.seed, "step", self.step, part, self.accelerator.process_index)
-        )
-        drawn = draw(batch, self.pipe.vae, self.settings.unconditional_drop, generator)
+        drawn = draw(batch, self.pipe.vae, self.settings.unconditional_drop, self._generators(part, len(numbers)))
         losses: dict[str, Tensor] = self.loss(
             drawn, batch["text"], batch["keep"], batch.get("warped_mask"), batch.get("rows")
         )
@@ -201,6 +199,12 @@ class TryOnTrainer:
             )
         self.accelerator.backward(loss)
         return shown
+
+    def _generators(self, part: int, count: int) -> list[torch.Generator]:
+        """Return one per row of this process, seeded by the row's place in the batch of all processes."""
+        first = self.accelerator.process_index * self.settings.batch_size
+        seeds = (seed_for(self.settings.seed, "step", self.step, part, first + row) for row in range(count))
+        return [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def _encoded(self, batch: Batch) -> Batch:
         """Return the batch as latents, on the device."""
