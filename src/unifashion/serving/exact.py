@@ -1,7 +1,13 @@
 """The exact search: every vector of every item that fits, a few items at a time, straight from the memory-mapped file.
 
+Pieces are small enough for the processor's cache, and one thread goes through them: several threads would have to wait for each
+other after every piece, which on a busy machine takes many times as long as the work itself.
+
 Shapes: C items of a chunk, Q vectors an item, D width.
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -11,7 +17,7 @@ from torch import Tensor
 from unifashion.serving.filters import Mask
 from unifashion.serving.index import Index
 
-CHUNK = 2**21  # numbers turned to float32 at a time: they stay in the processor's cache
+CHUNK = 2**19  # numbers turned to float32 at a time
 
 
 def exact_scores(index: Index, query_D: Tensor, slots: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -19,10 +25,22 @@ def exact_scores(index: Index, query_D: Tensor, slots: NDArray[np.int64]) -> NDA
     about = index.about
     step = max(1, CHUNK // (about.num_vectors * about.width))
     scores = np.empty(len(slots), dtype=np.float32)
-    for start in range(0, len(slots), step):
-        image_CQD = index.vectors(slots[start : start + step])
-        scores[start : start + step] = (image_CQD.float() @ query_D).amax(dim=1).numpy()
+    with _one_thread():
+        for start in range(0, len(slots), step):
+            image_CQD = index.vectors(slots[start : start + step])
+            products = image_CQD.float().flatten(0, 1) @ query_D  # much faster than a batch of matrices and a vector
+            scores[start : start + step] = products.view(-1, about.num_vectors).amax(dim=1).numpy()
     return scores
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def best_first(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
