@@ -42,6 +42,7 @@ def test_lists_and_switches():
         (["--blip-model-name", "blip2"], "invalid choice: 'blip2'"),
         (["--batch-size", "many"], "batch_size: expected a whole number, got 'many'"),
         (["--batch-size", "-1"], "batch_size: must not be negative"),
+        (["--batch-size", "0"], "batch_size: must be at least 1"),
         (["--learning-rate", "nan"], "learning_rate: must not be negative"),
         (["--betas", "0.9"], "expected 2 arguments"),
         (["stray"], "unexpected argument 'stray'"),

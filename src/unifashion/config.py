@@ -116,8 +116,8 @@ class TrainingSettings:
     )
     keep_last: int = setting(2, "checkpoints that are kept for --resume, the newest; best and last stay anyway")
     num_epochs: int = setting(2, "passes over the training set")
-    batch_size: int = setting(128, "rows per process and step")
-    accumulation_steps: int = setting(1, "batches whose gradients are added up before a step")
+    batch_size: int = setting(128, "rows per process and step", least=1)
+    accumulation_steps: int = setting(1, "batches whose gradients are added up before a step", least=1)
     grad_cache_chunk: int = setting(
         0,
         "rows in memory at once: gradients of the whole batch, computed chunk by chunk (slower, far larger batches); 0 = off",
@@ -163,7 +163,7 @@ class TrainingSettings:
 class EvaluationSettings:
     """Evaluation: protocols and their sizes."""
 
-    eval_batch_size: int = setting(128, "images or texts per forward pass")
+    eval_batch_size: int = setting(128, "images or texts per forward pass", least=1)
     num_draws: int = setting(5, "independent draws of fashiongen/sub100")
     num_queries: int = setting(1000, "queries per draw of fashiongen/sub100")
     num_negatives: int = setting(100, "negatives per query of fashiongen/sub100")

@@ -20,9 +20,9 @@ import yaml
 from unifashion.errors import UserError, nearest
 
 
-def setting(default: Any, doc: str) -> Any:
-    """Declare one setting with its default and a one-line doc that ``--help`` shows."""
-    return field(default=default, metadata={"doc": doc})
+def setting(default: Any, doc: str, least: int = 0) -> Any:
+    """Declare one setting with its default, a one-line doc that ``--help`` shows, and the least value of a number."""
+    return field(default=default, metadata={"doc": doc, "least": least})
 
 
 def resolve(groups: Sequence[type], values: dict[str, Any]) -> tuple[Any, ...]:
@@ -177,17 +177,17 @@ def _typed(f: Field[Any], value: Any) -> Any:
             raise UserError(f"{f.name}: expected true or false, got {value!r}")
         return value
     if kind in (int, float):
-        return read_number(f.name, kind, value)
+        return read_number(f.name, kind, value, f.metadata.get("least", 0))
     if not isinstance(value, str):
         raise UserError(f"{f.name}: expected text, got {value!r}")
     return value
 
 
-def read_number(name: str, kind: type, value: Any) -> Any:
+def read_number(name: str, kind: type, value: Any, least: int = 0) -> Any:
     """Return ``value`` as an int or a float.
 
     Raises:
-        UserError: it is none; the sentence starts with ``name``.
+        UserError: it is none, or below ``least``; the sentence starts with ``name``.
     """
     noun = "a whole number" if kind is int else "a number"
     if isinstance(value, bool) or (kind is int and isinstance(value, float)):
@@ -198,4 +198,6 @@ def read_number(name: str, kind: type, value: Any) -> Any:
         raise UserError(f"{name}: expected {noun}, got {value!r}") from None
     if number < 0 or number != number:
         raise UserError(f"{name}: must not be negative, got {value!r}")
+    if number < least:
+        raise UserError(f"{name}: must be at least {least}, got {value!r}")
     return number

@@ -210,6 +210,11 @@ BAD = {
     "nothing at the start's place": ({"init_from": str(ROOT / "configs")}, {}, "configs has no usable unet"),
     "more rows in a step than there are": ({}, {"batch_size": 7}, "a step takes 7 pairs but there are 6"),
     "a size that does not fit": ({}, {"height": 25}, "must be multiples of 3, got 25 and 18"),
+    "a tracker that is not installed": (
+        {},
+        {"tracker": "wandb"},
+        "--tracker wandb: the package wandb is not installed",
+    ),
     "a run that is not there": ({}, {"resume": "nowhere"}, "nowhere"),
 }
 
@@ -217,6 +222,7 @@ BAD = {
 @pytest.mark.parametrize("what", BAD)
 def test_settings_that_cannot_work_are_one_sentence_and_leave_no_run(tryon_root, tmp_path, what, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("unifashion.training.tracking.get_available_trackers", list)
     of_model, others, sentence = BAD[what]
     data, model, training = settings(tryon_root, tmp_path / "bad", **others)
     with pytest.raises(UserError, match=sentence):
@@ -228,6 +234,7 @@ def test_settings_that_cannot_work_are_one_sentence_and_leave_no_run(tryon_root,
     ({"cache_latents": True}, "add --no-colour --no-move"),
     ({"unconditional_drop": 1.5}, "at most 1"),
     ({"ema_decay": 1.0}, "must be below 1"),
+    ({"log_steps": 0}, "log_steps: must be at least 1, got 0"),
 ])  # fmt: skip
 def test_settings_are_checked(values, sentence):
     with pytest.raises(UserError, match=sentence):
@@ -317,7 +324,7 @@ def test_results_of_other_settings_are_not_mixed(run, tryon_root, tmp_path, caps
     (["--retriever", "x"], "trained without a retrieval model"),
     (["--schedular", "ddim"], "did you mean '--scheduler'?"),
     (["--height", "50"], "a result of 18 x 50 pixels: both sides must be multiples of 3"),
-    (["--num-inference-steps", "0"], "the sampler takes 1 to 1000 steps, got 0"),
+    (["--num-inference-steps", "0"], "num_inference_steps: must be at least 1"),
     (["--num-inference-steps", "1001"], "the sampler takes 1 to 1000 steps, got 1001"),
 ])  # fmt: skip
 def test_mistakes_on_the_command_line_are_one_sentence(run, tryon_root, tmp_path, capsys, flags, sentence, monkeypatch):

@@ -49,6 +49,7 @@ from unifashion.training.run_folder import RunFolder, now
 from unifashion.training.schedule import make_schedule
 from unifashion.training.sharding import Sharding, as_saved, as_trained, check_sharding
 from unifashion.training.tasks import Task
+from unifashion.training.tracking import to_track
 
 log = logging.getLogger(__name__)
 
@@ -364,7 +365,7 @@ def make_accelerator(settings: TrainingSettings, task: type[Task]) -> Accelerato
     """Return the accelerator that owns devices, precision, processes and trackers.
 
     Raises:
-        UserError: bf16 on a GPU that has none; FSDP of the first version.
+        UserError: bf16 on a GPU that has none; a tracker that is not installed; FSDP of the first version.
     """
     bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     if settings.precision == "bf16" and not (bf16 or not torch.cuda.is_available()):
@@ -375,7 +376,7 @@ def make_accelerator(settings: TrainingSettings, task: type[Task]) -> Accelerato
     accelerator = Accelerator(
         mixed_precision=mixed,
         gradient_accumulation_steps=settings.accumulation_steps,
-        log_with=None if settings.tracker == "none" else settings.tracker,
+        log_with=to_track(settings.tracker),
         project_dir=settings.output_dir,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=not task.uses_all_parameters)],
     )

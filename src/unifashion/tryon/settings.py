@@ -37,8 +37,8 @@ class TryOnDataSettings:
 
     dataset: SetName = setting("vitonhd", SET_DOC)
     data_root: str | None = setting(None, ROOT_DOC)
-    height: int = setting(512, "height of the pictures, pixels")
-    width: int = setting(384, "width of the pictures, pixels")
+    height: int = setting(512, "height of the pictures, pixels", least=1)
+    width: int = setting(384, "width of the pictures, pixels", least=1)
     control: Control = setting(
         "garment", "what the garment encoder reads: the garment's photo, or its sketch (UniFashion, MGD)"
     )
@@ -82,9 +82,9 @@ class TryOnTrainingSettings:
     output_dir: str = setting("runs/tryon", "run folder; must be new unless --overwrite")
     overwrite: bool = setting(False, "replace the run that is in output_dir")
     resume: str | None = setting(None, "run folder to go on with; its settings are taken from its config.yaml")
-    max_steps: int = setting(360_000, "optimiser steps")
-    batch_size: int = setting(32, "rows per process and step")
-    accumulation_steps: int = setting(1, "batches whose gradients are added up before a step")
+    max_steps: int = setting(360_000, "optimiser steps", least=1)
+    batch_size: int = setting(32, "rows per process and step", least=1)
+    accumulation_steps: int = setting(1, "batches whose gradients are added up before a step", least=1)
     learning_rate: float = setting(1e-4, "AdamW learning rate, constant after the warm-up")
     warmup_steps: int = setting(0, "steps over which the learning rate rises to its value")
     decay_steps: int = setting(0, "last steps, over which the learning rate falls to zero along a cosine; 0 = never")
@@ -103,7 +103,7 @@ class TryOnTrainingSettings:
     gradient_checkpointing: bool = setting(False, "compute activations again in the backward pass: less memory, slower")
     precision: Literal["auto", "fp32", "bf16"] = setting("auto", "auto = bf16 where the GPU has it, else fp32")
     seed: int = setting(0, "one seed for weights, order, augmentation and noise")
-    log_steps: int = setting(50, "a row of train_metrics.csv after every so many steps")
+    log_steps: int = setting(50, "a row of train_metrics.csv after every so many steps", least=1)
     save_steps: int = setting(
         5000, "a checkpoint to resume from after every so many steps, and at the end; 0 = at the end only"
     )
@@ -111,7 +111,7 @@ class TryOnTrainingSettings:
         5000, "validation pictures after every so many steps, and at the end; 0 = at the end only"
     )
     num_validation_images: int = setting(8, "pairs of the test split that are drawn each time, from the first on")
-    validation_inference_steps: int = setting(50, "sampler steps of the validation pictures")
+    validation_inference_steps: int = setting(50, "sampler steps of the validation pictures", least=1)
     tracker: Literal["none", "tensorboard", "wandb"] = setting("none", "also log to this tracker, through accelerate")
 
     def __post_init__(self) -> None:
@@ -162,12 +162,12 @@ class TryOnInferenceSettings:
     overwrite: bool = setting(False, "draw again what is in output_dir")
     height: int = setting(0, "height of the results, pixels; 0 = as in training")
     width: int = setting(0, "width of the results, pixels; 0 = as in training")
-    batch_size: int = setting(8, "pairs at once")
+    batch_size: int = setting(8, "pairs at once", least=1)
     limit: int = setting(0, "draw only the first so many pairs; 0 = all")
     scheduler: SchedulerName = setting(
         "default", "sampler; default = the one in the model's folder (PNDM without Runge-Kutta steps)"
     )
-    num_inference_steps: int = setting(50, "steps of the sampler")
+    num_inference_steps: int = setting(50, "steps of the sampler", least=1)
     guidance_scale: float = setting(1.0, "1 = no unconditional pass")
     repaint: bool = setting(False, "put back the person's pixels where the mask says keep; named in every score")
     start: Start = setting(

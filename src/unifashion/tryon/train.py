@@ -22,6 +22,7 @@ from unifashion.evaluation.scores import check_missing
 from unifashion.training.randomness import seed_everything
 from unifashion.training.resume import check_data
 from unifashion.training.run_folder import RunFolder, fingerprint
+from unifashion.training.tracking import to_track
 from unifashion.tryon.blocks_vae import BlockAutoencoder
 from unifashion.tryon.loading import LAST, load_pipeline, quiet_libraries, start_pipeline, tidy
 from unifashion.tryon.pipeline import TryOnPipeline
@@ -101,7 +102,7 @@ def make_accelerator(training: TryOnTrainingSettings) -> Accelerator:
     """Return the accelerator that owns devices, precision, processes and trackers.
 
     Raises:
-        UserError: bf16 on a GPU that has none.
+        UserError: bf16 on a GPU that has none; a tracker that is not installed.
     """
     bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     if training.precision == "bf16" and torch.cuda.is_available() and not bf16:
@@ -110,7 +111,7 @@ def make_accelerator(training: TryOnTrainingSettings) -> Accelerator:
     return Accelerator(
         mixed_precision="bf16" if mixed else "no",
         gradient_accumulation_steps=training.accumulation_steps,
-        log_with=None if training.tracker == "none" else training.tracker,
+        log_with=to_track(training.tracker),
         project_dir=training.output_dir,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=False)],
     )

@@ -1,0 +1,18 @@
+"""Trackers: where the numbers of a run go besides its folder, through accelerate."""
+
+from accelerate.tracking import get_available_trackers
+
+from unifashion.errors import UserError
+
+
+def to_track(name: str) -> str | None:
+    """Return what ``Accelerator(log_with=...)`` takes for ``--tracker``.
+
+    Raises:
+        UserError: its package is not installed; accelerate would then log nothing and say nothing.
+    """
+    if name == "none":
+        return None
+    if name not in [str(kind.value) for kind in get_available_trackers()]:
+        raise UserError(f"--tracker {name}: the package {name} is not installed; pip install {name}")
+    return name
