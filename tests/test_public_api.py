@@ -61,6 +61,12 @@ def test_importing_the_package_imports_nothing_heavy():
     assert done.stdout.split() == ["False", "True"]
 
 
+def test_every_name_is_there():
+    assert set(unifashion.__all__) == set(unifashion._PLACES)
+    for name in unifashion.__all__:
+        assert getattr(unifashion, name).__name__ == name
+
+
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'Retriver'"):
         unifashion.Retriver  # noqa: B018
