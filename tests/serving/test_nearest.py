@@ -202,6 +202,19 @@ def test_a_milvus_lite_file_in_the_index_is_remembered_by_its_name_alone(index, 
         Finder(index, "http://host:19530")
 
 
+def test_a_milvus_lite_file_that_another_process_has_open_is_said_to_be(index):
+    from milvus_lite.db import MilvusLite
+
+    other = MilvusLite(str(index.folder / "milvus.db"))
+    try:
+        with pytest.raises(UserError, match=r"milvus.db cannot be opened .* one process at a time: stop the other one"):
+            approximate(index, "flat", "milvus")
+    finally:
+        other.close()
+    assert read_record(index.folder) is None
+    assert approximate(index, "flat", "milvus").find(queries(1)[0], 5) == exact_search(index, queries(1)[0], 5)
+
+
 class Cluster:
     """A Milvus server on loopback that can go down and come back, with or without what it held."""
 

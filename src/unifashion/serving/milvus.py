@@ -1,5 +1,7 @@
 """An ANN index kept by Milvus: a milvus-lite file (``INDEX/milvus.db``) or a cluster (``http://host:19530``).
 
+A milvus-lite file is open in one process at a time.
+
 A collection belongs to one index (its name holds that of the index). One row is one vector: ``row`` = slot x Q + number of the
 vector, ``slot``, ``vector``. Rows are written by their number, so writing them twice changes nothing. A cluster that asks for a
 token gets ``$MILVUS_TOKEN``. What fails is tried again, later and later; then one sentence says so.
@@ -114,9 +116,7 @@ class MilvusStore:
             try:
                 return call(self._connected())
             except ConnectionConfigException as error:
-                raise UserError(
-                    f"--uri {self.uri} cannot be used ({error.message}); name a file or http://..."
-                ) from None
+                raise UserError(self._unusable(str(error.message))) from None
             except (MilvusException, grpc.RpcError, OSError) as error:
                 if getattr(error, "code", None) == COLLECTION_NOT_FOUND:
                     raise UserError(
@@ -130,6 +130,14 @@ class MilvusStore:
                 log.warning("Milvus at %s does not answer (%s); trying again in %.1f s", self.uri, reason, delay)
                 time.sleep(delay)
         raise AssertionError
+
+    def _unusable(self, reason: str) -> str:
+        if "://" not in self.uri and Path(self.uri).exists():
+            return (
+                f"{self.uri} cannot be opened ({reason}); a milvus-lite file is for one process at a time: stop the other one, "
+                "search with --exact, or use FAISS (--ann) or a Milvus server (--uri http://...)"
+            )
+        return f"--uri {self.uri} cannot be used ({reason}); name a file in a folder that can be written, or http://host:19530"
 
     def _lost(self, reason: str) -> str:
         return (
