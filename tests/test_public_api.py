@@ -1,16 +1,25 @@
-"""The names that ``import unifashion`` offers, and the examples in their docstrings."""
+"""The names that ``import unifashion`` offers, and the examples in their docstrings and in the README."""
 
 import doctest
+import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 import unifashion
+from unifashion.data.catalogue.tryon import TryOnSizes, write_tryon
+from unifashion.data.tryon import PERSON_MAPS, read_vitonhd
 from unifashion.errors import UserError
 from unifashion.models.losses import best_query_scores
 from unifashion.serving.build import Options, build_index
+from unifashion.tryon.loading import save_pipeline
+from unifashion.tryon.tiny import tiny_pipeline
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -53,6 +62,51 @@ def test_the_examples_in_docstrings_run(names, method):
     output = []
     failures = doctest.DocTestRunner().run(example, out=output.append).failed
     assert not failures, "".join(output)
+
+
+@pytest.fixture
+def place_of_the_readme(make_model, tmp_path, monkeypatch):
+    """The runs and pictures that the README speaks of, small and untrained, below the current folder."""
+    monkeypatch.chdir(tmp_path)
+    runs, shop = tmp_path / "runs/quickstart", tmp_path / "shop"
+    sizes = {"num_queries": 8, "embed_dim": 128}
+    make_model(**sizes).save_pretrained(runs / "pretrain")
+    composed = make_model("blip2_cir_rerank", **sizes).eval()
+    composed.save_pretrained(runs / "cir_ft")
+    shop.mkdir()
+    for number, colour in enumerate(("red", "green", "blue", "white")):
+        Image.new("RGB", (40, 50), colour).save(shop / f"{number}.png")
+    (shop / "catalogue.csv").write_text("image,price\n0.png,20\n1.png,60\n2.png,30\n3.png,40\n")
+    build_index(shop, composed, str(runs / "cir_ft"), runs / "index", Options(progress=False))
+    save_pipeline(tiny_pipeline(["red striped shirt"], image_size=(36, 24)), runs / "tryon" / "last")
+    write_tryon(tmp_path / "vitonhd", TryOnSizes(train=1, test=2, height=64), progress=False)
+    maps = read_vitonhd(tmp_path, "test", (*PERSON_MAPS, "garment")).items[0].maps
+    names = {"image": "person.jpg", "agnostic_mask": "person_mask.png", "densepose": "person_densepose.jpg"}
+    for name, file in {**names, "garment": "garment.jpg"}.items():
+        shutil.copy(maps[name], file)
+    Image.new("RGB", (30, 40), "green").save("photo.jpg")
+    return tmp_path
+
+
+def readme_examples(text):
+    """The Python examples of a README as one doctest."""
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    return doctest.DocTestParser().get_doctest("\n".join(blocks), {}, "README.md", None, 0)
+
+
+def test_the_examples_of_the_readme_run(place_of_the_readme):
+    example = readme_examples((ROOT / "README.md").read_text())
+    assert len(example.examples) >= 8
+    output = []
+    failures = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example, out=output.append).failed
+    assert not failures, "".join(output)
+    with Image.open("result.png") as picture:
+        assert picture.size == (24, 36)
+
+
+def test_an_example_that_is_wrong_is_found():
+    example = readme_examples("words\n```python\n>>> 1 + 1\n3\n\n```\n")
+    assert doctest.DocTestRunner().run(example, out=lambda text: None).failed == 1
 
 
 def test_importing_the_package_imports_nothing_heavy():
