@@ -5,7 +5,8 @@
 
 Ours decodes, turns upright, lays alpha over white, guards against damage and bombs, pads (TargetPad 1.25), resizes to 224 and
 crops, as every command does. The plain way is ``Image.open(path).convert("RGB")``, the same padding and size, no guard. A third
-line is ours with ``--cache-images``, from its second epoch on. All take turns with the same number of loader processes.
+line is ours with ``--cache-images``, from its second epoch on. All take turns with the same number of loader processes. Peak
+memory is that of a process that loads everything twice in one of the ways, without loader processes.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from tests.bench.memory import peak_of
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -80,6 +82,12 @@ def photos_per_second(files: Files, workers: int) -> float:
     return len(files) / (time.perf_counter() - started)
 
 
+def load_twice(files: Files) -> None:
+    """Load every photo two times."""
+    for _ in range(2):
+        photos_per_second(files, 0)
+
+
 def main() -> None:
     """Compare, and print photos a second and ratios."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -102,10 +110,12 @@ def main() -> None:
                 speed = photos_per_second(Files(paths, load), flags.workers)
                 if turn:
                     speeds[name].append(speed)
+        memory = {name: peak_of(load_twice, Files(paths, load)) for name, load in loads.items()}
     base = statistics.median(speeds["plain Pillow"])
     print(f"{len(paths)} photos, median of {flags.turns} turns")
     for name, values in speeds.items():
-        print(f"  {name}: {statistics.median(values):.0f} photos a second, {statistics.median(values) / base:.2f} x")
+        speed = statistics.median(values)
+        print(f"  {name}: {speed:.0f} photos a second, {speed / base:.2f} x, peak {memory[name]:.2f} GiB")
 
 
 if __name__ == "__main__":

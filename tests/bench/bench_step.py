@@ -15,13 +15,12 @@ of a large matrix product measured in the same run. Peak memory is that of one s
 
 import argparse
 import itertools
-import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
+from tests.bench.memory import peak_of
 from tests.bench.plain import PlainSteps
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -134,18 +133,11 @@ def peak_flops(flags: argparse.Namespace) -> float:
     return 2 * side**3 / best
 
 
-def peak_memory(side: int, model_name: str, case: tuple[str, int], flags: argparse.Namespace) -> float:
-    """Return the GiB at the highest point of one pass over the batches, on a CPU that of the whole process."""
+def one_epoch(side: int, model_name: str, case: tuple[str, int], flags: argparse.Namespace) -> None:
+    """Make one side and take it over the batches once."""
     tokens = parse_tokens(case[0])
-    if flags.device == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
     module = make_sides(model_name, tokens[1], 0.1, flags)[side]
     make_epoch(side, module, make_batches(model_name, case[1], tokens, flags.device, side == 0), flags)()
-    if flags.device == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**30
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(status.split("VmHWM:")[1].split()[0]) / 2**20
 
 
 def parse_tokens(words: str) -> tuple[int, int]:
@@ -175,21 +167,10 @@ def take_turns(epochs: list[Callable[[], None]], turns: int, num_batches: int) -
     return [statistics.median(times) for times in seconds]
 
 
-def memory_of_both(model_name: str, case: tuple[str, int], flags: argparse.Namespace) -> list[float]:
-    """Return ``peak_memory`` of each side."""
-    if flags.device == "cuda":
-        return [peak_memory(side, model_name, case, flags) for side in (0, 1)]
-    context = multiprocessing.get_context("spawn")
-    memory = []
-    for side in (0, 1):
-        with context.Pool(1) as pool:
-            memory.append(pool.apply(peak_memory, (side, model_name, case, flags)))
-    return memory
-
-
 def compare(model_name: str, case: tuple[str, int], flags: argparse.Namespace) -> None:
     """Print one block: agreement, seconds, ratio, share of the peak, memory."""
-    tokens, memory = parse_tokens(case[0]), memory_of_both(model_name, case, flags)
+    tokens = parse_tokens(case[0])
+    memory = [peak_of(one_epoch, side, model_name, case, flags, device=flags.device) for side in (0, 1)]
     batches = [make_batches(model_name, case[1], tokens, flags.device, side == 0) for side in (0, 1)]
     silent = make_sides(model_name, tokens[1], 0.0, flags)
     values = [LOSSES[side](silent[side], batches[1][0]).item() for side in (0, 1)]

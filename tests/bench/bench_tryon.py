@@ -13,16 +13,14 @@ bench_tryon_whole.py runs training and drawing with all that belongs to them.
 """
 
 import argparse
-import gc
-import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from diffusers import ControlNetModel
+from tests.bench.memory import peak_of
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -119,20 +117,11 @@ def count_operations(step: Callable[[], float]) -> float:
     return counter.get_total_flops() / 1e9
 
 
-def peak_memory(side: int, flags: argparse.Namespace) -> float:
-    """Return the GiB at the highest point of two training steps; on a CPU call it in a process that has done nothing else."""
-    torch.set_num_threads(flags.threads)
-    if flags.device == "cuda":
-        gc.collect()
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+def two_steps(side: int, flags: argparse.Namespace) -> None:
+    """Make one side and train it for two steps."""
     training = make_steps(make_side(side, flags), make_inputs(flags), flags)["training"]
     training()
     training()
-    if flags.device == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**30
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(status.split("VmHWM:")[1].split()[0]) / 2**20
 
 
 def compare(flags: argparse.Namespace) -> None:
@@ -153,13 +142,7 @@ def compare(flags: argparse.Namespace) -> None:
     trained = [sum(p.numel() for p in module.parameters() if p.requires_grad) / 1e6 for module in modules]
     warp = sum(p.numel() for p in modules[0].denoiser.warp_blocks.parameters()) / 1e6
     del steps, modules
-    memory = []
-    for side in range(2):
-        if flags.device == "cuda":
-            memory.append(peak_memory(side, flags))
-        else:
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
-                memory.append(pool.apply(peak_memory, (side, flags)))
+    memory = [peak_of(two_steps, side, flags, device=flags.device) for side in range(2)]
     print(
         f"width {flags.width}, {flags.height} x {flags.width_pixels} pixels, batch {flags.batch_size}, {flags.turns} turns"
     )

@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL
 from PIL import Image
+from tests.bench.memory import highest_of_process
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from unifashion.data.catalogue.tryon import TryOnSizes, write_tryon
@@ -87,8 +88,7 @@ def memory() -> str:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         return f"{found:.1f} GiB"
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return f"{int(status.split('VmHWM:')[1].split()[0]) / 2**20:.1f} GiB (process so far)"
+    return f"{highest_of_process():.1f} GiB (process so far)"
 
 
 def training(folder: Path, size: Size, batch_size: int, steps: int, checkpointing: bool) -> Path:
