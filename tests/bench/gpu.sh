@@ -14,7 +14,7 @@ data=(--data-root "$work/catalogue")
 step=(--device cuda --precision bf16 --turns 5)
 sizes=(--image-tokens 64x256 257x1408 --batch-size 8 128) largest=(--image-tokens 257x1408 --batch-size 128)
 epochs=(--precision bf16 --num-workers 8 --num-epochs 4 --eval-every 2) marker=gpu tower=vitg rows=128
-fashioniq=(--device cuda)
+fashioniq=(--device cuda --scored 0)
 if [ -n "${SMALL:-}" ]; then
     step=(--precision bf16 --turns 1 --layers 1) sizes=(--image-tokens 16x64 --batch-size 2)
     largest=("${sizes[@]}")
