@@ -4,9 +4,10 @@
     python -m tests.bench.bench_fashioniq --scored 0         the original's way with all queries: ten minutes a turn on a CPU
     python -m tests.bench.bench_fashioniq --gallery 6000 --queries 6000 --ours-only      peak memory of a large recall
 
-Random unit vectors, 32 of width 256 an image; a query is one vector of its target with noise, so some are found. Ours: scores, then the ranks of all three FashionIQ
-protocols and R@10, R@50 of each. The original's way: queries in batches of four, the products with every vector of every image,
-the best of them, an argsort of the whole gallery, and a comparison of all sorted names with the target's; its one protocol.
+Random unit vectors, 32 of width 256 an image; a query is one vector of its target with noise, so that some are found. Ours:
+scores, then the ranks of all three FashionIQ protocols and R@10, R@50 of each. The original's way: queries in batches of four,
+the products with every vector of every image, the best of them, an argsort of the whole gallery, and a comparison of all sorted
+names with the target's; its one protocol.
 Its time is proportional to the number of queries, so it takes the first ``--scored`` ones, and its seconds are scaled up to all.
 Both sides take turns; that they agree about those queries is checked. Peak memory is that of one side alone.
 """
@@ -28,6 +29,7 @@ from unifashion.training.run_folder import machine
 
 KS = (10, 50)
 BATCH = 4  # queries that the original scores at once
+logging.getLogger("unifashion").setLevel(logging.ERROR)  # one category has no mean; the processes of peak_of import this too
 Problem = tuple[torch.Tensor, torch.Tensor, list[str], list[str], list[str]]
 
 
@@ -105,7 +107,6 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--ours-only", action="store_true")
     flags = parser.parse_args()
-    logging.getLogger("unifashion").setLevel(logging.ERROR)  # one category has no mean
     print(f"{machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads")
     print(f"{flags.queries} queries, gallery {flags.gallery} x 32 x 256, median of {flags.turns} turns")
     sides = (0,) if flags.ours_only else (0, 1)
