@@ -29,7 +29,8 @@ from unifashion.training.run_folder import machine
 
 KS = (10, 50)
 BATCH = 4  # queries that the original scores at once
-logging.getLogger("unifashion").setLevel(logging.ERROR)  # one category has no mean; the processes of peak_of import this too
+# One category has no mean and the report says so; the processes of peak_of import this line too.
+logging.getLogger("unifashion").setLevel(logging.ERROR)
 Problem = tuple[torch.Tensor, torch.Tensor, list[str], list[str], list[str]]
 
 
