@@ -9,7 +9,6 @@ Needs Java. SPICE is added where its CoreNLP files are, which are a download of 
 """
 
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ SRC = Path(__file__).resolve().parent
 sys.path.insert(0, str(SRC))  # runs from a bare clone
 
 from unifashion.errors import exit_with_one_sentence
-from unifashion.flags import parse, setting
+from unifashion.flags import parse_from_src, setting
 
 QUICKSTART = "runs/quickstart/captions"
 
@@ -47,9 +46,7 @@ class CaptionScoreSettings:
 @exit_with_one_sentence
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, score, print and save."""
-    (settings,) = parse((CaptionScoreSettings,), argv, __doc__.split("\n")[0])
-    if Path.cwd().is_relative_to(SRC):
-        os.chdir(SRC.parent)
+    (settings,) = parse_from_src((CaptionScoreSettings,), argv, __doc__.split("\n")[0], SRC)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     from unifashion.evaluation.captions import PROFILES, score_files
     from unifashion.evaluation.scores import format_table, write_scores

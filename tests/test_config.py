@@ -5,7 +5,7 @@ import yaml
 
 from unifashion.config import DataSettings, EvaluationSettings, LanguageModelSettings, ModelSettings, TrainingSettings
 from unifashion.errors import UserError
-from unifashion.flags import parse, read_yaml, resolve, write_yaml
+from unifashion.flags import parse, parse_from_src, read_yaml, resolve, write_yaml
 from unifashion.tryon.settings import TryOnDataSettings, TryOnModelSettings, TryOnTrainingSettings
 
 GROUPS = (DataSettings, ModelSettings, TrainingSettings, EvaluationSettings)
@@ -107,3 +107,17 @@ def test_every_setting_has_a_doc_that_help_shows(capsys):
         for name, setting in group.__dataclass_fields__.items():
             assert setting.metadata["doc"].split()[0] in shown
             assert f"--{name.replace('_', '-')}" in shown
+
+
+@pytest.mark.parametrize("called_from", ["src/llava/LLaVA", "src", ".", "elsewhere"])
+def test_inside_src_paths_are_those_of_the_top_folder_and_help_says_so(tmp_path, monkeypatch, capsys, called_from):
+    (tmp_path / called_from).mkdir(parents=True, exist_ok=True)
+    config = tmp_path / ("elsewhere" if called_from == "elsewhere" else ".") / "mine.yaml"
+    config.write_text("num_epochs: 7\n")
+    monkeypatch.chdir(tmp_path / called_from)
+    (training,) = parse_from_src((TrainingSettings,), ["--config", "mine.yaml"], "Train.", tmp_path / "src")
+    assert training.num_epochs == 7
+    assert Path.cwd() == config.parent
+    with pytest.raises(SystemExit):
+        parse_from_src((TrainingSettings,), ["--help"], "Train.", tmp_path / "src")
+    assert "paths are those of the project's top folder" in " ".join(capsys.readouterr().out.split())

@@ -7,6 +7,7 @@ the command line. ``--config FILE`` names the YAML. Keys and flags that do not e
 """
 
 import argparse
+import os
 import sys
 import types
 import typing
@@ -84,6 +85,16 @@ def parse(groups: Sequence[type], argv: Sequence[str] | None, description: str, 
     except UserError as error:
         raise UserError(str(error) if str(error).startswith("--config") else f"--config {path}: {error}") from None
     return resolve(groups, {**defaults, **from_file, **flags})
+
+
+def parse_from_src(
+    groups: Sequence[type], argv: Sequence[str] | None, description: str, src: Path, **defaults: object
+) -> tuple[Any, ...]:
+    """``parse`` for programs that users start inside ``src``: moves to the folder above it first, and ``--help`` says so."""
+    if Path.cwd().is_relative_to(src):
+        os.chdir(src.parent)
+    note = "Called from inside src/, paths are those of the project's top folder."
+    return parse(groups, argv, f"{description} {note}", **defaults)
 
 
 def write_yaml(path: Path, groups: Sequence[Any]) -> None:

@@ -9,7 +9,6 @@ stopped goes on with the same command. For VITON-HD, captions.SPLIT.json has the
 """
 
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,16 +18,14 @@ sys.path.insert(0, str(SRC))  # runs from a bare clone
 
 from unifashion.captioning.settings import CaptionerSettings, PhotoSettings
 from unifashion.errors import exit_with_one_sentence
-from unifashion.flags import parse
+from unifashion.flags import parse_from_src
 
 
 @exit_with_one_sentence
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, caption, print where the captions are."""
-    title = __doc__.split("\n")[0]
-    photos, captioner = parse((PhotoSettings, CaptionerSettings), argv, title, dataset="fashiongen", chain=True)
-    if Path.cwd().is_relative_to(SRC):
-        os.chdir(SRC.parent)
+    groups, title = (PhotoSettings, CaptionerSettings), __doc__.split("\n")[0]
+    photos, captioner = parse_from_src(groups, argv, title, SRC, dataset="fashiongen", chain=True)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     from unifashion.captioning.run import run_captioning
 

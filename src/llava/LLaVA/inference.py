@@ -13,7 +13,6 @@ Sentences of shoppers are no part of the prompt, unless --guidance asks for it, 
 """
 
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,15 +22,13 @@ sys.path.insert(0, str(SRC))  # runs from a bare clone
 
 from unifashion.captioning.settings import CaptionerSettings, PhotoSettings
 from unifashion.errors import exit_with_one_sentence
-from unifashion.flags import parse
+from unifashion.flags import parse_from_src
 
 
 @exit_with_one_sentence
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, caption, print where the captions are."""
-    photos, captioner = parse((PhotoSettings, CaptionerSettings), argv, __doc__.split("\n")[0])
-    if Path.cwd().is_relative_to(SRC):
-        os.chdir(SRC.parent)
+    photos, captioner = parse_from_src((PhotoSettings, CaptionerSettings), argv, __doc__.split("\n")[0], SRC)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     from unifashion.captioning.run import run_captioning
 
