@@ -56,7 +56,8 @@ def open_page(browser, address):
         manager = browser.page(address, **size)
         page = manager.__enter__()
         opened.append((manager, page))
-        page.wait_for(f"document.querySelector({FIELD!r}) && document.querySelector('.uf-card')")
+        parts = (FIELD, ".uf-card", "#uf-options", "#uf-fitting")  # Gradio puts them there one after the other
+        ready(page, " && ".join(f"document.querySelector({part!r})" for part in parts))
         return page
 
     yield go
