@@ -11,7 +11,7 @@ source src/environment.sh
 complete() { grep -qs '"state": "complete"' "$1/run.json"; }
 
 echo "== the embedded catalogue"
-"$PYTHON" -m unifashion.data.catalogue dataset/catalogue
+"$PYTHON" -m unifashion.apps.toy_catalogue dataset/catalogue
 for phase in pretrain cir_ft; do
     if complete "runs/quickstart/$phase"; then
         echo "== $phase: runs/quickstart/$phase is complete and is reused"

@@ -10,10 +10,11 @@ import torch
 
 from unifashion.cli import COMMANDS, main
 from unifashion.convert.checkpoints import save_lavis
+from unifashion.encoders.unifashion import UniFashion
 from unifashion.models.presets import EVA_VIT_G, UniFashionConfig
 from unifashion.models.qformer import QFormerConfig
 from unifashion.models.tokenizer import train_wordpiece
-from unifashion.models.unifashion import UniFashion
+from unifashion.models.unifashion import UniFashionModel
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 
@@ -39,7 +40,7 @@ def model(tmp_path):
         image_size=14,
     )
     torch.manual_seed(0)
-    model = UniFashion(config, tokenizer).eval()
+    model = UniFashionModel(config, tokenizer).eval()
     model.save_pretrained(tmp_path / "ours")
     save_lavis(tmp_path / "theirs.pt", config, dict(model.state_dict()))
     return model

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from unifashion.apps.toy_catalogue.write import Sizes, write_catalogue
 from unifashion.config import DataSettings, ModelSettings
-from unifashion.data.catalogue.write import Sizes, write_catalogue
 from unifashion.evaluation.scores import read_scores
-from unifashion.models.build import build_model
+from unifashion.training.build import build_model
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {**os.environ, "PYTHON": sys.executable, "OMP_NUM_THREADS": "2", "UNIFASHION_DATA": ""}

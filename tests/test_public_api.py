@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 import unifashion
-from unifashion.data.catalogue.tryon import TryOnSizes, write_tryon
+from unifashion.apps.toy_catalogue.tryon import TryOnSizes, write_tryon
 from unifashion.data.tryon import PERSON_MAPS, read_vitonhd
 from unifashion.errors import UserError
 from unifashion.models.losses import best_query_scores
-from unifashion.serving.build import Options, build_index
+from unifashion.search.build import Options, build_index
 from unifashion.tryon.loading import save_pipeline
 from unifashion.tryon.tiny import tiny_pipeline
 

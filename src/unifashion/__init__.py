@@ -14,25 +14,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from unifashion.encoders.unifashion import UniFashion
     from unifashion.llm.captioner import Captioner
-    from unifashion.models.unifashion import UniFashion
-    from unifashion.serving.retriever import Hit, Retriever
-    from unifashion.tryon.put_on import Person, TryOn
+    from unifashion.search.retriever import Hit, Retriever
+    from unifashion.tryon.api import Person, TryOn
 
 __version__ = "0.1.0"
 __all__ = ["Captioner", "Hit", "Person", "Retriever", "TryOn", "UniFashion"]
 
-_PLACES = {
+_MODULES = {
     "Captioner": "unifashion.llm.captioner",
-    "Hit": "unifashion.serving.retriever",
-    "Person": "unifashion.tryon.put_on",
-    "Retriever": "unifashion.serving.retriever",
-    "TryOn": "unifashion.tryon.put_on",
-    "UniFashion": "unifashion.models.unifashion",
+    "Hit": "unifashion.search.retriever",
+    "Person": "unifashion.tryon.api",
+    "Retriever": "unifashion.search.retriever",
+    "TryOn": "unifashion.tryon.api",
+    "UniFashion": "unifashion.encoders.unifashion",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'unifashion' has no attribute {name!r}")
-    return getattr(importlib.import_module(_PLACES[name]), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)

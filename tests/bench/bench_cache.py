@@ -21,15 +21,15 @@ import torch
 from tests.bench.memory import peak_of
 from torch import Tensor
 
+from unifashion.apps.toy_catalogue.write import Sizes, write_catalogue
 from unifashion.config import DataSettings, TrainingSettings
 from unifashion.data.batches import Collate, PairRows, Photos, TrainingSet
-from unifashion.data.catalogue.write import Sizes, write_catalogue
 from unifashion.data.fashiongen import read_fashiongen
 from unifashion.data.feature_cache import FeatureCache, key_of
 from unifashion.data.images import ImageTransform, normalise
 from unifashion.models.presets import build_config
 from unifashion.models.tokenizer import DEC, train_wordpiece
-from unifashion.models.unifashion import UniFashion
+from unifashion.models.unifashion import UniFashionModel
 from unifashion.training.run_folder import machine
 from unifashion.training.tasks import CrossModalTask
 
@@ -92,14 +92,14 @@ class Ways:
         return epoch
 
 
-def make_model(rows: PairRows, tower: str) -> UniFashion:
+def make_model(rows: PairRows, tower: str) -> UniFashionModel:
     """Return a full-size model of phase 1 with random weights and its tower frozen."""
     torch.manual_seed(0)
     tokenizer = train_wordpiece(pair.text for pair in rows.pairs)
     dec = int(tokenizer.convert_tokens_to_ids(DEC))  # type: ignore[arg-type]
     config = build_config("blip2_cir_cls", tower, len(tokenizer), dec, DataSettings())
     config = dataclasses.replace(config, qformer=dataclasses.replace(config.qformer, dropout=0.0))
-    model = UniFashion(config, tokenizer)
+    model = UniFashionModel(config, tokenizer)
     model.vision.freeze()
     return model.train()
 

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from tests.serving.demo_load import ask_all, mixed_searches
+from tests.apps.demo.demo_load import ask_all, mixed_searches
 
 from unifashion.training.run_folder import machine
 

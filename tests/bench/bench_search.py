@@ -27,10 +27,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unifashion.serving.index import About, Index
-from unifashion.serving.items import Entry
-from unifashion.serving.nearest import Finder, catch_up, wanted_record
-from unifashion.serving.writer import writing
+from unifashion.search.index import About, Index
+from unifashion.search.items import Entry
+from unifashion.search.nearest import Finder, catch_up, wanted_record
+from unifashion.search.writer import writing
 from unifashion.training.run_folder import machine
 
 K, WARM_UP, BLOCK = 10, 5, 2000

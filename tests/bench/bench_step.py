@@ -27,9 +27,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from unifashion.config import TrainingSettings
 from unifashion.models.presets import UniFashionConfig
 from unifashion.models.qformer import QFormerConfig
-from unifashion.models.unifashion import UniFashion
+from unifashion.models.unifashion import UniFashionModel
+from unifashion.seeding import only_deterministic
 from unifashion.training.compilation import compile_blocks
-from unifashion.training.randomness import only_deterministic
 from unifashion.training.run_folder import machine
 from unifashion.training.tasks import find_task
 
@@ -72,7 +72,7 @@ def make_sides(
         qformer=QFormerConfig(vocab_size=30523, image_width=width, dropout=dropout, num_layers=flags.layers),
         target_queries="prompt_tokens" if model_name == "blip2_cir_rerank" else "query_tokens",
     )
-    model = UniFashion(config)
+    model = UniFashionModel(config)
     task = find_task(model_name)(model, TrainingSettings(itm_negatives="unifashion"))
     return task.to(flags.device).train(), PlainSteps(model).to(flags.device).train()
 

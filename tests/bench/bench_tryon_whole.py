@@ -24,15 +24,15 @@ from PIL import Image
 from tests.bench.memory import highest_of_process
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from unifashion.data.catalogue.tryon import TryOnSizes, write_tryon
+from unifashion.apps.toy_catalogue.tryon import TryOnSizes, write_tryon
 from unifashion.models.tokenizer import train_wordpiece
 from unifashion.training.run_folder import machine
+from unifashion.training.train_tryon import train
+from unifashion.tryon.api import TryOn
 from unifashion.tryon.denoiser import TryOnDenoiser
 from unifashion.tryon.loading import quiet_libraries, save_pipeline
 from unifashion.tryon.pipeline import TryOnPipeline, default_scheduler
-from unifashion.tryon.put_on import TryOn
 from unifashion.tryon.settings import TryOnDataSettings, TryOnModelSettings, TryOnTrainingSettings
-from unifashion.tryon.train import train
 
 FULL_WIDTH = 320  # channels of the first level in Stable Diffusion
 WARM_UP = 3  # steps that are not counted

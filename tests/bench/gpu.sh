@@ -34,7 +34,7 @@ part() { # NAME SECONDS COMMAND...: run it, show its last lines, note how it end
 : >"$out/parts.txt"
 nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader 2>/dev/null
 "$python" -c 'import accelerate, torch, transformers as t; print(torch.__version__, t.__version__, accelerate.__version__)'
-"$python" -m unifashion.data.catalogue "$work/catalogue" >"$out/catalogue.log" 2>&1 &
+"$python" -m unifashion.apps.toy_catalogue "$work/catalogue" >"$out/catalogue.log" 2>&1 &
 part tests 100 "$python" -m pytest -q -m "$marker" --durations 5 tests/training/test_devices.py
 wait
 part pretrain 60 bash pretrain.sh --config configs/quickstart/pretrain.yaml "${data[@]}" "${epochs[@]}" --output-dir "$work/pre"
@@ -46,8 +46,8 @@ LINES_SHOWN=40 part step 240 "$python" -m tests.bench.bench_step "${step[@]}" "$
 LINES_SHOWN=20 part compiled 120 "$python" -m tests.bench.bench_step "${step[@]}" "${largest[@]}" --compile
 part start 90 "$python" -c "
 from unifashion.config import DataSettings, ModelSettings
-from unifashion.data.sets import training_texts
-from unifashion.models.build import build_model
+from unifashion.data.datasets import training_texts
+from unifashion.training.build import build_model
 data = DataSettings(data_root='$work/catalogue', dataset='fashiongen')
 model = ModelSettings(architecture='$tower', tokenizer='train', freeze_vision=False)
 build_model(model, data, lambda: training_texts(data)).save_pretrained('$work/start')"

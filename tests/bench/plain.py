@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
-from unifashion.models.unifashion import UniFashion
+from unifashion.models.unifashion import UniFashionModel
 
 PADDED_LENGTH = 64
 
@@ -18,7 +18,7 @@ PADDED_LENGTH = 64
 class PlainSteps(nn.Module):
     """Weights of a UniFashion model on transformers' Q-Former, and the losses of both phases."""
 
-    def __init__(self, model: UniFashion) -> None:
+    def __init__(self, model: UniFashionModel) -> None:
         super().__init__()
         sizes = model.config.qformer
         config = Blip2QFormerConfig(
@@ -146,7 +146,7 @@ def _like(module: nn.Module) -> nn.Module:
     return nn.Linear(module.in_features, module.out_features)
 
 
-def _renamed(model: UniFashion) -> dict[str, Tensor]:
+def _renamed(model: UniFashionModel) -> dict[str, Tensor]:
     """Return our Q-Former's weights under transformers' names."""
     from unifashion.convert.huggingface import _TABLE
 

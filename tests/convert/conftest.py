@@ -11,7 +11,7 @@ from unifashion.convert.lavis import to_lavis
 from unifashion.models.presets import CLIP_VIT_L, EVA_VIT_G, UniFashionConfig
 from unifashion.models.qformer import QFormerConfig
 from unifashion.models.tokenizer import train_wordpiece
-from unifashion.models.unifashion import UniFashion
+from unifashion.models.unifashion import UniFashionModel
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "golden"))  # for toy.py
 
@@ -74,7 +74,7 @@ def make_original(words):
             **changes,
         )
         torch.manual_seed(0)
-        model = UniFashion(config, tokenizer)
+        model = UniFashionModel(config, tokenizer)
         for name, parameter in model.named_parameters():
             if name != "temperature":
                 torch.nn.init.normal_(parameter, std=0.1)

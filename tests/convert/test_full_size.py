@@ -11,7 +11,7 @@ from unifashion.convert.complete import complete
 from unifashion.convert.lavis import UNUSED_HEADS, from_lavis
 from unifashion.convert.sizes import qformer_sizes, tower_config
 from unifashion.models.presets import build_config
-from unifashion.models.unifashion import UniFashion
+from unifashion.models.unifashion import UniFashionModel
 
 LISTS = json.loads((GOLDEN / "full_size.json").read_text())
 # What the original's classes have beyond ours, and never use.
@@ -54,7 +54,7 @@ def test_sizes_told_from_published_shapes_are_those_of_the_preset(case):
 def test_a_published_checkpoint_fills_our_model_without_a_gap(case, caplog):
     preset, model_name = case.split()
     with torch.device("meta"):
-        model = UniFashion(build_config(model_name, preset, 30523, 30522, DataSettings()))
+        model = UniFashionModel(build_config(model_name, preset, 30523, 30522, DataSettings()))
     weights = meta_weights({**full_size_shapes(model_name, preset), **UNUSED[model_name]})
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     assert not caplog.records
@@ -64,7 +64,7 @@ def test_a_published_checkpoint_fills_our_model_without_a_gap(case, caplog):
 
 def test_layer_norms_have_the_eps_of_the_original():
     with torch.device("meta"):
-        model = UniFashion(build_config("blip2_cir_cls", "vitg", 30523, 30522, DataSettings()))
+        model = UniFashionModel(build_config("blip2_cir_cls", "vitg", 30523, 30522, DataSettings()))
     norms = {name: module.eps for name, module in model.named_modules() if isinstance(module, torch.nn.LayerNorm)}
     assert norms.pop("ln_vision") == 1e-5
     assert {eps for name, eps in norms.items() if name.startswith("vision.")} == {1e-6}

@@ -21,7 +21,7 @@ from unifashion.convert import checkpoints, load_any
 from unifashion.convert.complete import read_bert
 from unifashion.errors import UserError
 from unifashion.models.losses import best_query_scores
-from unifashion.models.unifashion import UniFashion
+from unifashion.models.unifashion import UniFashionModel
 
 NUM_WORDS = 30
 SIZES = {
@@ -93,7 +93,7 @@ def inputs():
 
 def load(folder, bert):
     config, weights, tokenizer = load_any(folder, str(bert))
-    model = UniFashion(config, tokenizer)
+    model = UniFashionModel(config, tokenizer)
     model.load_state_dict(weights)
     return model.eval()
 

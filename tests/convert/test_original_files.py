@@ -10,9 +10,10 @@ from safetensors.torch import save_file
 from unifashion.config import DataSettings, ModelSettings
 from unifashion.convert import checkpoints, convert, load_any, tower
 from unifashion.convert.lavis import to_lavis
+from unifashion.encoders.unifashion import UniFashion
 from unifashion.errors import UserError
-from unifashion.models.build import build_model
-from unifashion.models.unifashion import UniFashion
+from unifashion.models.unifashion import UniFashionModel
+from unifashion.training.build import build_model
 
 BLOCK = "visual_encoder.blocks.0."
 LAYER = "Qformer.bert.encoder.layer.0."
@@ -20,7 +21,7 @@ LAYER = "Qformer.bert.encoder.layer.0."
 
 def load(path, words, **options):
     config, weights, tokenizer = load_any(path, str(words), **options)
-    model = UniFashion(config, tokenizer)
+    model = UniFashionModel(config, tokenizer)
     model.load_state_dict(weights)
     return model.eval()
 

@@ -23,7 +23,7 @@ from unifashion.data.images import (
     square_pad,
     target_pad,
 )
-from unifashion.data.quarantine import Quarantine
+from unifashion.data.skipped import SkippedImages
 from unifashion.errors import UserError
 
 SHARED = Path(__file__).resolve().parents[2] / "../shared"
@@ -383,7 +383,7 @@ def test_images_are_found_by_name_and_png_comes_first(tmp_path):
 
 
 def test_a_quarantine_names_each_image_once_and_writes_the_reasons(tmp_path, caplog):
-    quarantine = Quarantine()
+    quarantine = SkippedImages()
     assert len(quarantine) == 0 and quarantine.summary() == "no image was left out"
     with caplog.at_level(logging.WARNING):
         quarantine.add(Path("a,b.jpg"), "no such file")

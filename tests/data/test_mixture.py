@@ -8,12 +8,12 @@ from collections import Counter
 import pytest
 import torch
 
+from unifashion.apps.toy_catalogue.write import Sizes, write_catalogue
 from unifashion.config import DataSettings
 from unifashion.data.batches import Collate, PairRows, TrainingSet
-from unifashion.data.catalogue.write import Sizes, write_catalogue
+from unifashion.data.datasets import read_pairs
 from unifashion.data.mixture import epoch_rows, epoch_sizes, read_training_pairs, validation_part
 from unifashion.data.sampler import EpochSampler
-from unifashion.data.sets import read_pairs
 from unifashion.errors import UserError
 from unifashion.models.negatives import same_item
 

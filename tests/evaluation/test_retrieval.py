@@ -6,17 +6,17 @@ import pytest
 import torch
 from PIL import Image
 
+from unifashion.apps.toy_catalogue.write import Sizes, write_catalogue
 from unifashion.config import DataSettings, EvaluationSettings
-from unifashion.data.catalogue.write import Sizes, write_catalogue
 from unifashion.data.feedback import prepare_text
 from unifashion.data.images import normalise
 from unifashion.data.own_catalogue import read_own_catalogue
+from unifashion.encoders.embedder import Embedder
 from unifashion.errors import UserError
-from unifashion.evaluation.answers import NUM_SHOWN, read_answers
+from unifashion.evaluation.ranked_lists import NUM_SHOWN, read_answers
 from unifashion.evaluation.results import results_table, update
 from unifashion.evaluation.retrieval import validate
 from unifashion.evaluation.scores import as_scores, write_scores
-from unifashion.models.embed import Embedder
 
 SIZES = Sizes(
     train_products=2,

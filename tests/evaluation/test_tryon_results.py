@@ -6,11 +6,11 @@ import shutil
 import pytest
 from PIL import Image, ImageFilter
 
+from unifashion.apps.report import write_report
+from unifashion.apps.toy_catalogue.tryon import TryOnSizes, write_tryon
 from unifashion.cli import main
-from unifashion.data.catalogue.tryon import TryOnSizes, write_tryon
 from unifashion.data.images import load_image
 from unifashion.data.tryon import read_vitonhd
-from unifashion.evaluation.report import write_report
 from unifashion.evaluation.scores import read_scores
 
 

@@ -2,7 +2,7 @@
 
     PYTHONPATH=src python tests/golden/record_tryon.py
 
-As in record.py: our numbers, made when tests/convert/test_stableviton.py found them equal to recordings of the original code.
+As in record.py: our numbers, made when tests/tryon/test_stableviton.py found them equal to recordings of the original code.
 """
 
 import json
@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from toy import GOLDEN, Recording
 from toy_tryon import build, ldm_shapes, observe, run
 
-from unifashion.convert.stableviton import ldm_name
+from unifashion.tryon.stableviton import ldm_name
 
 UNET = {"model_channels": 32, "channel_mult": [1, 1, 2, 1], "num_res_blocks": 2, "context_dim": 8, "num_heads": 2}
 LATENT = (16, 8)

@@ -22,7 +22,7 @@ from unifashion.models.losses import best_query_scores
 from unifashion.models.negatives import hard_negatives
 from unifashion.models.presets import UniFashionConfig, build_config
 from unifashion.models.qformer import QFormerConfig, attention_mask
-from unifashion.models.unifashion import UniFashion
+from unifashion.models.unifashion import UniFashionModel
 from unifashion.training.tasks import TASKS
 
 GOLDEN = Path(__file__).resolve().parent
@@ -95,12 +95,12 @@ def _as_range(numbers: list[int]) -> list[int]:
 def full_size_shapes(model_name: str, preset: str) -> dict[str, tuple[int, ...]]:
     """LAVIS' names and shapes of one of our presets at full size; nothing is allocated."""
     with torch.device("meta"):
-        model = UniFashion(build_config(model_name, preset, 30523, 30522, DataSettings()))
+        model = UniFashionModel(build_config(model_name, preset, 30523, 30522, DataSettings()))
         weights = to_lavis(model.state_dict(), model.config.vision["model_type"])
     return {name: tuple(tensor.shape) for name, tensor in weights.items()}
 
 
-def build(facts: dict) -> UniFashion:
+def build(facts: dict) -> UniFashionModel:
     """The model of these sizes, with rule weights."""
     vit = facts["vit"]
     tower = {
@@ -136,7 +136,7 @@ def build(facts: dict) -> UniFashion:
         image_size=vit["image"],
         max_text_tokens=facts["max_txt_len"],
     )
-    model = UniFashion(config)
+    model = UniFashionModel(config)
     shapes = {name: tuple(tensor.shape) for name, tensor in to_lavis(model.state_dict(), "blip_2_vision_model").items()}
     weights, unknown = from_lavis({name: rule_weight(name, shape) for name, shape in shapes.items()})
     assert not unknown
@@ -171,7 +171,7 @@ def training_batch(inputs: dict) -> dict:
     return {**batch, **captions, "reference": inputs["image"], "target": inputs["target"]}
 
 
-def _pieces(model: UniFashion, inputs: dict) -> dict:
+def _pieces(model: UniFashionModel, inputs: dict) -> dict:
     """Towers, passes and similarities."""
     ids, mask = inputs["text_ids"], inputs["text_mask"]
     tokens = model.image_tokens(inputs["image"])
@@ -206,7 +206,7 @@ def _pieces(model: UniFashion, inputs: dict) -> dict:
 
 
 @torch.no_grad()
-def _at_test(model: UniFashion, inputs: dict) -> dict:
+def _at_test(model: UniFashionModel, inputs: dict) -> dict:
     """The original's scores at test: every image is read by ``query_tokens``, as a loaded checkpoint says."""
     ids, mask = inputs["text_ids"], inputs["text_mask"]
     reference = model.image_tokens(inputs["image"])
@@ -246,14 +246,14 @@ def _at_test(model: UniFashion, inputs: dict) -> dict:
     }
 
 
-def training_task(model: UniFashion):
+def training_task(model: UniFashionModel):
     """The task that trains the model, with the original's negatives."""
     if hasattr(model, "prompt_tokens"):
         model.config = replace(model.config, target_queries="prompt_tokens")
     return TASKS[model.config.model_name](model, replace(TrainingSettings(), itm_negatives="unifashion"))
 
 
-def _losses(model: UniFashion, inputs: dict, facts: dict) -> dict:
+def _losses(model: UniFashionModel, inputs: dict, facts: dict) -> dict:
     """Losses of a training step, with the logits of matching; gradients stay in the model."""
     task, seen = training_task(model), []
     hook = model.itm_head.register_forward_hook(lambda _, given, logits: seen.extend([given[0], logits]))
@@ -267,7 +267,7 @@ def _losses(model: UniFashion, inputs: dict, facts: dict) -> dict:
     return {**found, "itm_labels": (torch.arange(3 * rows) < rows).long()}
 
 
-def _gradients(model: UniFashion, facts: dict) -> dict:
+def _gradients(model: UniFashionModel, facts: dict) -> dict:
     parameters = dict(model.named_parameters())
     grads = {name: parameters[our_name(name)].grad for name in facts["grad_norm_names"]}
     trained = {name for name, parameter in parameters.items() if parameter.grad is not None}
@@ -275,7 +275,7 @@ def _gradients(model: UniFashion, facts: dict) -> dict:
     return {**grads, "_norms": torch.stack([grad.norm() for grad in grads.values()])}
 
 
-def _adamw(model: UniFashion, inputs: dict, facts: dict) -> dict:
+def _adamw(model: UniFashionModel, inputs: dict, facts: dict) -> dict:
     """Losses before each of five steps, and some parameters after them."""
     task, settings = training_task(model), facts["adamw"]
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from toy import Recording, rule_weight
 
-from unifashion.convert.stableviton import from_ldm, ldm_name
 from unifashion.tryon.denoiser import TryOnDenoiser
 from unifashion.tryon.losses import noise_schedule
+from unifashion.tryon.stableviton import from_ldm, ldm_name
 from unifashion.tryon.warp import attention_total_variation, warp_region
 
 

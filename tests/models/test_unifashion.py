@@ -3,10 +3,10 @@ import json
 import pytest
 import torch
 
+from unifashion.encoders.unifashion import UniFashion
 from unifashion.errors import UserError
 from unifashion.models.losses import best_query_scores
 from unifashion.models.tokenizer import train_wordpiece
-from unifashion.models.unifashion import UniFashion
 
 
 @pytest.mark.parametrize("rows", [1, 3])

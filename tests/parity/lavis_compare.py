@@ -21,7 +21,7 @@ from unifashion.convert.lavis import from_lavis, our_name, to_lavis
 from unifashion.convert.sizes import tower_config
 from unifashion.models.losses import best_query_scores
 from unifashion.models.presets import build_config
-from unifashion.models.unifashion import UniFashion
+from unifashion.models.unifashion import UniFashionModel
 from unifashion.models.vision import VisionTower
 from unifashion.training.tasks import CrossModalTask
 
@@ -45,7 +45,7 @@ def load(recording):
     config = replace(
         config, qformer=replace(config.qformer, dropout=0.0)
     )  # a rate leaves no trace in a file of weights
-    model = UniFashion(config, tokenizer)
+    model = UniFashionModel(config, tokenizer)
     model.load_state_dict(weights)
     return model
 
@@ -106,7 +106,7 @@ def check_full_size(shapes, preset):
     """Our preset has the names and shapes of LAVIS' model at its published size."""
     (vocabulary,) = shapes["Qformer.cls.predictions.bias"]
     with torch.device("meta"):
-        model = UniFashion(build_config("blip2_cir_cls", preset, vocabulary, vocabulary - 1, DataSettings()))
+        model = UniFashionModel(build_config("blip2_cir_cls", preset, vocabulary, vocabulary - 1, DataSettings()))
         ours = to_lavis(model.state_dict(), model.config.vision["model_type"])
     assert {name: list(tensor.shape) for name, tensor in ours.items()} == shapes, preset
     print(f"{preset:20} all {len(shapes)} names and shapes equal")

@@ -17,10 +17,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from unifashion.config import TrainingSettings
+from unifashion.distributed import _Gather
 from unifashion.llm.captioner import Captioner
 from unifashion.models.generation import Decoding
-from unifashion.training.distributed import _Gather
-from unifashion.training.randomness import only_deterministic
+from unifashion.seeding import only_deterministic
 from unifashion.training.tasks import find_task
 from unifashion.training.trainer import Trainer
 

@@ -11,8 +11,8 @@ from accelerate import Accelerator
 
 from unifashion.config import TrainingSettings
 from unifashion.errors import UserError
+from unifashion.seeding import seed_everything
 from unifashion.training.grad_cache import GradCache
-from unifashion.training.randomness import seed_everything
 from unifashion.training.tasks import Task, find_task
 
 SETTINGS = dataclasses.replace(TrainingSettings(), itm_negatives="unifashion")

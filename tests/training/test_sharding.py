@@ -19,9 +19,9 @@ from unifashion.config import TrainingSettings
 from unifashion.data.batches import PairRows, Photos, TrainingSet
 from unifashion.data.images import ImageTransform
 from unifashion.data.records import ImageText
+from unifashion.distributed import rank, world_size
 from unifashion.errors import UserError
 from unifashion.evaluation.scores import Score
-from unifashion.training.distributed import rank, world_size
 from unifashion.training.run_folder import RunFolder
 from unifashion.training.sharding import check_sharding
 from unifashion.training.tasks import CrossModalTask

@@ -12,9 +12,9 @@ from unifashion.config import TrainingSettings
 from unifashion.data.batches import PairRows, Photos, TrainingSet
 from unifashion.data.images import ImageTransform
 from unifashion.data.records import ImageText
+from unifashion.encoders.unifashion import UniFashion
 from unifashion.errors import UserError
 from unifashion.evaluation.scores import Score
-from unifashion.models.unifashion import UniFashion
 from unifashion.training.run_folder import RunFolder
 from unifashion.training.tasks import CrossModalTask
 from unifashion.training.trainer import Trainer, make_accelerator

@@ -8,7 +8,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "golden"))  # for toy.py
 
-from unifashion.data.catalogue.tryon import TryOnSizes, write_tryon
+from unifashion.apps.toy_catalogue.tryon import TryOnSizes, write_tryon
 from unifashion.tryon.tiny import tiny_pipeline
 
 TEXTS = ["red striped shirt, long-sleeved red shirt", "blue top, short blue top with a v-neck"]

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unifashion.data.agnostic import Frame, agnostic_mask, agnostic_picture, grow
-from unifashion.data.body import ATR, LIP, read_body_25, read_coco_18, read_labels
 from unifashion.data.images import ImageError, load_image
 from unifashion.errors import UserError
+from unifashion.tryon.agnostic import Frame, agnostic_mask, agnostic_picture, grow
+from unifashion.tryon.human_parsing import ATR, LIP, read_body_25, read_coco_18, read_labels
 
 POSE = {
     "neck": (100, 60), "right shoulder": (70, 62), "left shoulder": (130, 62), "right elbow": (60, 110), "left elbow": (140, 110),

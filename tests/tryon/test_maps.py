@@ -7,7 +7,7 @@ from PIL import Image
 
 from unifashion.data.images import ImageError
 from unifashion.data.tryon import read_vitonhd
-from unifashion.data.tryon_maps import augment_maps, load_maps, to_map, to_share, to_unit
+from unifashion.tryon.maps import augment_maps, load_maps, to_map, to_share, to_unit
 
 NAMES = ("image", "agnostic", "densepose", "keep", "garment", "sketch", "warped_mask")
 

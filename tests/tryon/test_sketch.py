@@ -5,11 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from unifashion.data.agnostic import grow
-from unifashion.data.body import ATR, LIP, read_labels
 from unifashion.data.images import load_image
-from unifashion.data.sketch import Sketcher, difference_lines
 from unifashion.errors import UserError
+from unifashion.tryon.agnostic import grow
+from unifashion.tryon.human_parsing import ATR, LIP, read_labels
+from unifashion.tryon.sketch import Sketcher, difference_lines
 
 
 def shirt(colour, stripe=None):

@@ -8,12 +8,12 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from unifashion.cli import main
-from unifashion.convert.stableviton import to_ldm
 from unifashion.errors import UserError
+from unifashion.evaluation.tryon_validation import validate
 from unifashion.tryon.denoiser import TryOnDenoiser
 from unifashion.tryon.loading import load_pipeline, save_pipeline, start_pipeline
 from unifashion.tryon.pipeline import TryOnPipeline
-from unifashion.tryon.validation import validate
+from unifashion.tryon.stableviton import to_ldm
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz,-"
 

@@ -13,21 +13,21 @@ import pytest
 import torch
 from PIL import Image
 
+from unifashion.apps.report import write_report
 from unifashion.errors import UserError
-from unifashion.evaluation.report import write_report
 from unifashion.flags import parse, read_yaml, resolve
+from unifashion.training.train_tryon import outcome, read_split, train
+from unifashion.training.tryon_trainer import TryOnTrainer
+from unifashion.tryon.dataset import RowSampler, TryOnRows, map_names
 from unifashion.tryon.denoiser import Denoised
 from unifashion.tryon.loading import load_pipeline
 from unifashion.tryon.losses import TryOnLoss, draw
-from unifashion.tryon.rows import RowSampler, TryOnRows, map_names
 from unifashion.tryon.settings import (
     TryOnDataSettings,
     TryOnInferenceSettings,
     TryOnModelSettings,
     TryOnTrainingSettings,
 )
-from unifashion.tryon.train import outcome, read_split, train
-from unifashion.tryon.trainer import TryOnTrainer
 
 ROOT = Path(__file__).resolve().parents[2]
 GROUPS = (TryOnDataSettings, TryOnModelSettings, TryOnTrainingSettings)

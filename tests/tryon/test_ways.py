@@ -11,6 +11,7 @@ import torch
 from accelerate.state import AcceleratorState
 from PIL import Image
 
+from unifashion.training.train_tryon import train
 from unifashion.tryon.inference import run_inference
 from unifashion.tryon.loading import load_pipeline
 from unifashion.tryon.settings import (
@@ -19,7 +20,6 @@ from unifashion.tryon.settings import (
     TryOnModelSettings,
     TryOnTrainingSettings,
 )
-from unifashion.tryon.train import train
 
 FOLDER = Path(__file__).resolve().parents[2] / "src/UNIStableVITON"
 SHORT = {"max_steps": 2, "batch_size": 2, "num_validation_images": 1, "validation_inference_steps": 2, "colour": False}

@@ -16,7 +16,7 @@ from pathlib import Path
 SRC = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(SRC))  # runs from a bare clone
 
-from unifashion.captioning.settings import CaptionerSettings, PhotoSettings
+from unifashion.apps.fashioniq_captions.settings import CaptionerSettings, PhotoSettings
 from unifashion.errors import exit_with_one_sentence
 from unifashion.flags import parse_from_src
 
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     groups, title = (PhotoSettings, CaptionerSettings), __doc__.split("\n")[0]
     photos, captioner = parse_from_src(groups, argv, title, SRC, dataset="fashiongen", chain=True)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    from unifashion.captioning.run import run_captioning
+    from unifashion.apps.fashioniq_captions.run import run_captioning
 
     for path in run_captioning(photos, captioner):
         print(f"captions are in {path}")

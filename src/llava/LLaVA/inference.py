@@ -5,7 +5,7 @@
     python inference.py --dataset images --data-root my_photos                       writes my_photos/catalogue.csv
 
 On a laptop, after the quickstart (a random toy model that writes nonsense, to see the pipeline run):
-    python ../../../tests/captioning/tiny_llava.py ../../../runs/tiny_llava
+    python ../../../tests/apps/fashioniq_captions/tiny_llava.py ../../../runs/tiny_llava
     python inference.py --model runs/tiny_llava --data-root dataset/catalogue --output-dir runs/captions --limit 20
 
 Called from inside src/, paths are those of the project's top folder. A run that was stopped goes on with the same command.
@@ -20,7 +20,7 @@ from pathlib import Path
 SRC = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(SRC))  # runs from a bare clone
 
-from unifashion.captioning.settings import CaptionerSettings, PhotoSettings
+from unifashion.apps.fashioniq_captions.settings import CaptionerSettings, PhotoSettings
 from unifashion.errors import exit_with_one_sentence
 from unifashion.flags import parse_from_src
 
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, caption, print where the captions are."""
     photos, captioner = parse_from_src((PhotoSettings, CaptionerSettings), argv, __doc__.split("\n")[0], SRC)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    from unifashion.captioning.run import run_captioning
+    from unifashion.apps.fashioniq_captions.run import run_captioning
 
     for path in run_captioning(photos, captioner):
         print(f"captions are in {path}")

@@ -55,8 +55,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(flags: argparse.Namespace) -> None:
     """Caption and say where the result is."""
+    from unifashion.apps.toy_catalogue import provide
     from unifashion.config import DataSettings
-    from unifashion.data.sets import read_pairs
+    from unifashion.data.datasets import read_pairs
     from unifashion.errors import UserError
     from unifashion.evaluation.caption_rows import write_rows
     from unifashion.llm.caption_file import Job, caption_files, find_files, name_images
@@ -71,11 +72,13 @@ def run(flags: argparse.Namespace) -> None:
     decoding = Decoding(flags.max_new_tokens, 0, flags.num_beams, flags.sample, flags.top_p)
     texts: dict[Path, str] = {}
     if flags.dataset:
-        split = read_pairs(DataSettings(data_root=flags.data_root, dataset=flags.dataset), flags.split)
+        data = DataSettings(data_root=flags.data_root, dataset=flags.dataset)
+        provide(data)
+        split = read_pairs(data, flags.split)
         texts = {pair.image: pair.text for pair in split.pairs}
     images = (list(texts) if flags.dataset else find_files(flags.images))[: flags.limit]
     captioner = Captioner.from_pretrained(flags.model, llm=flags.llm)
-    place = pretrained.find(flags.model).path
+    place = pretrained.resolve(flags.model).path
     facts = {"model": str(place), "written": (place / pretrained.CONFIG).stat().st_mtime if place.is_dir() else None}
     job = Job(images, flags.output, decoding, flags.instruction, flags.batch_size, flags.num_workers, flags.seed)
     left_out = caption_files(captioner, job, facts, flags.overwrite)

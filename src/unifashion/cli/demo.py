@@ -30,13 +30,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(flags: argparse.Namespace) -> None:
     """Load index and models, and serve until Ctrl-C."""
-    from unifashion.serving.demo import DemoSettings
-    from unifashion.serving.demo.server import listen, serve
+    from unifashion.apps.demo import DemoSettings
+    from unifashion.apps.demo.server import listen, serve
 
     password = flags.password if flags.password is not None else os.environ.get("UNIFASHION_PASSWORD")
     settings = DemoSettings(host=flags.host, port=flags.port, password=password)
     with listen(settings.host, settings.port) as listener:  # a port that is taken is told before anything is loaded
-        from unifashion.serving.demo.loading import Models, load_service
+        from unifashion.apps.demo.loading import Models, load_service
 
         models = Models(**{field.name: getattr(flags, field.name) for field in fields(Models)})
         serve(load_service(models, settings), listener)

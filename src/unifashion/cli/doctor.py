@@ -24,7 +24,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(flags: argparse.Namespace) -> int:
     """Print what was found; return 1 where something is wrong."""
-    from unifashion.data.doctor import as_json, examine, format_reports
+    from unifashion.apps.doctor import as_json, examine, format_reports
     from unifashion.errors import UserError
 
     reports = examine(flags.path, flags.quick)

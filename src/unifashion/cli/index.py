@@ -42,7 +42,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(flags: argparse.Namespace) -> None:
     """Do it and say what was done."""
     from unifashion.errors import UserError
-    from unifashion.serving.index import ABOUT
+    from unifashion.search.index import ABOUT
 
     if flags.delete:
         sys.stdout.write(_delete(flags) + "\n")
@@ -65,9 +65,9 @@ def run(flags: argparse.Namespace) -> None:
 def _approximate(flags: argparse.Namespace) -> list[str]:
     from tqdm import tqdm
 
-    from unifashion.serving.index import Index
-    from unifashion.serving.nearest import catch_up, forget, wanted_record
-    from unifashion.serving.writer import writing
+    from unifashion.search.index import Index
+    from unifashion.search.nearest import catch_up, forget, wanted_record
+    from unifashion.search.writer import writing
 
     index = Index.open(flags.out or flags.source)
     with writing(index):
@@ -87,9 +87,9 @@ def _approximate(flags: argparse.Namespace) -> list[str]:
 
 
 def _check(flags: argparse.Namespace) -> list[str]:
-    from unifashion.serving import Retriever
-    from unifashion.serving.nearest import Finder, read_record
-    from unifashion.serving.recall import measure, photo_queries, word_queries
+    from unifashion.search import Retriever
+    from unifashion.search.nearest import Finder, read_record
+    from unifashion.search.recall import measure, photo_queries, word_queries
 
     folder = flags.out or flags.source
     record = read_record(folder)
@@ -105,8 +105,8 @@ def _check(flags: argparse.Namespace) -> list[str]:
 
 
 def _delete(flags: argparse.Namespace) -> str:
-    from unifashion.serving.index import Index
-    from unifashion.serving.writer import writing
+    from unifashion.search.index import Index
+    from unifashion.search.writer import writing
 
     index = Index.open(flags.source)
     with writing(index) as writer:
@@ -119,10 +119,10 @@ def _build(flags: argparse.Namespace) -> list[str]:
     from accelerate import PartialState
     from transformers.utils import logging as transformers_logging
 
+    from unifashion.encoders.unifashion import UniFashion
     from unifashion.errors import UserError
-    from unifashion.models.unifashion import UniFashion
-    from unifashion.serving.build import Options, build_index
-    from unifashion.serving.index import ABOUT, Index
+    from unifashion.search.build import Options, build_index
+    from unifashion.search.index import ABOUT, Index
 
     transformers_logging.set_verbosity_error()
     name = flags.model

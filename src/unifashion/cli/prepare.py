@@ -8,7 +8,7 @@ unifashion prepare tryon --source dataset/vitonhd dataset/dresscode
 unifashion prepare catalogue --check
 
 ``tryon`` adds to VITON-HD or DressCode the maps that the download lacks, beside those it has: agnostic picture and mask, sketches
-(see unifashion.data.prepare.tryon). A call that was stopped goes on where it stood. FashionGen's HDF5 files are also read as
+(see unifashion.apps.prepare.tryon). A call that was stopped goes on where it stood. FashionGen's HDF5 files are also read as
 they are: unpack them to look at photos.
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from unifashion.data.prepare.work import Done
+    from unifashion.apps.prepare.job_runner import Done
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +46,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(flags: argparse.Namespace) -> int:
     """Prepare or check; return 1 where files failed or were changed."""
-    from unifashion.data.prepare import Options, check, prepare
+    from unifashion.apps.prepare import Options, check, prepare
     from unifashion.errors import UserError
 
     root = flags.data_root or Path(os.environ.get("UNIFASHION_DATA") or "dataset")
@@ -68,7 +68,7 @@ def run(flags: argparse.Namespace) -> int:
 
 
 def _tryon(flags: argparse.Namespace, sources: list[Path]) -> int:
-    from unifashion.data.prepare.tryon import check_tryon, prepare_tryon
+    from unifashion.apps.prepare.tryon import check_tryon, prepare_tryon
     from unifashion.errors import UserError
 
     if flags.threads < 1:

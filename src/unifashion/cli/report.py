@@ -21,7 +21,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(flags: argparse.Namespace) -> None:
     """Write the report and say where it is."""
-    from unifashion.evaluation.report import write_report
+    from unifashion.apps.report import write_report
 
     page, figures = write_report(flags.runs, flags.out, flags.figures)
     size = page.stat().st_size / 2**20

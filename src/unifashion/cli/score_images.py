@@ -51,11 +51,12 @@ def run(flags: argparse.Namespace) -> None:
     """Score, print, and say where the scores are and what they lack."""
     import torch
 
-    from unifashion.data.catalogue import is_synthetic
+    from unifashion.data.synthetic import is_synthetic
     from unifashion.data.tryon_sets import find_tryon, read_tryon
     from unifashion.evaluation.image_networks import weights_folder
     from unifashion.evaluation.scores import format_table, write_scores
-    from unifashion.evaluation.tryon_results import read_facts, read_results, score_folder, write_examples
+    from unifashion.evaluation.tryon_results import read_results, score_folder
+    from unifashion.tryon.results import read_facts, write_examples
     from unifashion.tryon.settings import data_root
 
     settings = read_facts(flags.results).get("settings", {})

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unifashion.serving import Hit
+    from unifashion.search import Hit
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -36,8 +36,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(flags: argparse.Namespace) -> None:
     """Search and print."""
-    from unifashion.serving import Retriever
-    from unifashion.serving.sheet import write_sheet
+    from unifashion.search import Retriever
+    from unifashion.search.sheet import write_sheet
 
     retriever = Retriever.from_index(flags.index, flags.device, flags.uri, flags.model, flags.exact)
     hits = retriever.search(flags.text, flags.image, flags.k, flags.filter, flags.rerank)

@@ -28,10 +28,10 @@ from unifashion.convert.tower import find_beside, only_tower, read_tower
 from unifashion.errors import UserError
 from unifashion.models import pretrained
 from unifashion.models.presets import VARIANTS, UniFashionConfig
-from unifashion.models.pretrained import Loaded, Place
+from unifashion.models.pretrained import CheckpointSource, Loaded
 from unifashion.models.qformer import QFormerConfig
 from unifashion.models.tokenizer import DEC, load_tokenizer
-from unifashion.models.unifashion import UniFashion
+from unifashion.models.unifashion import UniFashionModel
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def load_any(name: str | Path, tokenizer: str | None = None, vision_tower: str |
     Raises:
         UserError: nothing there, a damaged or dangerous file, a checkpoint of something else, a part that cannot be found.
     """
-    place = pretrained.find(name)
+    place = pretrained.resolve(name)
     if is_own(place):
         config, weights, own_tokenizer = pretrained.read_folder(place)
         return config, weights, own_tokenizer if tokenizer is None else _load_tokenizer(tokenizer)
@@ -89,7 +89,7 @@ def load_any(name: str | Path, tokenizer: str | None = None, vision_tower: str |
     words = _tokenizer(found, tokenizer)
     config = found.config or _config(found, words)
     with torch.device("meta"):
-        shapes = {key: tensor.shape for key, tensor in UniFashion(config).state_dict().items()}
+        shapes = {key: tensor.shape for key, tensor in UniFashionModel(config).state_dict().items()}
     return config, complete(found.weights, shapes, found.source, tokenizer or TOKENIZER), words
 
 
@@ -156,7 +156,7 @@ def _read_lavis(path: Path) -> Found:
     return Found(str(path), weights, facts, config=_own_config(beside.get(OWN_CONFIG)))
 
 
-def _read_huggingface(place: Place, source: str) -> Found:
+def _read_huggingface(place: CheckpointSource, source: str) -> Found:
     vision, qformer = huggingface.read_sizes(place)
     weights, unknown = huggingface.read_weights(place)
     _require_qformer(weights, source, unknown)
@@ -228,7 +228,7 @@ def _tokenizer(found: Found, name: str | None) -> PreTrainedTokenizerBase:
 
 def _load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """Load a tokenizer; one look at the hub, where transformers would keep asking for a minute."""
-    return load_tokenizer(name if Path(name).is_dir() else str(pretrained.find(name).path))
+    return load_tokenizer(name if Path(name).is_dir() else str(pretrained.resolve(name).path))
 
 
 def _check_words(words: PreTrainedTokenizerBase, name: str, found: Found) -> PreTrainedTokenizerBase:

@@ -112,7 +112,7 @@ def _fit_vocabulary(tensor: Tensor, name: str, shape: torch.Size) -> Tensor:
 def read_bert(name: str) -> Weights:
     """Return the weights of a BERT (folder or hub id) under our names; empty where there is none."""
     try:
-        place = pretrained.find(name)
+        place = pretrained.resolve(name)
         if pretrained.model_type(place.path) != "bert":
             return {}
         found = read_sharded(place, lambda key: "pooler" not in key)

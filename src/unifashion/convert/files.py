@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from unifashion.errors import UserError
-from unifashion.models.pretrained import Place, model_type
+from unifashion.models.pretrained import CheckpointSource, model_type
 
 Weights = dict[str, Tensor]
 INDEX = ".index.json"
@@ -20,7 +20,7 @@ BLIP2 = "blip-2"
 _REFUSED = re.compile(r"GLOBAL (\S+)")
 
 
-def is_own(place: Place) -> bool:
+def is_own(place: CheckpointSource) -> bool:
     """Tell a UniFashion folder from a single file and from a Hugging Face BLIP-2; what is neither is taken for ours."""
     return place.path.is_dir() and model_type(place.path) != BLIP2
 
@@ -97,7 +97,7 @@ def read_file(path: Path) -> tuple[str, Weights, dict[str, Any]]:
     return unwrap(read_torch(path), path)
 
 
-def read_sharded(place: Place, wanted: Callable[[str], bool]) -> Weights:
+def read_sharded(place: CheckpointSource, wanted: Callable[[str], bool]) -> Weights:
     """Read the wanted tensors of a Hugging Face folder: one file or shards, safetensors or ``.bin``.
 
     Raises:

@@ -15,7 +15,7 @@ from transformers import Blip2QFormerConfig, Blip2VisionConfig
 from unifashion.convert.files import Weights, read_sharded
 from unifashion.convert.names import NameTable
 from unifashion.errors import UserError
-from unifashion.models.pretrained import CONFIG, Place
+from unifashion.models.pretrained import CONFIG, CheckpointSource
 
 LANGUAGE_MODEL = ("language_model.", "language_projection.")
 
@@ -62,7 +62,7 @@ _TOWER_SIZES = (
 _POSITION_IDS = ("embeddings.position_ids",)
 
 
-def read_weights(place: Place, tower_only: bool = False) -> tuple[Weights, list[str]]:
+def read_weights(place: CheckpointSource, tower_only: bool = False) -> tuple[Weights, list[str]]:
     """Return the weights of a BLIP-2 folder under our names, and their names that found no place.
 
     The language model is not even read.
@@ -82,7 +82,7 @@ def read_weights(place: Place, tower_only: bool = False) -> tuple[Weights, list[
     return ours, unknown
 
 
-def read_sizes(place: Place) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_sizes(place: CheckpointSource) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what shapes do not tell: the tower's config for our model, and the Q-Former settings of ``QFormerConfig``.
 
     Raises:

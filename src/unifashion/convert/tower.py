@@ -27,7 +27,7 @@ def read_tower(name: str | Path) -> tuple[Weights, dict[str, Any]]:
     Raises:
         UserError: nothing there, or no EVA-ViT or CLIP ViT in it.
     """
-    place = pretrained.find(name)
+    place = pretrained.resolve(name)
     if is_own(place):
         config, weights, _ = pretrained.read_folder(place)
         return only_tower(weights), config.vision

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from unifashion.config import DataSettings
 from unifashion.data.annotations import NoSet, NoSplit
+from unifashion.data.datasets import has_validation, is_composed, read_composed, read_pairs, validation_images
 from unifashion.data.records import ComposedSplit, ImageText
-from unifashion.data.sets import has_validation, is_composed, read_composed, read_pairs, validation_images
 
 log = logging.getLogger(__name__)
 

@@ -19,11 +19,12 @@ from typing import Literal, get_args
 import numpy as np
 from tqdm import tqdm
 
-from unifashion.data.catalogue import is_synthetic
+from unifashion.data.skipped import missing_percent
+from unifashion.data.synthetic import is_synthetic
 from unifashion.errors import UserError
 from unifashion.evaluation.caption_java import MIN_SHOWN, jars, meteor, spice, spice_lacks, tokenize
 from unifashion.evaluation.caption_rows import CaptionTable, read_captions
-from unifashion.evaluation.scores import Metric, Score, as_scores, missing_percent
+from unifashion.evaluation.scores import Metric, Score, as_scores
 
 log = logging.getLogger(__name__)
 

@@ -11,17 +11,18 @@ import torch
 from torch import Tensor
 
 from unifashion.config import DataSettings, EvaluationSettings
+from unifashion.data.datasets import read_composed
 from unifashion.data.feedback import evaluation_feedback
 from unifashion.data.records import ComposedQuery, ComposedSplit
-from unifashion.data.sets import read_composed
-from unifashion.evaluation.answers import NUM_SHOWN, Answer, Shown
-from unifashion.evaluation.outcome import Outcome
+from unifashion.data.skipped import check_missing, missing_percent
+from unifashion.encoders.embedder import Embedder
+from unifashion.evaluation.evaluation_result import Outcome
 from unifashion.evaluation.protocols import circo, cirr, fashioniq
 from unifashion.evaluation.protocols.rows import columns_of, split_gallery, split_queries
+from unifashion.evaluation.ranked_lists import NUM_SHOWN, Answer, Shown
 from unifashion.evaluation.ranks import best_query_scores, merge_reranked, positive_ranks, top_k
-from unifashion.evaluation.scores import Metric, check_missing, missing_percent
+from unifashion.evaluation.scores import Metric
 from unifashion.evaluation.slices import Attributes, absolute, feedback_words, read_attributes
-from unifashion.models.embed import Embedder
 
 log = logging.getLogger(__name__)
 

@@ -11,16 +11,17 @@ import torch
 from torch import Tensor
 
 from unifashion.config import DataSettings, EvaluationSettings
+from unifashion.data.datasets import read_blocks, read_pairs
 from unifashion.data.records import ImageText
-from unifashion.data.sets import read_blocks, read_pairs
-from unifashion.evaluation.answers import NUM_SHOWN, Answer, Shown
-from unifashion.evaluation.outcome import Outcome
+from unifashion.data.skipped import check_missing, missing_percent
+from unifashion.encoders.embedder import Embedder
+from unifashion.evaluation.evaluation_result import Outcome
 from unifashion.evaluation.protocols import catalogue, fashiongen
 from unifashion.evaluation.protocols.catalogue import ProductEmbeddings
+from unifashion.evaluation.ranked_lists import NUM_SHOWN, Answer, Shown
 from unifashion.evaluation.ranks import Ranking, best_query_scores, merge_reranked, target_ranks, top_k
-from unifashion.evaluation.scores import Metric, check_missing, missing_percent
+from unifashion.evaluation.scores import Metric
 from unifashion.evaluation.slices import Attributes, absolute, read_attributes
-from unifashion.models.embed import Embedder
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from unifashion.data.contact_sheet import contact_sheet
 from unifashion.data.images import load_image
-from unifashion.evaluation.answers import Answer
+from unifashion.evaluation.ranked_lists import Answer
 
 GREEN, GREY = (30, 160, 60), (150, 150, 150)
 FILE = "examples.png"

@@ -16,19 +16,20 @@ from accelerate import Accelerator
 from transformers.utils import logging as transformers_logging
 
 from unifashion.config import DataSettings, EvaluationSettings
-from unifashion.data.sets import is_composed, read_composed, root_marks
+from unifashion.data.datasets import is_composed, read_composed, root_marks
+from unifashion.distributed import is_main_process
+from unifashion.encoders.embedder import Embedder
+from unifashion.encoders.unifashion import UniFashion
 from unifashion.errors import UserError
-from unifashion.evaluation.answers import write_answers
 from unifashion.evaluation.composed import score_composed, score_split
 from unifashion.evaluation.cross_modal import score_cross_modal
 from unifashion.evaluation.examples import write_examples
 from unifashion.evaluation.protocols.rows import split_queries
+from unifashion.evaluation.ranked_lists import write_answers
 from unifashion.evaluation.scores import MEAN, Score, as_scores
 from unifashion.evaluation.submissions import SERVERS, write_submission
-from unifashion.models.embed import Embedder
 from unifashion.models.presets import VARIANTS
-from unifashion.models.shares import is_main_process
-from unifashion.models.unifashion import UniFashion
+from unifashion.models.unifashion import UniFashionModel
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ HEADLINE = {
 
 
 def validate(
-    model: UniFashion,
+    model: UniFashionModel,
     data: DataSettings,
     evaluation: EvaluationSettings,
     model_id: str = "",
@@ -141,7 +142,7 @@ def submit_checkpoint(
     return write_submission(folder, scored.split, scored.scores) if is_main_process() else []
 
 
-def _embedder(model: UniFashion, data: DataSettings, evaluation: EvaluationSettings, progress: bool) -> Embedder:
+def _embedder(model: UniFashionModel, data: DataSettings, evaluation: EvaluationSettings, progress: bool) -> Embedder:
     """Return what embeds the data set, after making sure that the model was made for its kind."""
     name, wants_composed = model.config.model_name, VARIANTS[model.config.model_name].has_prompt_tokens
     if is_composed(data.dataset) != wants_composed:
@@ -150,7 +151,7 @@ def _embedder(model: UniFashion, data: DataSettings, evaluation: EvaluationSetti
     return Embedder(model, evaluation.eval_batch_size, data.num_workers, progress)
 
 
-def _load(model_path: str, model_name: str, output_dir: str | None, data: DataSettings) -> tuple[UniFashion, Path]:
+def _load(model_path: str, model_name: str, output_dir: str | None, data: DataSettings) -> tuple[UniFashionModel, Path]:
     """Return the model, on its device, and the folder for what is found out about it."""
     transformers_logging.set_verbosity_error()
     model = UniFashion.from_pretrained(model_path)

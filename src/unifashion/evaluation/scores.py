@@ -120,32 +120,6 @@ def _compared_by(score: Score) -> tuple[str, str, str, bool]:
     return score.protocol, score.dataset, score.split, "synthetic" in score.marks
 
 
-def check_missing(
-    used: int, listed: int, limit_percent: float, what: str = "queries", gallery: tuple[int, int] | None = None
-) -> str:
-    """Return "used N of M queries", with ", gallery G of H" where ``gallery=(G, H)`` is given, for the report of a score.
-
-    Raises ``UserError`` where more than ``limit_percent`` of the listed queries or gallery items have no image, and where
-    none has one, whatever the limit.
-    """
-    parts = [(used, listed, what)] if gallery is None else [(used, listed, what), (*gallery, "gallery images")]
-    for num_used, num_listed, name in parts:
-        if num_listed == 0:
-            raise UserError(f"no {name} are listed: the annotations of this split are empty")
-        share = missing_percent(num_used, num_listed)
-        fact = f"images missing: {share:.3g} % of the {name} ({num_used} of {num_listed} can be used)"
-        if share > limit_percent:
-            raise UserError(f"{fact}, limit {limit_percent:g} %: complete the images or allow more with --max-missing")
-        if num_used == 0:
-            raise UserError(f"{fact}: without any there is nothing to score, check the image folder")
-    return f"used {used} of {listed} {what}" + ("" if gallery is None else f", gallery {gallery[0]} of {gallery[1]}")
-
-
-def missing_percent(used: int, listed: int) -> float:
-    """Return the share of the listed that is not used, in percent."""
-    return 100 * (listed - used) / listed
-
-
 def write_scores(folder: Path, rows: Sequence[Score]) -> None:
     """Write ``scores.json`` and ``scores.csv`` into ``folder`` (made if needed); each file is replaced whole or not at all."""
     table = io.StringIO()

@@ -8,17 +8,17 @@ from transformers import PreTrainedTokenizerBase
 
 from unifashion.config import LanguageModelSettings
 from unifashion.errors import UserError
-from unifashion.llm.drawing import load_drawing_head
+from unifashion.llm.diffusion_head import load_drawing_head
 from unifashion.llm.heads import Heads, find_heads, prefix_language_model
 from unifashion.llm.language_model import PrefixLanguageModel
 from unifashion.llm.loading import Kept, add_lora, load_base
 from unifashion.llm.model import UniFashionFull
 from unifashion.llm.tiny import TINY, tiny_llama, train_tokenizer
-from unifashion.models.unifashion import UniFashion
+from unifashion.models.unifashion import UniFashionModel
 
 
 def add_heads(
-    base: UniFashion,
+    base: UniFashionModel,
     settings: LanguageModelSettings,
     instruction: str,
     texts: Callable[[], Iterable[str]],
@@ -57,7 +57,7 @@ def add_heads(
 
 
 def _new_language_model(
-    base: UniFashion, settings: LanguageModelSettings, heads: Heads, texts: Callable[[], Iterable[str]]
+    base: UniFashionModel, settings: LanguageModelSettings, heads: Heads, texts: Callable[[], Iterable[str]]
 ) -> PrefixLanguageModel:
     if heads.llm == TINY:
         tokenizer: PreTrainedTokenizerBase = train_tokenizer(

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from unifashion.data.images import SUFFIXES, ImageError, ImageTransform, load_image
-from unifashion.data.quarantine import Quarantine
+from unifashion.data.skipped import SkippedImages
 from unifashion.errors import UserError
 from unifashion.llm.captioner import Captioner
 from unifashion.models.generation import Decoding
@@ -68,7 +68,7 @@ def name_images(images: Sequence[Path]) -> list[str]:
     return stems if len(set(stems)) == len(stems) else [image.with_suffix("").as_posix() for image in images]
 
 
-def caption_files(captioner: Captioner, job: Job, facts: dict[str, Any], overwrite: bool = False) -> Quarantine:
+def caption_files(captioner: Captioner, job: Job, facts: dict[str, Any], overwrite: bool = False) -> SkippedImages:
     """Caption images into ``job.out``, continuing where a former run with the same settings stopped.
 
     Args:
@@ -100,9 +100,9 @@ def caption_files(captioner: Captioner, job: Job, facts: dict[str, Any], overwri
     return quarantine
 
 
-def _write(captioner: Captioner, job: Job, part: Path, done: set[str]) -> Quarantine:
+def _write(captioner: Captioner, job: Job, part: Path, done: set[str]) -> SkippedImages:
     """Append the rows that are missing, batch by batch."""
-    quarantine = Quarantine()
+    quarantine = SkippedImages()
     names = name_images(job.images)
     left = [index for index, image in enumerate(job.images) if str(image) not in done]
     if done:
@@ -172,7 +172,7 @@ def _take_up(part: Path) -> set[str]:
     return {json.loads(line)["image"] for line in whole.decode("utf-8").split("\n") if line}
 
 
-def _write_quarantine(out: Path, quarantine: Quarantine) -> None:
+def _write_quarantine(out: Path, quarantine: SkippedImages) -> None:
     path = out.with_name(f"{out.stem}.quarantine.csv")
     path.unlink(missing_ok=True)
     if len(quarantine):

@@ -14,18 +14,18 @@ from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from unifashion.data.images import normalise, open_image
+from unifashion.encoders.unifashion import UniFashion
 from unifashion.errors import UserError
 from unifashion.llm.heads import find_heads
 from unifashion.llm.model import UniFashionFull
-from unifashion.models.embed import transform_for
 from unifashion.models.generation import Decoding, generate, to_caption
-from unifashion.models.unifashion import UniFashion
+from unifashion.models.unifashion import UniFashionModel
 
 
 class Captioner:
     """A model that writes captions, on its device."""
 
-    def __init__(self, model: UniFashion) -> None:
+    def __init__(self, model: UniFashionModel) -> None:
         """Take a model.
 
         Raises:
@@ -37,7 +37,7 @@ class Captioner:
                 f"a {name} was not trained to write captions; use a blip2_cir_cls (phase 1) or a blip2_cir_full (captions)"
             )
         self.model = model.eval()
-        self.transform = transform_for(model)
+        self.transform = model.image_transform
 
     @classmethod
     def from_pretrained(cls, name: str | Path, device: str | None = None, llm: str | None = None) -> "Captioner":

@@ -9,7 +9,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from unifashion.errors import UserError
-from unifashion.llm.drawing import DrawingHead, load_drawing_head
+from unifashion.llm.diffusion_head import DrawingHead, load_drawing_head
 from unifashion.llm.language_model import PrefixLanguageModel
 from unifashion.llm.loading import Kept, LoadIn, load_base
 from unifashion.models import pretrained
@@ -35,7 +35,7 @@ class Heads:
 
 def find_heads(name: str | Path) -> Path | None:
     """Return the folder with the heads of a run, a saved folder or a hub id; None where the model has none."""
-    place = pretrained.find(name)
+    place = pretrained.resolve(name)
     place.fetch(HEADS, HEAD_WEIGHTS, f"{LLM_FOLDER}/*", f"{UNET_FOLDER}/*")
     return place.path if (place.path / HEADS).is_file() else None
 

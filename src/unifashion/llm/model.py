@@ -25,8 +25,9 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from unifashion.encoders.unifashion import UniFashion
 from unifashion.errors import UserError
-from unifashion.llm.drawing import DrawingHead
+from unifashion.llm.diffusion_head import DrawingHead
 from unifashion.llm.heads import (
     HEAD_WEIGHTS,
     HEADS,
@@ -42,18 +43,18 @@ from unifashion.llm.language_model import PrefixLanguageModel
 from unifashion.llm.loading import is_kept, read_language_model, save_language_model
 from unifashion.models import pretrained
 from unifashion.models.qformer import ImageMemory
-from unifashion.models.unifashion import UniFashion
+from unifashion.models.unifashion import UniFashionModel
 
 LLM, UNET = "language.model.", "drawing.unet."
 ADAPTERS = ("language.projection.", "drawing.adapter.")
 UNET_WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
-class UniFashionFull(UniFashion):
+class UniFashionFull(UniFashionModel):
     """A ``UniFashion`` with its heads; the modules and weights of ``base`` become its own."""
 
     def __init__(
-        self, base: UniFashion, heads: Heads, language: PrefixLanguageModel, drawing: DrawingHead | None
+        self, base: UniFashionModel, heads: Heads, language: PrefixLanguageModel, drawing: DrawingHead | None
     ) -> None:
         nn.Module.__init__(self)
         self.config, self.tokenizer, self.heads = base.config, base.tokenizer, heads
@@ -122,7 +123,7 @@ class UniFashionFull(UniFashion):
         return {**weights, **{UNET + n: t for n, t in unet.items()}, **{LLM + n: t for n, t in llm.items()}}
 
     @classmethod
-    def with_heads_of(cls, base: UniFashion, folder: Path, llm: str | None = None) -> "UniFashionFull":
+    def with_heads_of(cls, base: UniFashionModel, folder: Path, llm: str | None = None) -> "UniFashionFull":
         """Give ``base`` the heads of a saved folder.
 
         Args:
@@ -138,7 +139,7 @@ class UniFashionFull(UniFashion):
         width = base.config.qformer.hidden_size
         drawing = rebuild_drawing_head(heads, folder, width)
         model = cls(base, heads, rebuild_language_model(heads, folder, width), drawing)
-        pretrained.fill(model, {**_base_of(model.state_dict()), **model._head_weights(folder)}, folder)
+        pretrained.load_weights(model, {**_base_of(model.state_dict()), **model._head_weights(folder)}, folder)
         return model
 
     @classmethod

@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from unifashion.errors import UserError
 from unifashion.models.qformer import ImageMemory, QFormerLayer
-from unifashion.models.unifashion import UniFashion
+from unifashion.models.unifashion import UniFashionModel
 
 _CLOSING, _JOINED = re.compile(r"\s+([,?])"), re.compile(r"\s*([-/'])\s*")
 
@@ -53,7 +53,7 @@ class Decoding:
 class _Decoder:
     """Reads one token after the other; holds the keys and values of the queries and of the text so far."""
 
-    def __init__(self, model: UniFashion, image: ImageMemory, repeats: int) -> None:
+    def __init__(self, model: UniFashionModel, image: ImageMemory, repeats: int) -> None:
         self.model = model
         self.qformer = model.qformer
         self.layers = [layer for layer in self.qformer.layers if isinstance(layer, QFormerLayer)]
@@ -88,7 +88,7 @@ class _Decoder:
 
 @torch.inference_mode()
 def generate(
-    model: UniFashion,
+    model: UniFashionModel,
     image: ImageMemory,
     end_id: int,
     decoding: Decoding | None = None,
@@ -152,7 +152,7 @@ class _Hypotheses:
 
 
 def _beam_search(
-    model: UniFashion, image: ImageMemory, end_id: int, decoding: Decoding, forbidden: Sequence[int], longest: int
+    model: UniFashionModel, image: ImageMemory, end_id: int, decoding: Decoding, forbidden: Sequence[int], longest: int
 ) -> list[list[int]]:
     """Keep the best ``num_beams`` unfinished hypotheses of every image; return the best finished one.
 
@@ -183,7 +183,7 @@ def _beam_search(
     return [hypotheses.finished[0][1] if hypotheses.finished else [] for hypotheses in images]
 
 
-def _start(model: UniFashion, image: ImageMemory) -> Tensor:
+def _start(model: UniFashionModel, image: ImageMemory) -> Tensor:
     return torch.full((image.keys[0].shape[0],), model.config.dec_token_id, device=image.keys[0].device)
 
 

@@ -6,9 +6,9 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -19,9 +19,6 @@ from unifashion.config import MODEL_NAMES
 from unifashion.errors import UserError
 from unifashion.models.presets import UniFashionConfig
 from unifashion.models.qformer import QFormerConfig
-
-if TYPE_CHECKING:
-    from unifashion.models.unifashion import UniFashion
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 MODEL_TYPE = "unifashion"
@@ -67,7 +64,7 @@ def replace_folder(fresh: Path, folder: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Place:
+class CheckpointSource:
     """Where a model lies: a file, or a folder, which may be the local copy of hub repository ``repo``."""
 
     path: Path
@@ -79,7 +76,7 @@ class Place:
             _download(self.repo, patterns)
 
 
-def find(name: str | Path) -> Place:
+def resolve(name: str | Path) -> CheckpointSource:
     """Return the place that ``name`` means: a file, a model folder, the ``best`` or ``last`` checkpoint of a run, the hub.
 
     Of a hub repository only the small files are there yet.
@@ -89,15 +86,15 @@ def find(name: str | Path) -> Place:
     """
     path = Path(name)
     if path.is_file():
-        return Place(path.parent if path.name == WEIGHTS and model_type(path.parent) else path)
+        return CheckpointSource(path.parent if path.name == WEIGHTS and model_type(path.parent) else path)
     if path.is_dir():
         for folder in (path, *(path / checkpoint for checkpoint in RUN_CHECKPOINTS)):
             if (folder / CONFIG).is_file() and ((folder / WEIGHTS).is_file() or model_type(folder) != MODEL_TYPE):
-                return Place(folder)
+                return CheckpointSource(folder)
         raise UserError(
             f"no model in {path}: expected {CONFIG} and {WEIGHTS} there or in its {' or '.join(RUN_CHECKPOINTS)} folder"
         )
-    return Place(_download(str(name), ("*.json", "*.txt")), str(name))
+    return CheckpointSource(_download(str(name), ("*.json", "*.txt")), str(name))
 
 
 def _download(repo: str, patterns: Sequence[str]) -> Path:
@@ -119,25 +116,19 @@ def model_type(folder: Path) -> str:
 
 
 def load(name: str | Path) -> Loaded:
-    """Read config, weights and tokenizer of a checkpoint in any format that ``unifashion.convert`` knows.
-
-    Raises:
-        UserError: nothing there, or what is there cannot be used.
-    """
-    from unifashion.convert import load_any  # here, because it builds on this module
-
-    return load_any(name)
+    """Read config, weights and tokenizer of a UniFashion run, model folder or hub id (errors: ``resolve``, ``read_folder``)."""
+    return read_folder(resolve(name))
 
 
-def read_folder(place: Place) -> Loaded:
+def read_folder(source: CheckpointSource) -> Loaded:
     """Read config, weights and tokenizer of a UniFashion model folder.
 
     Raises:
         UserError: a config that is not ours, weights that are damaged.
     """
-    folder = place.path
+    folder = source.path
     config = read_config(folder / CONFIG)
-    place.fetch(WEIGHTS)
+    source.fetch(WEIGHTS)
     try:
         weights = load_file(folder / WEIGHTS)
     except (SafetensorError, OSError) as error:
@@ -166,7 +157,7 @@ def read_config(path: Path) -> UniFashionConfig:
         ) from None
 
 
-def fill(model: nn.Module, weights: dict[str, Tensor], source: str | Path) -> None:
+def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str | Path) -> None:
     """Load weights that must fit the model exactly; raises as ``check_fit``."""
     check_fit(model, weights, source)
     model.load_state_dict(weights)
@@ -189,13 +180,3 @@ def check_fit(model: nn.Module, weights: dict[str, Tensor], source: str | Path) 
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise UserError(f"the weights in {source} do not fit their config: {'; '.join(wrong[:3])}{more}")
-
-
-def push(model: "UniFashion", repo_id: str, private: bool = False, commit_message: str | None = None) -> str:
-    """Upload the model's saved form to ``repo_id``, creating the repository; needs a hub login."""
-    api = HfApi()
-    api.create_repo(repo_id, exist_ok=True, private=private)
-    with tempfile.TemporaryDirectory() as folder:
-        model.save_pretrained(Path(folder) / "model")
-        done = api.upload_folder(repo_id=repo_id, folder_path=Path(folder) / "model", commit_message=commit_message)
-    return str(done)

@@ -1,6 +1,6 @@
-"""UniFashion: an image tower, a Q-Former and its heads. The three named models are presets of this one class.
+"""The UniFashion network: an image tower, a Q-Former and its heads. The three named models are presets of this one class.
 
-    model = UniFashion.from_pretrained("runs/quickstart/pretrain")
+    model = UniFashionModel.from_pretrained("runs/quickstart/pretrain")
     image = model.read_images(pixels)                       # tower, ln_vision, keys and values: once per image
     image_BQD = model.image_features(image)                 # one vector per query token
     text_BD = model.text_features(ids, mask)                # one vector per text
@@ -10,25 +10,20 @@
 Shapes: B rows, Q query tokens, L text tokens, N image tokens, W image width, H hidden width, D embedding width, V words.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
+from typing_extensions import Self
 
-from unifashion.data.images import open_image
-from unifashion.errors import UserError
+from unifashion.data.images import ImageTransform
 from unifashion.models import pretrained
 from unifashion.models.presets import VARIANTS, UniFashionConfig
 from unifashion.models.qformer import ImageMemory, QFormer, QFormerConfig
 from unifashion.models.vision import VisionTower
-
-if TYPE_CHECKING:
-    from unifashion.models.embed import Embedder
 
 TEMPERATURE_RANGE = (0.001, 0.5)
 
@@ -47,7 +42,7 @@ class LanguageHead(nn.Module):
         return F.linear(self.norm(F.gelu(self.dense(hidden_BLH))), word_embeddings_VH, self.bias)
 
 
-class UniFashion(nn.Module):
+class UniFashionModel(nn.Module):
     """The model. Weights only; losses live in ``models.losses`` and are put together in ``training.tasks``."""
 
     def __init__(self, config: UniFashionConfig, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
@@ -66,6 +61,11 @@ class UniFashion(nn.Module):
         self.itm_head = nn.Linear(sizes.hidden_size, 2)
         self.language_head = LanguageHead(sizes)
         self.temperature = nn.Parameter(torch.tensor(config.temperature))
+
+    @property
+    def image_transform(self) -> ImageTransform:
+        """Return what turns a photo into the pixels that the model was trained on, before ``data.images.normalise``."""
+        return ImageTransform(self.config.image_size, pad=self.config.pad, ratio=self.config.pad_ratio)
 
     @property
     def target_tokens(self) -> Tensor:
@@ -139,49 +139,6 @@ class UniFashion(nn.Module):
         num_queries = self.config.num_queries
         return hidden_BTH[:, :num_queries], hidden_BTH[:, num_queries:]
 
-    # From files and words to vectors ----------------------------------------------------------------------------------
-
-    def embed_images(self, images: Sequence[str | Path | Image.Image], batch_size: int = 32) -> Tensor:
-        """Return unit vectors (G, Q, D) of images, files or Pillow images, on the CPU; see ``models.embed``.
-
-        >>> model.embed_images(["front.png", "back.png"]).shape
-        torch.Size([2, 4, 12])
-
-        Raises:
-            ImageError: an image that cannot be read.
-        """
-        return self._embedder(batch_size).pictures(images)
-
-    def embed_texts(self, texts: Sequence[str], batch_size: int = 32) -> Tensor:
-        """Return one unit vector (M, D) per text, on the CPU.
-
-        >>> scores = best_query_scores(model.embed_images(["front.png"]), model.embed_texts(["a red dress", "a shirt"]))
-        >>> scores.shape  # one image, two texts
-        torch.Size([1, 2])
-        """
-        return self._embedder(batch_size).texts(texts)
-
-    def embed_queries(
-        self, texts: Sequence[str], images: Sequence[str | Path | Image.Image], batch_size: int = 32
-    ) -> Tensor:
-        """Return one unit vector (M, D) per reference image with its feedback, on the CPU.
-
-        >>> model.embed_queries(["is longer"], ["front.png"]).shape
-        torch.Size([1, 12])
-
-        Raises:
-            ImageError: an image that cannot be read.
-            UserError: not as many texts as images.
-        """
-        if len(texts) != len(images):
-            raise UserError(f"{len(texts)} texts for {len(images)} images: give one feedback text per reference image")
-        return self._embedder(batch_size).composed([open_image(image) for image in images], texts)
-
-    def _embedder(self, batch_size: int) -> "Embedder":
-        from unifashion.models.embed import Embedder  # here, because it builds on this module
-
-        return Embedder(self, batch_size, progress=False)
-
     # Words and files --------------------------------------------------------------------------------------------------
 
     tokenize_answers: Callable[[list[str]], tuple[Tensor, Tensor]] | None = None  # where there is a language model
@@ -207,17 +164,24 @@ class UniFashion(nn.Module):
         return pretrained.load(folder)[1]
 
     @classmethod
-    def from_pretrained(cls, name: str | Path) -> "UniFashion":
-        """Load a run folder, a saved model folder or a hub id; returns it in evaluation mode.
+    def from_pretrained(cls, name: str | Path) -> Self:
+        """Load a run folder, a saved model folder or a hub id of this project; returns it in evaluation mode.
+
+        Checkpoints of others are read by ``encoders.UniFashion.from_pretrained``.
 
         Raises:
             UserError: nothing there, or what is there is not a UniFashion model.
         """
-        config, weights, tokenizer = pretrained.load(name)
-        model = cls(config, tokenizer)
-        pretrained.fill(model, weights, name)
-        return model.eval()
+        return cls.from_parts(pretrained.load(name), name)
 
-    def push_to_hub(self, repo_id: str, private: bool = False, commit_message: str | None = None) -> str:
-        """Upload the saved form to the hub and return the address of the commit."""
-        return pretrained.push(self, repo_id, private, commit_message)
+    @classmethod
+    def from_parts(cls, parts: pretrained.Loaded, source: str | Path) -> Self:
+        """Build the model of a config, weights and tokenizer, in evaluation mode; ``source`` is how messages name them.
+
+        Raises:
+            UserError: the weights do not fit the config.
+        """
+        config, weights, tokenizer = parts
+        model = cls(config, tokenizer)
+        pretrained.load_weights(model, weights, source)
+        return model.eval()

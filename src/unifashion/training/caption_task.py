@@ -10,10 +10,10 @@ from typing import cast
 from unifashion.config import TrainingSettings
 from unifashion.data.batches import Batch
 from unifashion.data.images import MEAN, STD
+from unifashion.distributed import mean_over_ranks
 from unifashion.errors import UserError
 from unifashion.llm.model import UniFashionFull
-from unifashion.models.unifashion import UniFashion
-from unifashion.training.distributed import mean_over_ranks
+from unifashion.models.unifashion import UniFashionModel
 from unifashion.training.tasks import Losses, Task
 
 
@@ -22,7 +22,7 @@ class CaptionTask(Task):
 
     uses_all_parameters = False  # a layer's text feed-forward rests where there is no text
 
-    def __init__(self, model: UniFashion, settings: TrainingSettings) -> None:
+    def __init__(self, model: UniFashionModel, settings: TrainingSettings) -> None:
         """Take a model with heads.
 
         Raises:

@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from unifashion.models.qformer import Attention, FeedForward
-from unifashion.models.unifashion import UniFashion
+from unifashion.models.unifashion import UniFashionModel
 
 VARIANTS = 64  # programs of one block: kinds of masks, training and validation, of each a few
 
 
-def compile_blocks(model: UniFashion) -> None:
+def compile_blocks(model: UniFashionModel) -> None:
     """Compile the tower's repeated blocks and the Q-Former's attention and feed-forward, when they first run."""
     torch._dynamo.config.recompile_limit = max(VARIANTS, torch._dynamo.config.recompile_limit)
     for layers in model.vision.modules():

@@ -19,10 +19,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from unifashion.data.batches import Batch
+from unifashion.distributed import gather, mean_gradients, world_size
 from unifashion.errors import UserError
 from unifashion.models.losses import matching_loss
-from unifashion.training.distributed import gather, mean_gradients, world_size
-from unifashion.training.randomness import seed_everything
+from unifashion.seeding import seed_everything
 from unifashion.training.tasks import ContrastiveTask, Losses, Pairs, Task
 
 IMAGES = ("image", "reference", "target")

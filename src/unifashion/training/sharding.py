@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from unifashion.errors import UserError
-from unifashion.models.unifashion import UniFashion
+from unifashion.models.unifashion import UniFashionModel
 from unifashion.training.tasks import Task
 
 SCALAR = "temperature"  # the one weight without a dimension, which FSDP cannot split
@@ -25,13 +25,13 @@ class Sharding:
 
     def __init__(self, task: Task) -> None:
         """Keep a plain copy, and change ``task`` so that FSDP takes it; call before the optimiser is made."""
-        self.plain: UniFashion = copy.deepcopy(task.model)
+        self.plain: UniFashionModel = copy.deepcopy(task.model)
         task.model.temperature = nn.Parameter(task.model.temperature.detach().reshape(1))
         present = {type(module).__name__ for module in task.modules()}
         blocks = {name for module in task.modules() for name in getattr(module, "_no_split_modules", None) or ()}
         task._no_split_modules = sorted(blocks & present)  # type: ignore[assignment]
 
-    def whole_model(self, task: nn.Module, device: torch.device) -> UniFashion:
+    def whole_model(self, task: nn.Module, device: torch.device) -> UniFashionModel:
         """Return the model with the weights of this moment, on every process, which all must call this."""
         weights: dict[str, Any] = get_model_state_dict(task, options=StateDictOptions(full_state_dict=True))
         own = {name.removeprefix("model."): tensor for name, tensor in weights.items()}
@@ -44,7 +44,7 @@ def as_saved(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.reshape(()) if name == SCALAR else tensor for name, tensor in weights.items()}
 
 
-def as_trained(weights: dict[str, Tensor], model: UniFashion) -> dict[str, Tensor]:
+def as_trained(weights: dict[str, Tensor], model: UniFashionModel) -> dict[str, Tensor]:
     """Return weights of a model folder with the shapes that ``model`` has while it is trained."""
     shape = model.temperature.shape
     return {name: tensor.reshape(shape) if name == SCALAR else tensor for name, tensor in weights.items()}

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from unifashion.config import TrainingSettings
 from unifashion.data.batches import Batch
+from unifashion.distributed import gather, gather_padded, mean_over_ranks, rank, stack_padded
 from unifashion.models.losses import best_query_scores, contrastive_loss, language_loss, matching_loss
 from unifashion.models.negatives import hard_negatives, same_item
 from unifashion.models.qformer import ImageMemory
-from unifashion.models.unifashion import UniFashion
-from unifashion.training.distributed import gather, gather_padded, mean_over_ranks, rank, stack_padded
+from unifashion.models.unifashion import UniFashionModel
 
 Losses = dict[str, Tensor]
 
@@ -29,7 +29,7 @@ class Task(nn.Module):
 
     uses_all_parameters = True  # whether every trained parameter takes part in every step
 
-    def __init__(self, model: UniFashion, settings: TrainingSettings) -> None:
+    def __init__(self, model: UniFashionModel, settings: TrainingSettings) -> None:
         super().__init__()
         self.model = model
         self.settings = settings

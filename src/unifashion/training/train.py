@@ -13,16 +13,17 @@ from transformers import logging as transformers_logging
 
 from unifashion.config import DataSettings, EvaluationSettings, LanguageModelSettings, ModelSettings, TrainingSettings
 from unifashion.data.batches import ComposedRows, PairRows, Photos, TrainingSet
+from unifashion.data.datasets import is_composed, training_texts
 from unifashion.data.feature_cache import FeatureCache, key_of
 from unifashion.data.feedback import prepare_text
 from unifashion.data.images import ImageTransform
 from unifashion.data.mixture import read_training_pairs, read_training_queries
-from unifashion.data.sets import is_composed, training_texts
+from unifashion.data.skipped import check_missing
 from unifashion.errors import UserError
-from unifashion.evaluation.scores import Score, check_missing
-from unifashion.models.build import build_model
+from unifashion.evaluation.scores import Score
 from unifashion.models.presets import VARIANTS
-from unifashion.models.unifashion import UniFashion
+from unifashion.models.unifashion import UniFashionModel
+from unifashion.training.build import build_model
 from unifashion.training.resume import check_data
 from unifashion.training.run_folder import RunFolder, fingerprint
 from unifashion.training.tasks import find_task
@@ -36,7 +37,7 @@ def train(
     model: ModelSettings,
     training: TrainingSettings,
     evaluation: EvaluationSettings,
-    evaluate: Callable[[UniFashion], tuple[list[Score], float]] | None,
+    evaluate: Callable[[UniFashionModel], tuple[list[Score], float]] | None,
     language: LanguageModelSettings | None = None,
 ) -> Path | None:
     """Run one phase and return its run folder (None on all but the main process). Without ``evaluate`` nothing is validated.
@@ -86,12 +87,12 @@ def train(
 
 
 def _with_heads(
-    network: UniFashion,
+    network: UniFashionModel,
     rows: PairRows | ComposedRows,
     data: DataSettings,
     model: ModelSettings,
     language: LanguageModelSettings,
-) -> UniFashion:
+) -> UniFashionModel:
     """Add the heads of ``blip2_cir_full``.
 
     Raises:
@@ -121,7 +122,7 @@ def _cached(
     images: Sequence[Path],
     photos: Photos,
     data: DataSettings,
-    network: UniFashion,
+    network: UniFashionModel,
     accelerator: Accelerator,
     batch_size: int,
 ) -> FeatureCache:

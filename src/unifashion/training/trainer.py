@@ -34,17 +34,17 @@ from unifashion.config import TrainingSettings
 from unifashion.data.augment import augment
 from unifashion.data.batches import Batch, Collate, TrainingSet
 from unifashion.data.images import normalise
-from unifashion.data.quarantine import Quarantine
 from unifashion.data.sampler import EpochSampler
+from unifashion.data.skipped import SkippedImages
+from unifashion.distributed import mean_over_ranks, share_buffers
 from unifashion.errors import UserError
 from unifashion.evaluation.scores import Score
-from unifashion.models.unifashion import UniFashion
+from unifashion.models.unifashion import UniFashionModel
+from unifashion.seeding import only_deterministic, seed_everything, seed_for
 from unifashion.training.checkpoint import find_checkpoint, link_model, read_state, write_checkpoint
 from unifashion.training.compilation import compile_blocks
-from unifashion.training.distributed import mean_over_ranks, share_buffers
 from unifashion.training.grad_cache import GradCache
 from unifashion.training.interrupt import Interrupt
-from unifashion.training.randomness import only_deterministic, seed_everything, seed_for
 from unifashion.training.run_folder import RunFolder, now
 from unifashion.training.schedule import make_schedule
 from unifashion.training.sharding import Sharding, as_saved, as_trained, check_sharding
@@ -53,7 +53,7 @@ from unifashion.training.tracking import to_track
 
 log = logging.getLogger(__name__)
 
-Evaluate = Callable[[UniFashion], tuple[list[Score], float]]
+Evaluate = Callable[[UniFashionModel], tuple[list[Score], float]]
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 KEPT = replace(WHOLE, strict=False)  # a frozen language model is not kept; what never had a gradient has no momenta
 METRICS = ("train_metrics.csv", "validation_metrics.csv")
@@ -352,7 +352,7 @@ class Trainer:
     def _finish(self, state: str) -> None:
         if self.run is None:
             return
-        quarantine = Quarantine()
+        quarantine = SkippedImages()
         for path, reason in self.progress.broken.items():
             quarantine.add(Path(path), reason)
         if len(quarantine):

@@ -12,6 +12,6 @@ def __getattr__(name: str) -> Any:
     """Import the two names above when they are asked for: the settings are read without the libraries that draw."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from unifashion.tryon import put_on
+    from unifashion.tryon import api as put_on
 
     return getattr(put_on, name)

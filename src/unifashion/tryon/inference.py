@@ -22,20 +22,19 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from unifashion.data.catalogue import is_synthetic
-from unifashion.data.catalogue.tryon import write_tryon
-from unifashion.data.tryon import ROOTS, TryOnItem, TryOnSplit
-from unifashion.data.tryon_maps import load_maps, to_share, to_unit
+from unifashion.data.skipped import check_missing
+from unifashion.data.synthetic import is_synthetic
+from unifashion.data.tryon import TryOnItem, TryOnSplit
 from unifashion.data.tryon_sets import find_tryon, read_tryon
 from unifashion.errors import UserError
-from unifashion.evaluation.scores import check_missing
-from unifashion.evaluation.tryon_results import FACTS, write_examples
-from unifashion.training.randomness import seed_for
+from unifashion.seeding import seed_for
+from unifashion.tryon.api import TryOn
+from unifashion.tryon.dataset import needed_files
 from unifashion.tryon.loading import quiet_libraries
+from unifashion.tryon.maps import load_maps, to_share, to_unit
 from unifashion.tryon.pipeline import TryOnPipeline
-from unifashion.tryon.put_on import TryOn
-from unifashion.tryon.retriever import Retriever
-from unifashion.tryon.rows import needed_files
+from unifashion.tryon.qformer_context import Retriever
+from unifashion.tryon.results import FACTS, write_examples
 from unifashion.tryon.settings import TryOnInferenceSettings, data_root
 
 log = logging.getLogger(__name__)
@@ -65,9 +64,6 @@ def run_inference(settings: TryOnInferenceSettings) -> Path | None:
     size = (settings.height or config.image_size[0], settings.width or config.image_size[1])
     pipe.check(*size, settings.num_inference_steps)
     root = data_root(settings.dataset, settings.data_root)
-    if settings.dataset == "catalogue":
-        with state.main_process_first():
-            write_tryon(root / ROOTS[0])
     names = tuple(dict.fromkeys(("image", "agnostic", "densepose", "keep", "garment", config.control)))
     split = read_tryon(settings.dataset, root, settings.split, needed_files(names), settings.pairs)
     for line in split.missing[:5]:

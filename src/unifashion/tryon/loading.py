@@ -12,11 +12,11 @@ from diffusers.utils import logging as diffusers_logging
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers import logging as transformers_logging
 
-from unifashion.convert.stableviton import from_stable_diffusion, read_ckpt
 from unifashion.errors import UserError
 from unifashion.models.pretrained import replace_folder
 from unifashion.tryon.pipeline import TryOnPipeline, default_scheduler
 from unifashion.tryon.settings import ControlRead
+from unifashion.tryon.stableviton import from_stable_diffusion, read_ckpt
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor, nn
 
 from unifashion.tryon import encode
+from unifashion.tryon.dataset import IMAGES, Batch
 from unifashion.tryon.denoiser import TryOnDenoiser
 from unifashion.tryon.pipeline import default_scheduler
-from unifashion.tryon.rows import IMAGES, Batch
 from unifashion.tryon.warp import attention_total_variation, warp_region
 
 

@@ -22,11 +22,11 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
-from unifashion.data.tryon_maps import RATIO_TOLERANCE, to_map, to_share, to_unit
 from unifashion.errors import UserError
 from unifashion.tryon import encode
 from unifashion.tryon.blocks_vae import BlockAutoencoder
 from unifashion.tryon.denoiser import TryOnDenoiser
+from unifashion.tryon.maps import RATIO_TOLERANCE, to_map, to_share, to_unit
 from unifashion.tryon.settings import Start
 
 Pictures = Image.Image | Sequence[Image.Image] | Tensor

@@ -1,0 +1,61 @@
+"""Load what the demo serves: the index with its model, and the models for captions and try-on."""
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from unifashion.apps.demo.service import Service
+from unifashion.apps.demo.settings import DemoSettings
+from unifashion.errors import UserError, sentence
+from unifashion.llm.captioner import Captioner
+from unifashion.search import Retriever
+
+log = logging.getLogger(__name__)
+OWN_WORDS = "blip2_cir_cls"  # the model that writes captions itself
+
+
+@dataclass(frozen=True)
+class Models:
+    """Where everything lies."""
+
+    index: str
+    model: str | None = None
+    caption_model: str | None = None
+    tryon_model: str | None = None
+    tryon_retriever: str | None = None
+    device: str | None = None
+    uri: str | None = None
+
+
+def load_service(models: Models, settings: DemoSettings) -> Service:
+    """Open index and models.
+
+    Raises:
+        UserError: something is not there or cannot be used.
+    """
+    retriever = Retriever.from_index(models.index, device=models.device, uri=models.uri, model=models.model)
+    return Service(retriever, settings, _captioner(models, retriever.model), _tryon(models))
+
+
+def _captioner(models: Models, own: Any) -> Captioner | None:
+    if models.caption_model is not None:
+        return Captioner.from_pretrained(models.caption_model, models.device)
+    return Captioner(own) if own.config.model_name == OWN_WORDS else None
+
+
+def _tryon(models: Models) -> Any:
+    if models.tryon_model is None:
+        return None
+    from unifashion.tryon import TryOn  # diffusers takes seconds to import
+    from unifashion.tryon.loading import quiet_libraries
+
+    quiet_libraries()
+    try:
+        made = TryOn.from_pretrained(models.tryon_model, retriever=models.tryon_retriever, device=models.device)
+    except UserError as error:
+        raise UserError(sentence(error).replace("--retriever", "--tryon-retriever")) from None
+    if made.reads != "garment":
+        raise UserError(
+            f"{models.tryon_model} draws from sketches; --tryon-model takes one that reads photos of garments"
+        )
+    return made

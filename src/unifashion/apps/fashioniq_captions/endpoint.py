@@ -1,0 +1,208 @@
+"""A server that speaks OpenAI's chat protocol (vLLM, SGLang, llama.cpp, a cloud): one request a photo, several at a time.
+
+A request that meets a busy or broken server (429, 5xx, a dropped connection, no answer in time, an answer that is none) is
+repeated after 1, 2, 4 ... seconds, or after what the server asks for. What a server refuses for good leaves out that photo; a
+server that cannot be reached, or a key that it does not take, stops the run. The key comes from $OPENAI_API_KEY; it goes to that
+server alone (redirects are not followed) and into no message.
+"""
+
+import base64
+import http.client
+import io
+import json
+import logging
+import os
+import random
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Sequence
+from typing import Any
+
+from PIL import Image
+
+from unifashion.apps.fashioniq_captions.backend import Dialogue, Refusal, Reply, messages
+from unifashion.apps.fashioniq_captions.settings import CaptionerSettings
+from unifashion.errors import UserError, nearest
+
+log = logging.getLogger(__name__)
+
+KEY = "OPENAI_API_KEY"
+MAX_SIDE = 1344  # pixels; LLaVA-NeXT looks at 672
+MAX_ANSWER = 16 << 20  # bytes
+MAX_WAIT_S = 60.0
+BUSY = (408, 409, 425, 429)
+FATAL = {401: "does not take the key in $OPENAI_API_KEY", 403: "forbids this", 404: "does not know this path or model"}
+
+
+class _Again(Exception):
+    """Worth another try; ``wait`` is what the server asked for, seconds. ``reached``: whether there was a server at all."""
+
+    def __init__(self, reason: str, wait: float = 0.0, reached: bool = True) -> None:
+        super().__init__(reason)
+        self.wait, self.reached = wait, reached
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None
+
+
+class EndpointBackend:
+    """One server."""
+
+    batch_size = 1
+
+    def __init__(self, settings: CaptionerSettings) -> None:
+        assert settings.endpoint is not None
+        self.base, self.settings = _base_url(settings.endpoint), settings
+        self.concurrency = settings.concurrency
+        self._key = os.environ.get(KEY, "").strip()
+        self._opener = urllib.request.build_opener(_NoRedirect)
+        self._stop = threading.Event()
+        if self._key and self.base.startswith("http://") and urllib.parse.urlsplit(self.base).hostname != "localhost":
+            log.warning("%s is not encrypted: the key in $%s can be read on the way", self.base, KEY)
+        self._check_model()
+
+    def _check_model(self) -> None:
+        """Ask once which models there are, so that a wrong name or a dead server is known before the first photo."""
+        try:
+            reply = self._retried("/models", None)
+        except UserError as error:
+            if "(404)" in str(error):  # not every server has this list
+                return
+            raise
+        names = (
+            [row.get("id") for row in reply.get("data") or [] if isinstance(row, dict)]
+            if isinstance(reply, dict)
+            else []
+        )
+        known = [name for name in names if isinstance(name, str)]
+        if known and self.settings.model not in known:
+            raise UserError(
+                f"--endpoint {self.base} serves {', '.join(known[:5])}, not --model {self.settings.model}"
+                f"{nearest(self.settings.model, known)}"
+            )
+
+    def answer(self, images: Sequence[Image.Image], dialogues: Sequence[Dialogue]) -> list[Reply | Refusal]:
+        """Return the server's answers.
+
+        Raises:
+            UserError: the server cannot be reached, or refuses the key or the model.
+        """
+        return [self._ask(image, dialogue) for image, dialogue in zip(images, dialogues, strict=True)]
+
+    def close(self) -> None:
+        """End all waiting: requests that would be repeated are given up."""
+        self._stop.set()
+
+    def _ask(self, image: Image.Image, dialogue: Dialogue) -> Reply | Refusal:
+        picture = {"type": "image_url", "image_url": {"url": _data_url(image)}}
+        body = {
+            "model": self.settings.model,
+            "messages": messages(dialogue, picture),
+            "max_tokens": self.settings.max_new_tokens,
+            "temperature": 0,
+        }
+        reply = self._retried("/chat/completions", body)
+        return reply if isinstance(reply, Refusal) else _read_reply(reply)
+
+    def _retried(self, path: str, body: dict[str, Any] | None) -> Any:
+        """Return the parsed answer, or a ``Refusal`` where the server refuses this request for good."""
+        for attempt in range(self.settings.retries + 1):
+            try:
+                reply = self._once(path, body)
+                if body is not None and not isinstance(reply, Refusal):
+                    _read_reply(reply)
+                return reply
+            except _Again as error:
+                last = error
+                log.debug("%s: %s, attempt %d", self.base, error, attempt + 1)
+            pause = min(max(last.wait, 2.0**attempt * random.uniform(0.5, 1.0)), MAX_WAIT_S)
+            if attempt == self.settings.retries or self._stop.wait(pause):
+                break
+        if last.reached and body is not None:
+            return Refusal(str(last))
+        raise UserError(
+            f"--endpoint {self.base}: {last}; start the server, then give the same command again, it goes on where it stood"
+        )
+
+    def _once(self, path: str, body: dict[str, Any] | None) -> Any:
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.base + path, data=data, headers=headers)
+        try:
+            with self._opener.open(request, timeout=self.settings.timeout) as response:
+                content = response.read(MAX_ANSWER)
+        except urllib.error.HTTPError as error:
+            with error:
+                return self._refused(error)
+        except TimeoutError:
+            raise _Again(f"no answer in {self.settings.timeout:g} seconds") from None
+        except urllib.error.URLError as error:
+            if isinstance(error.reason, TimeoutError):
+                raise _Again(f"no connection in {self.settings.timeout:g} seconds", reached=False) from None
+            reached = isinstance(error.reason, ConnectionResetError | BrokenPipeError)
+            raise _Again(f"cannot be reached ({error.reason})", reached=reached) from None
+        except (OSError, http.client.HTTPException) as error:
+            raise _Again(f"the connection broke ({type(error).__name__})") from None
+        try:
+            return json.loads(content)
+        except ValueError:
+            raise _Again("the answer is not JSON") from None
+
+    def _refused(self, error: urllib.error.HTTPError) -> Refusal:
+        reason = f"the server says {error.code} {self._excerpt(error)}"
+        if error.code in BUSY or error.code >= 500:
+            raise _Again(reason, _seconds(error.headers.get("Retry-After")))
+        if error.code in FATAL or error.code < 400:
+            what = FATAL.get(error.code, "sends requests elsewhere; name the final address")
+            raise UserError(f"--endpoint {self.base} {what} ({error.code})")
+        return Refusal(reason)
+
+    def _excerpt(self, error: urllib.error.HTTPError) -> str:
+        try:
+            text = " ".join(error.read(2000).decode("utf-8", "replace").split())
+        except (OSError, http.client.HTTPException):
+            text = ""
+        return (text.replace(self._key, "***") if self._key else text)[:200]
+
+
+def _read_reply(reply: Any) -> Reply:
+    try:
+        choice = reply["choices"][0]
+        text = choice["message"]["content"]
+        if not isinstance(text, str):
+            raise TypeError
+    except (KeyError, IndexError, TypeError):
+        raise _Again(f"the answer has no text ({json.dumps(reply)[:100]})") from None
+    return Reply(text.strip(), choice.get("finish_reason") != "length")
+
+
+def _base_url(url: str) -> str:
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UserError(f"--endpoint {url}: not a URL; it looks like http://localhost:8000/v1")
+    if parts.username or parts.password:
+        raise UserError(f"--endpoint: put the key into the environment variable {KEY}, not into the URL")
+    path = parts.path.rstrip("/").removesuffix("/chat/completions") or "/v1"
+    return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def _data_url(image: Image.Image) -> str:
+    """Return the photo as a JPEG in a data URL, made smaller where a side is longer than ``MAX_SIDE``."""
+    small = image.copy()
+    small.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.BICUBIC)
+    file = io.BytesIO()
+    small.save(file, "JPEG", quality=95)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _seconds(header: str | None) -> float:
+    try:
+        return max(float(header or 0), 0.0)
+    except ValueError:
+        return 0.0

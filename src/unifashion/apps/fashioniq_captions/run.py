@@ -1,0 +1,141 @@
+"""Caption the photos of a data set: what ``inference.py`` and ``cot.py`` call.
+
+    OUT/next_llava.val.dress.caption.json     fashioniq: [{"image": "B008BHCT58", "caption": "...", "text_guidance": ""}, ...]
+    OUT/captions.val.jsonl                    other sets: {"id": "10000", "image": "image_val/10000.jpg", "caption": "..."}
+    OUT/captioning.val.json                   what wrote them, how many, and what a score with them must carry ("leaky")
+    OUT/left_out.val.csv                      photos without a caption, and why
+    OUT/.journal/                             the model's own words, from which the files above are made; resumes the run
+
+The files are written when all photos are done, whole or not at all. Calling it again edits and writes them anew without asking
+the model; a photo that had no caption is tried again.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from unifashion.apps.fashioniq_captions.backend import Backend
+from unifashion.apps.fashioniq_captions.journal import Entry, Journal, opened
+from unifashion.apps.fashioniq_captions.photos import Photo, PhotoList, read_photos
+from unifashion.apps.fashioniq_captions.pipeline import Problem, work
+from unifashion.apps.fashioniq_captions.processes import num_copies, share_out
+from unifashion.apps.fashioniq_captions.prompts import fingerprint
+from unifashion.apps.fashioniq_captions.results import output_paths, write_results
+from unifashion.apps.fashioniq_captions.settings import CaptionerSettings, PhotoSettings
+from unifashion.data.skipped import SkippedImages, check_missing
+from unifashion.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def run_captioning(photos: PhotoSettings, captioner: CaptionerSettings, backend: Backend | None = None) -> list[Path]:
+    """Caption, and return the paths of the caption files.
+
+    Args:
+        photos: what is captioned and where the captions go.
+        captioner: the model.
+        backend: use this instead of what ``captioner`` names.
+
+    Raises:
+        UserError: data, model, server or folder that cannot be used; guidance that would leak; more photos without a
+            caption than ``max_missing``.
+    """
+    found = read_photos(photos)
+    chosen = found.photos[: photos.limit] if photos.limit else found.photos
+    out = Path(photos.output_dir).absolute() if photos.output_dir else found.folder
+    captioner = _with_full_path(captioner)
+    facts = _facts(photos, captioner)
+    outputs = output_paths(photos, out, found.photos)
+    folder = out / ".journal" / f"{photos.dataset}.{photos.split}"
+    quarantine = SkippedImages()
+    with opened(folder, facts, outputs, photos.overwrite) as done:
+        todo = [photo for photo in chosen if photo.key not in done]
+        if done:
+            log.info("%d of %d photos have a caption already", len(chosen) - len(todo), len(chosen))
+        results = _work(todo, captioner, folder, backend) if todo else ()
+        with tqdm(results, total=len(chosen), initial=len(chosen) - len(todo), unit="photo", desc="captions") as bar:
+            for result in bar:
+                if isinstance(result, Problem):
+                    quarantine.add(result.photo.image, result.reason)
+                else:
+                    done[result.key] = result
+        captioned = _check(photos, found, chosen, done, quarantine, out)
+        told = {
+            **facts,
+            "edit": captioner.edit,
+            "captions": len(captioned),
+            "photos": len(found.photos) + len(found.missing),
+        }
+        return write_results(photos, out, captioned, done, told)
+
+
+def _work(
+    todo: Sequence[Photo], captioner: CaptionerSettings, folder: Path, backend: Backend | None
+) -> Iterable[Entry | Problem]:
+    """Yield the results for ``todo``, from this process or from one for every model copy."""
+    copies = 1 if backend is not None or captioner.endpoint else num_copies(captioner, len(todo))
+    if copies > 1:
+        yield from share_out(todo, captioner, folder, copies)
+        return
+    backend = backend or _open_backend(captioner)
+    with Journal(folder) as journal:
+        yield from work(backend, todo, journal, chain=captioner.chain, prompt=captioner.prompt)
+
+
+def _open_backend(captioner: CaptionerSettings) -> Backend:
+    if captioner.endpoint:
+        from unifashion.apps.fashioniq_captions.endpoint import EndpointBackend
+
+        return EndpointBackend(captioner)
+    import torch
+
+    from unifashion.apps.fashioniq_captions.llava import LlavaBackend
+
+    return LlavaBackend(captioner, "cuda:0" if torch.cuda.is_available() else "cpu")
+
+
+def _with_full_path(captioner: CaptionerSettings) -> CaptionerSettings:
+    """Return the settings with a local model's whole path: processes may start in another folder."""
+    local = not captioner.endpoint and Path(captioner.model).is_dir()
+    return replace(captioner, model=str(Path(captioner.model).resolve())) if local else captioner
+
+
+def _facts(photos: PhotoSettings, captioner: CaptionerSettings) -> dict[str, Any]:
+    """Return what makes two runs the same run: all that the model's words depend on."""
+    return {
+        "dataset": photos.dataset,
+        "split": photos.split,
+        "guidance": photos.guidance,
+        "leaky": photos.guidance and photos.allow_leaky_captions,
+        "model": captioner.model,
+        "chain": captioner.chain,
+        "max_new_tokens": captioner.max_new_tokens,
+        "prompt": captioner.prompt,
+        "prompts": fingerprint(captioner.chain, captioner.prompt),
+    }
+
+
+def _check(
+    photos: PhotoSettings,
+    found: PhotoList,
+    chosen: Sequence[Photo],
+    done: dict[str, Entry],
+    quarantine: SkippedImages,
+    out: Path,
+) -> list[Photo]:
+    """Return the photos that have a caption, say which have none, and raise where these are too many."""
+    captioned = [photo for photo in chosen if photo.key in done]
+    left_out = out / f"left_out.{photos.split}.csv"
+    left_out.unlink(missing_ok=True)
+    if quarantine.reasons:
+        quarantine.write(left_out)
+        log.warning("%s; all are in %s", quarantine.summary(), left_out)
+    if not captioned:
+        raise UserError(f"no photo got a caption: {quarantine.summary()}")
+    listed = len(chosen) + (0 if photos.limit else len(found.missing))
+    log.info("%s", check_missing(len(captioned), listed, photos.max_missing, "photos"))
+    return captioned

@@ -1,0 +1,107 @@
+"""A table of products with paths or addresses of photos -> a catalogue of your own that training reads.
+
+    products.csv                     image,text,price
+                                     shop/0001.png,"A red dress.",49.90
+                                     https://shop.example/2.jpg,"A blue shirt.",19.90
+    my_catalogue/catalogue.csv       the same rows and columns, image = photos/...
+    my_catalogue/photos/*.jpg        upright RGB JPEGs
+
+An image cell may hold several views with ``;`` between them. A photo's name tells the row, the old name and a digest of where it
+comes from and how large it may be, so a table or a size that changed never meets photos of the former call.
+"""
+
+import csv
+import hashlib
+import re
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from PIL import Image
+
+from unifashion.apps.prepare.downloads import fetch, is_address
+from unifashion.apps.prepare.job_runner import Done, Job, JobError
+from unifashion.apps.prepare.plan import QUALITY, Options, Plan
+from unifashion.data import own_catalogue
+from unifashion.data.images import ImageError, load_image
+from unifashion.errors import UserError
+
+PHOTOS = "photos"
+
+
+def plan_catalogue(sources: Sequence[Path], folder: Path, options: Options) -> Plan:
+    """Plan one table.
+
+    Raises:
+        UserError: not one table, or a table that is malformed.
+    """
+    if len(sources) != 1 or sources[0].suffix.lower() not in (".csv", ".tsv"):
+        raise UserError(
+            "--source: name one table (.csv or .tsv) with the columns image (a path or an address) and text"
+        )
+    table = sources[0]
+    rows = [values for _, values in own_catalogue.read_table(table)]
+    views = [_views(row["image"], table.parent) for row in rows]
+    names = [[_photo_name(number, view, options.max_side) for view in cell] for number, cell in enumerate(views)]
+    jobs = [
+        Job(name, partial(_take_photo, view, table.parent, options.max_side), _changed(view, table.parent))
+        for cell, of_row in zip(views, names, strict=True)
+        for view, name in zip(cell, of_row, strict=True)
+    ]
+    return Plan(jobs, len(jobs), partial(_finish, table, rows, names))
+
+
+def _finish(table: Path, rows: list[dict[str, str]], names: list[list[str]], home: Path, done: Done) -> None:
+    """Write the rows that have a photo, and remove the photos of rows that the table no longer has."""
+    lost = dict(done.failed)
+    kept = []
+    for row, of_row in zip(rows, names, strict=True):
+        views = [name for name in of_row if name not in lost]
+        if views:
+            kept.append({**row, "image": ";".join(views)})
+    if not kept:
+        raise UserError(f"{table}: none of its {len(rows)} photos could be had, the first: {done.failed[0][1]}")
+    unfinished = home / f".{own_catalogue.TABLE}"
+    with unfinished.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(kept)
+    unfinished.replace(home / own_catalogue.TABLE)
+    wanted = {name for of_row in names for name in of_row}
+    for path in (home / PHOTOS).iterdir():
+        if f"{PHOTOS}/{path.name}" not in wanted:
+            path.unlink()
+
+
+def _views(cell: str, home: Path) -> list[str]:
+    """Return the photos of a row; an address may hold a ``;`` itself."""
+    views = own_catalogue.views_of(home, cell)
+    return views if all(map(is_address, views)) or not is_address(cell) else [cell]
+
+
+def _photo_name(number: int, source: str, max_side: int) -> str:
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(source.split("?")[0]).stem)[:60] or "photo"
+    digest = hashlib.blake2b(f"{source}\n{max_side}".encode(), digest_size=4).hexdigest()
+    return f"{PHOTOS}/{number:06d}_{stem}_{digest}.jpg"
+
+
+def _changed(source: str, home: Path) -> float:
+    """Return when a photo of this machine was last changed, seconds; 0 for one on the web or one that is not there."""
+    path = home / source
+    return path.stat().st_mtime if not is_address(source) and path.is_file() else 0.0
+
+
+def _take_photo(source: str, home: Path, max_side: int, place: Path) -> None:
+    """Copy or download one photo as an upright RGB JPEG, not longer than asked."""
+    if is_address(source):
+        fetch(source, place)
+        path = place
+    else:
+        path = home / source
+    try:
+        image = load_image(path)
+    except ImageError as error:
+        raise JobError(error.reason) from None
+    if max_side and max(image.size) > max_side:
+        image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+    image.save(place, "JPEG", quality=QUALITY)

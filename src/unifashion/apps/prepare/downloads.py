@@ -1,0 +1,63 @@
+"""One file over HTTP: a few tries with growing pauses, a time limit, and no half file."""
+
+import http.client
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+from unifashion.apps.prepare.job_runner import JobError
+
+TRIES = 4
+TIMEOUT = 20.0  # seconds without a byte
+PAUSE = 1.0  # seconds before the second try; doubled after each
+MAX_BYTES = 64 * 2**20
+AGENT = "unifashion-prepare"
+
+
+def is_address(source: str) -> bool:
+    """Return whether a text is an address on the web."""
+    return source.lower().startswith(("http://", "https://"))
+
+
+def fetch(url: str, place: Path, tries: int = TRIES, timeout: float = TIMEOUT, pause: float = PAUSE) -> None:
+    """Write what a web address holds to ``place``.
+
+    Raises:
+        JobError: the address is none, does not exist (told at once), or did not answer whole in any try.
+    """
+    if not is_address(url):
+        raise JobError(f"not a web address: {url[:80]}")
+    reason = ""
+    for number in range(tries):
+        if number:
+            time.sleep(pause * 2 ** (number - 1))
+        try:
+            _fetch_once(url, place, timeout)
+            return
+        except urllib.error.HTTPError as error:
+            reason = f"the server says {error.code} {error.reason}"
+            if error.code in (400, 401, 403, 404, 410):
+                break
+        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, EOFError) as error:
+            reason = f"no whole answer ({getattr(error, 'reason', None) or error or type(error).__name__})"
+        except ValueError as error:
+            raise JobError(f"not a web address: {url[:80]} ({error})") from None
+    raise JobError(reason)
+
+
+def _fetch_once(url: str, place: Path, timeout: float) -> None:
+    address = urllib.parse.quote(url, safe="%/:=&?~#+!$,;'@()*[]")  # letters beyond ASCII and spaces
+    request = urllib.request.Request(address, headers={"User-Agent": AGENT})
+    with urllib.request.urlopen(request, timeout=timeout) as answer, place.open("wb") as file:
+        told = answer.headers.get("Content-Length", "")
+        expected = int(told) if told.isdecimal() else -1
+        size = 0
+        while chunk := answer.read(1 << 16):
+            size += len(chunk)
+            if size > MAX_BYTES:
+                raise JobError(f"larger than {MAX_BYTES >> 20} MiB")
+            file.write(chunk)
+    if expected >= 0 and size != expected:
+        raise EOFError(f"{size} of {expected} bytes")

@@ -1,0 +1,42 @@
+"""What is to be done for one data set: the files to make, and the annotations that come last."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from unifashion.apps.prepare.job_runner import Done, Job
+
+QUALITY = 95  # of the JPEGs that are written
+
+
+@dataclass(frozen=True)
+class Options:
+    """max_side: longer photos are made smaller (own catalogue); 0 = as they are. num_threads: files at a time."""
+
+    max_side: int = 0
+    num_threads: int = 8
+
+
+@dataclass
+class Plan:
+    """What is to be done for one set.
+
+    jobs: files to make; made lazily.
+    total: how many.
+    finish: writes the annotations when the jobs are done.
+    in_order: each job needs the one before it (archives).
+    """
+
+    jobs: Iterable[Job]
+    total: int
+    finish: Callable[[Path, Done], None] = field(default=lambda folder, done: None)
+    in_order: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A data set: the folder it gets below the data root, and how its sources become a plan."""
+
+    folder: str
+    plan: Callable[[Sequence[Path], Path, Options], Plan]
+    takes: str

@@ -1,0 +1,273 @@
+"""The maps that a download of VITON-HD or DressCode lacks, made from those it has, beside them.
+
+    unifashion prepare tryon --source dataset/vitonhd dataset/dresscode [--sketch-model pidinet.pt]
+
+    VITON-HD     agnostic-mask, agnostic-v3.2    from image-parse-v3 and openpose_json (BODY-25)
+                 im_sketch                       of the worn garment, from the photo and image-parse-v3
+                 gt_cloth_warped_mask            where the worn garment is, from image-parse-v3
+    DressCode    agnostic-mask, agnostic         from label_maps (ATR) and keypoints (18 points)
+                 im_sketch                       from the photo and label_maps
+                 gt_cloth_warped_mask            from label_maps
+                 image-densepose                 the colours of the body's parts, from dense (their numbers)
+
+What came with the download is never touched: a file of our own says so inside, and by what it was made, and is made again when
+its sources or the sketch model change. ``prepared.json`` (sizes and hashes) comes last, with ``contact_sheets/`` to look at.
+The surface of the body itself (DensePose) and sketches of garments that a person does not wear need networks of their own: they
+are not made.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, PngImagePlugin
+
+from unifashion.apps.prepare.job_runner import (
+    Done,
+    Job,
+    JobError,
+    describe_source,
+    faults,
+    read_manifest,
+    run_jobs,
+    write_manifest,
+)
+from unifashion.apps.prepare.plan import QUALITY
+from unifashion.data import dresscode, tryon
+from unifashion.data.annotations import NoSplit
+from unifashion.data.contact_sheet import contact_sheet
+from unifashion.data.images import ImageError, load_image
+from unifashion.data.tryon import MapTable
+from unifashion.errors import UserError
+from unifashion.tryon.agnostic import Half, Mask, agnostic_mask, agnostic_picture
+from unifashion.tryon.densepose import colour_parts
+from unifashion.tryon.human_parsing import ATR, LIP, Pose, Scheme, read_body_25, read_coco_18, read_labels
+from unifashion.tryon.sketch import Sketcher
+
+PREPARED = "prepared.json"
+SHEETS = "contact_sheets"
+MARK = "unifashion"  # what a file of ours carries inside: PNG text of this name, or a JPEG comment that begins with it
+VERSION = 1
+ON_SHEET = 24
+HALVES: dict[str, Half] = {"dresses": "dress", "lower_body": "lower", "upper_body": "upper"}
+
+
+@dataclass(frozen=True)
+class Body:
+    """One person: the photo, and the files that maps are made from (which may not be there)."""
+
+    photo: Path
+    labels: Path
+    pose: Path
+    surface: Path | None
+    scheme: Scheme
+    half: Half
+
+    def read_pose(self, height: int) -> Pose:
+        """Return the points in pixels of the photo."""
+        return read_body_25(self.pose) if self.scheme is LIP else read_coco_18(self.pose, height)
+
+
+def prepare_tryon(
+    source: Path, sketch_model: Path | None = None, num_threads: int = 8, progress: bool = True
+) -> tuple[Path, Done]:
+    """Make what one set lacks; returns its folder and what came of the files.
+
+    Raises:
+        UserError: neither set is there, a sketch model that cannot be used, a disk that is full.
+    """
+    root, homes, table = _find(source)
+    sketcher = Sketcher(sketch_model)
+    marks = {name: f"agnostic {VERSION}" for name in ("agnostic", "agnostic_mask", "densepose", "warped_mask")}
+    marks["sketch"] = f"sketch {VERSION} {sketcher.name}"
+    jobs: list[Job] = []
+    for home in homes:
+        jobs += _jobs(root, home, table, sketcher, marks)
+    done = run_jobs(root, jobs, len(jobs), "preparing try-on", num_threads, progress)
+    lost = {name for name, _ in done.failed}
+    made = [job.name for job in jobs if job.name not in lost]
+    for home in homes:
+        made += _write_sheet(root, home, table)
+    settings = {"sketch": sketcher.name, "version": VERSION}
+    sources = [describe_source(home / _folder_of_labels(home)) for home in homes if _folder_of_labels(home)]
+    write_manifest(root, "tryon", sources, settings, done, made, PREPARED)
+    return root, done
+
+
+def check_tryon(source: Path) -> list[str]:
+    """Return what of the prepared maps is no longer as ``prepared.json`` says.
+
+    Raises:
+        UserError: nothing was prepared there.
+    """
+    root, _, _ = _find(source)
+    manifest = read_manifest(root, PREPARED)
+    if manifest is None:
+        raise UserError(f"{root} has no finished {PREPARED}; run unifashion prepare tryon --source {root} first")
+    return faults(root, manifest)
+
+
+def _find(source: Path) -> tuple[Path, list[Path], MapTable]:
+    """Return the set's folder, the folders in it that hold persons, and where their maps are."""
+    try:
+        root = tryon.find_root(source)
+        return root, [root / split for split in tryon.SPLITS if (root / split / "image").is_dir()], tryon.MAPS
+    except NoSplit:
+        pass
+    try:
+        root = dresscode.find_root(source)
+    except NoSplit:
+        raise UserError(
+            f"--source {source}: neither VITON-HD (train/ or test/) nor DressCode (dresses/images/) is there"
+        ) from None
+    return root, [root / name for name in dresscode.CATEGORIES if (root / name / "images").is_dir()], dresscode.MAPS
+
+
+def _folder_of_labels(home: Path) -> str:
+    return next((name for name in ("image-parse-v3", "label_maps") if (home / name).is_dir()), "")
+
+
+def _bodies(home: Path, table: MapTable) -> Iterator[tuple[str, Body]]:
+    for name, photo in tryon.find_maps(home, {"image": table["image"]})["image"].items():
+        if table is tryon.MAPS:
+            pose = home / "openpose_json" / f"{name}_keypoints.json"
+            yield name, Body(photo, home / "image-parse-v3" / f"{name}.png", pose, None, LIP, "upper")
+        else:
+            labels, pose = home / "label_maps" / f"{name}_4.png", home / "keypoints" / f"{name}_2.json"
+            surface = home / "dense" / f"{name}_5.png"
+            half = HALVES[home.name]
+            yield name, Body(photo, labels, pose, surface if surface.is_file() else None, ATR, half)
+
+
+def _jobs(root: Path, home: Path, table: MapTable, sketcher: Sketcher, marks: dict[str, str]) -> list[Job]:
+    """Return a job for every map that the download lacks, and for those that a former call made."""
+    found = tryon.find_maps(home, table)
+    jobs = []
+    for name, body in _bodies(home, table):
+        given = {key: files[name] for key, files in found.items() if name in files}
+        own = {key for key, path in given.items() if key in marks and _mark_of(path)}
+        makers = {
+            "agnostic_mask": partial(_make_mask, body),
+            "agnostic": partial(
+                _make_agnostic, body, given.get("agnostic_mask") if "agnostic_mask" not in own else None
+            ),
+            "sketch": partial(_make_sketch, body, sketcher),
+            "warped_mask": partial(_make_worn_mask, body),
+        }
+        if body.surface is not None:
+            makers["densepose"] = partial(_make_surface, body.surface)
+        for key, make in makers.items():
+            if key in given and key not in own:
+                continue
+            place = _place(home, table, key, name)
+            stale = key in own and _mark_of(given[key]) != marks[key]
+            changed = float("inf") if stale else _changed(body)
+            jobs.append(Job(place.relative_to(root).as_posix(), partial(_write, make, marks[key]), changed))
+    return jobs
+
+
+def _place(home: Path, table: MapTable, key: str, name: str) -> Path:
+    """Return where a map goes: into the folder that is there already, under either of its spellings."""
+    places, _, endings = table[key]
+    folder = next((place for place in places if (home / place).is_dir()), places[0])
+    return home / folder / f"{name}{endings[0]}{'.jpg' if key == 'agnostic' else '.png'}"
+
+
+def _changed(body: Body) -> float:
+    return max((path.stat().st_mtime for path in (body.photo, body.labels, body.pose) if path.is_file()), default=0.0)
+
+
+# Files --------------------------------------------------------------------------------------------------------------------
+
+
+def _write(make: "partial[Image.Image]", mark: str, place: Path) -> None:
+    try:
+        picture = make()
+    except ImageError as error:
+        raise JobError(f"{error.path.parent.name}/{error.path.name}: {error.reason}") from None
+    except UserError as error:
+        raise JobError(str(error)) from None
+    if place.name.endswith(".jpg.part"):
+        picture.save(place, "JPEG", quality=QUALITY, comment=f"{MARK}: {mark}".encode())
+    else:
+        info = PngImagePlugin.PngInfo()
+        info.add_text(MARK, mark)
+        picture.save(place, "PNG", pnginfo=info)
+
+
+def _mark_of(path: Path) -> str:
+    """Return what a file of ours was made by; empty for one that is not ours."""
+    try:
+        with Image.open(path) as picture:
+            text, comment = picture.info.get(MARK), picture.info.get("comment", b"")
+    except Exception:  # a damaged file of the download is the readers' affair
+        return ""
+    if isinstance(text, str):
+        return text
+    head = f"{MARK}: ".encode()
+    return (
+        comment[len(head) :].decode("ascii", "replace")
+        if isinstance(comment, bytes) and comment.startswith(head)
+        else ""
+    )
+
+
+def _make_mask(body: Body) -> Image.Image:
+    photo = load_image(body.photo)
+    labels = read_labels(body.labels, body.scheme, photo.size)
+    return agnostic_mask(labels, body.read_pose(photo.height), body.scheme, body.half)
+
+
+def _make_agnostic(body: Body, mask: Path | None) -> Image.Image:
+    return agnostic_picture(load_image(body.photo), load_image(mask) if mask else _make_mask(body))
+
+
+def _make_sketch(body: Body, sketcher: Sketcher) -> Image.Image:
+    return sketcher(*_photo_and_garment(body))
+
+
+def _make_worn_mask(body: Body) -> Image.Image:
+    return Image.fromarray(_photo_and_garment(body)[1].astype(np.uint8) * 255)
+
+
+def _photo_and_garment(body: Body) -> tuple[Image.Image, Mask]:
+    photo = load_image(body.photo)
+    labels = read_labels(body.labels, body.scheme, photo.size)
+    worn = {
+        "upper": body.scheme.upper if body.scheme is ATR else body.scheme.upper + body.scheme.dress,
+        "lower": body.scheme.lower,
+        "dress": body.scheme.dress,
+    }
+    garment = np.isin(labels, worn[body.half])
+    if not garment.any():
+        raise JobError(f"{body.labels.name}: shows no garment of the kind that the set is about")
+    return photo, garment
+
+
+def _make_surface(path: Path) -> Image.Image:
+    return colour_parts(path)
+
+
+def _write_sheet(root: Path, home: Path, table: MapTable) -> list[str]:
+    """Write photo, painted region, agnostic picture and sketch of the first persons that have them; returns the file's name."""
+    found = tryon.find_maps(home, table)
+    names = [name for name in found["image"] if name in found["agnostic_mask"] and name in found["agnostic"]]
+    if not names:
+        return []
+    rows = [_row(name, found) for name in names[:ON_SHEET]]
+    place = root / SHEETS / f"{home.name}.jpg"
+    place.parent.mkdir(exist_ok=True)
+    captions = [text for name in names[:ON_SHEET] for text in (name, "painted", "agnostic", "sketch")]
+    contact_sheet(list(chain.from_iterable(rows)), 8, 220, captions, caption_lines=1).save(place, quality=QUALITY)
+    return [place.relative_to(root).as_posix()]
+
+
+def _row(name: str, found: tryon.Found) -> Sequence[Image.Image]:
+    photo = load_image(found["image"][name])
+    mask = load_image(found["agnostic_mask"][name]).convert("L").resize(photo.size)
+    red = Image.blend(photo, Image.new("RGB", photo.size, (230, 40, 40)), 0.5)
+    sketch = load_image(found["sketch"][name]) if name in found["sketch"] else Image.new("RGB", photo.size, "white")
+    return photo, Image.composite(red, photo, mask), load_image(found["agnostic"][name]), sketch

@@ -1,0 +1,5 @@
+"""One page about one or several runs: ``write_report(runs, out)`` makes a self-contained HTML file and its figures as PNG."""
+
+from unifashion.apps.report.page import write_report
+
+__all__ = ["write_report"]

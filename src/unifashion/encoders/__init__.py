@@ -1,0 +1,1 @@
+"""What turns images, texts and composed queries into vectors that can be compared."""

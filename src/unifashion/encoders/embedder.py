@@ -1,0 +1,152 @@
+"""Turn images, texts and composed queries into vectors that can be compared.
+
+Shapes: G images, V vectors an image (one per query token), D width, M texts, Q queries.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from unifashion.data.feedback import prepare_text
+from unifashion.data.images import ImageError, ImageTransform, normalise, open_image
+from unifashion.distributed import gather_rows, is_main_process, merge_dicts, shard_batches
+from unifashion.models.unifashion import UniFashionModel
+
+log = logging.getLogger(__name__)
+Picture = str | Path | Image.Image
+
+
+class Embedder:
+    """Runs a model over data in batches, without gradients, on the model's device; several processes share the batches."""
+
+    def __init__(
+        self, model: UniFashionModel, batch_size: int = 128, num_workers: int = 0, progress: bool = True
+    ) -> None:
+        self.model = model.eval()
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.progress = progress and is_main_process()
+        self.device = next(model.parameters()).device
+        self.transform = model.image_transform
+
+    def find_broken(self, paths: Sequence[Path]) -> dict[Path, str]:
+        """Return the images that cannot be decoded, with the reason."""
+        loaded = self._loader(paths, "checking images")
+        return merge_dicts({paths[index]: bad for batch in loaded for index, _, bad in batch if bad})
+
+    def images(self, paths: Sequence[Path]) -> tuple[Tensor, dict[Path, str]]:
+        """Embed gallery images.
+
+        Returns:
+            image_GVD, on the CPU in float32, with zero rows for broken images, and the broken ones with the reason.
+        """
+        broken: dict[Path, str] = {}
+        image_GVD = self._features(paths, lambda index, reason: broken.update({paths[index]: reason}))
+        return image_GVD, merge_dicts(broken)
+
+    def pictures(self, pictures: Sequence[Picture]) -> Tensor:
+        """Embed images of which all must be readable; returns image_GVD like ``images``.
+
+        Raises:
+            ImageError: one cannot be read.
+        """
+        return self._features([open_image(picture) for picture in pictures], lambda index, reason: None)
+
+    def _features(self, pictures: Sequence[Picture], note_broken: Callable[[int, str], None]) -> Tensor:
+        parts = []
+        with torch.inference_mode():
+            for batch in self._loader(pictures, "embedding images"):
+                features = self.model.image_features(self.model.read_images(self._pixels(batch))).float().cpu()
+                for row, (index, _, reason) in enumerate(batch):
+                    if reason:
+                        note_broken(index, reason)
+                        features[row] = 0
+                parts.append(([index for index, _, _ in batch], features))
+        config = self.model.config
+        return self._together(parts, (len(pictures), config.num_queries, config.embed_dim))
+
+    def texts(self, texts: Sequence[str]) -> Tensor:
+        """Embed texts, as given by the data set; returns text_MD on the CPU in float32."""
+        parts = []
+        words = [prepare_text(text) for text in texts]
+        with torch.inference_mode():
+            for rows in self._batches(len(words), "embedding texts"):
+                ids, mask = (x.to(self.device) for x in self.model.tokenize([words[row] for row in rows]))
+                parts.append((rows, self.model.text_features(ids, mask).float().cpu()))
+        return self._together(parts, (len(words), self.model.config.embed_dim))
+
+    def composed(self, references: Sequence[Picture], feedback: Sequence[str]) -> Tensor:
+        """Embed composed queries from readable reference images and joined feedback; returns fused_QD like ``texts``."""
+        parts = []
+        words = [prepare_text(text) for text in feedback]
+        with torch.inference_mode():
+            for batch in self._loader(references, "embedding queries"):
+                image = self.model.read_images(self._pixels(batch))
+                rows = [index for index, _, _ in batch]
+                ids, mask = (x.to(self.device) for x in self.model.tokenize([words[row] for row in rows]))
+                parts.append((rows, self.model.fused_features(image, ids, mask)[0].float().cpu()))
+        return self._together(parts, (len(words), self.model.config.embed_dim))
+
+    def match(self, texts: Sequence[str], paths: Sequence[Picture], pairs_P2: Tensor) -> Tensor:
+        """Score (text, image) pairs, given as row numbers, with the matching head.
+
+        Returns (P,): the positive logit, averaged over the query tokens. Pairs are read in the order of their images, so
+        that each image is read about once.
+        """
+        words = [prepare_text(text) for text in texts]
+        pixels = _Pixels(paths, self.transform)
+        order_P = pairs_P2[:, 1].argsort(stable=True)
+        parts: list[tuple[list[int], Tensor]] = []
+        with torch.inference_mode():
+            for rows in self._batches(len(order_P), "re-ranking"):
+                chosen = order_P[rows]
+                images, row_of_pair = pairs_P2[chosen, 1].unique(return_inverse=True)
+                memory = self.model.read_images(self._pixels([pixels[index] for index in images.tolist()]))
+                chunk = [words[index] for index in pairs_P2[chosen, 0].tolist()]
+                ids, mask = (x.to(self.device) for x in self.model.tokenize(chunk))
+                logits = self.model.match_logits(memory.rows(row_of_pair.to(self.device)), ids, mask)
+                parts.append((chosen.tolist(), logits[:, 1].float().cpu()))
+        return self._together(parts, (len(pairs_P2),))
+
+    def _pixels(self, batch: list[tuple[int, Tensor, str]]) -> Tensor:
+        return normalise(torch.stack([pixels for _, pixels, _ in batch]).to(self.device))
+
+    def _loader(self, paths: Sequence[Picture], what: str) -> Iterator[list[tuple[int, Tensor, str]]]:
+        loader: DataLoader[Any] = DataLoader(
+            _Pixels(paths, self.transform),
+            batch_sampler=shard_batches(len(paths), self.batch_size),
+            num_workers=self.num_workers,
+            collate_fn=list,
+        )
+        return iter(tqdm(loader, desc=what, disable=not self.progress, dynamic_ncols=True, leave=False))
+
+    def _batches(self, num_rows: int, what: str) -> Iterator[list[int]]:
+        batches = shard_batches(num_rows, self.batch_size)
+        return iter(tqdm(batches, desc=what, disable=not self.progress, dynamic_ncols=True, leave=False))
+
+    def _together(self, parts: Sequence[tuple[list[int], Tensor]], shape: tuple[int, ...]) -> Tensor:
+        return gather_rows(parts, shape, self.device)
+
+
+class _Pixels(Dataset[tuple[int, Tensor, str]]):
+    """(index, uint8 pixels, why it is broken or '')."""
+
+    def __init__(self, paths: Sequence[Picture], transform: ImageTransform) -> None:
+        self.paths, self.transform = paths, transform
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor, str]:
+        try:
+            return index, self.transform(open_image(self.paths[index])), ""
+        except ImageError as error:
+            size = self.transform.size
+            return index, torch.zeros(3, size, size, dtype=torch.uint8), error.reason

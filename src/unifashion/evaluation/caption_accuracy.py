@@ -1,0 +1,119 @@
+"""Validation while captions are trained: how well the words of the validation texts are foretold.
+
+Protocol ``captions/next-token``: each token of a text is guessed from the image and the true tokens before it; ``accuracy`` is
+the share of right guesses, ``perplexity`` the exponential of the mean loss, over the tokens of up to ``num_queries`` texts that
+lie evenly in the split. It picks the best checkpoint; captions themselves are scored by ``unifashion caption`` and
+``metrics.py``.
+"""
+
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from unifashion.config import DataSettings, EvaluationSettings
+from unifashion.data.datasets import is_composed, read_composed, read_pairs, root_marks
+from unifashion.data.feedback import evaluation_feedback, prepare_text
+from unifashion.data.images import ImageError, ImageTransform, load_image, normalise
+from unifashion.errors import UserError
+from unifashion.evaluation.scores import Metric, Score, as_scores
+from unifashion.llm.model import UniFashionFull
+from unifashion.models.unifashion import UniFashionModel
+
+PROTOCOL = "captions/next-token"
+Row = tuple[Path, str, str]  # image, feedback ("" for image-text data), caption
+
+
+def validate_captions(
+    model: UniFashionModel, data: DataSettings, evaluation: EvaluationSettings, progress: bool = True
+) -> tuple[list[Score], float]:
+    """Score a model with a language model on the validation split of ``data.dataset``.
+
+    Returns:
+        score rows, and the accuracy, which picks the best checkpoint.
+
+    Raises:
+        UserError: the split has no captions, or none of its images can be read.
+    """
+    assert isinstance(model, UniFashionFull)
+    rows = validation_rows(data)
+    step = max(len(rows) / max(evaluation.num_queries, 1), 1.0)
+    chosen = [rows[int(index * step)] for index in range(int(len(rows) / step))]
+    loss = right = total = 0.0
+    used = 0
+    starts = range(0, len(chosen), evaluation.eval_batch_size)
+    for start in tqdm(starts, desc="foretelling captions", disable=not progress, dynamic_ncols=True, leave=False):
+        found = _foretell(model, chosen[start : start + evaluation.eval_batch_size])
+        if found is not None:
+            loss, right, total, used = loss + found[0], right + found[1], total + found[2], used + found[3]
+    if not total:
+        raise UserError(
+            f"{data.dataset}: no image of the validation split can be read; check the images below --data-root"
+        )
+    accuracy = 100 * right / total
+    values = {"accuracy": accuracy, "perplexity": math.exp(min(loss / total, 50.0))}
+    scores = as_scores(
+        [Metric(PROTOCOL, name, value, n=used, gallery=None) for name, value in values.items()],
+        dataset=data.dataset,
+        split="val",
+        model="",
+        missing=100 * (len(chosen) - used) / len(chosen),
+        marks=(*model.config.marks, *root_marks(data)),
+    )
+    return scores, accuracy
+
+
+def validation_rows(data: DataSettings) -> list[Row]:
+    """Return the validation texts with what they are foretold from.
+
+    Raises:
+        UserError: the split is not there or has no captions.
+    """
+    if is_composed(data.dataset):
+        rows = [
+            (
+                split.images[query.reference],
+                prepare_text(evaluation_feedback(query.feedback)),
+                split.captions[query.target],
+            )
+            for split in read_composed(data, "val")
+            for query in split.answerable()
+            if query.target in split.captions
+        ]
+    else:
+        rows = [(pair.image, "", pair.text) for pair in read_pairs(data, "val").pairs if pair.text.strip()]
+    if not rows:
+        raise UserError(
+            f"the validation split of {data.dataset} has no captions; add --eval-every 0 to train without scores"
+        )
+    return rows
+
+
+@torch.inference_mode()
+def _foretell(model: UniFashionFull, rows: list[Row]) -> tuple[float, float, float, int] | None:
+    """Return loss and right guesses, both summed over tokens, the number of tokens, and of rows with a readable image."""
+    pixels, readable = _pixels(model.image_transform, rows)
+    if not readable:
+        return None
+    device = model.temperature.device
+    feedback = [row[1] for row in readable]
+    text = [x.to(device) for x in model.tokenize(feedback)] if any(feedback) else []
+    query_rows = model.query_rows(model.read_images(normalise(pixels.to(device))), *text)
+    ids, mask = (x.to(device) for x in model.tokenize_answers([row[2] for row in readable]))
+    loss, logits = model.language(query_rows, ids, mask)
+    total = mask.sum().item()
+    right = ((logits.argmax(dim=-1) == ids) & mask.bool()).sum().item()
+    return loss.item() * total, right, total, len(readable)
+
+
+def _pixels(transform: ImageTransform, rows: list[Row]) -> tuple[Tensor, list[Row]]:
+    images, readable = [], []
+    for row in rows:
+        try:
+            images.append(transform(load_image(row[0])))
+        except ImageError:
+            continue
+        readable.append(row)
+    return (torch.stack(images) if images else torch.empty(0)), readable

@@ -1,0 +1,68 @@
+"""Pictures and one number while training: a few test pairs, drawn from fixed seeds, beside the truth; and their SSIM."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from unifashion.data.contact_sheet import contact_sheet
+from unifashion.data.tryon import TryOnItem
+from unifashion.evaluation.images import ssim
+from unifashion.tryon.maps import load_maps, to_share, to_unit
+from unifashion.tryon.pipeline import TryOnPipeline
+from unifashion.tryon.qformer_context import Retriever
+
+
+@dataclass(frozen=True)
+class Validated:
+    """Results of a validation: (B, 3, H, W) in [0, 1], their mean SSIM to the truth, and that of the agnostic pictures."""
+
+    pictures: Tensor
+    ssim: float
+    ssim_agnostic: float
+    sheet: Image.Image
+
+
+def validate(
+    pipe: TryOnPipeline,
+    items: Sequence[TryOnItem],
+    steps: int = 50,
+    guidance_scale: float = 1.0,
+    retriever: Retriever | None = None,
+) -> Validated:
+    """Draw paired items, each from its own seed, without repainting, and lay them out: agnostic, garment, result, truth."""
+    config = pipe.denoiser.config
+    names = ("image", "agnostic", "densepose", "keep", *dict.fromkeys(("garment", config.control)))
+    loaded = [load_maps(item, names, *config.image_size) for item in items]
+    maps = {name: torch.stack([each[name] for each in loaded]) for name in names}
+    units = {name: to_share(pixels) if name == "keep" else to_unit(pixels) for name, pixels in maps.items()}
+    texts = [item.text for item in items]
+    pictures = pipe(
+        person=units["agnostic"],  # never the truth
+        garment=units[config.control],
+        agnostic_mask=units["keep"],
+        densepose=units["densepose"],
+        agnostic=units["agnostic"],
+        prompt=texts,
+        num_inference_steps=steps,
+        guidance_scale=guidance_scale,
+        generator=pipe.seeded(range(len(items))),
+        rows=retriever(maps[config.control], texts) if retriever else None,
+        output_type="pt",
+    ).images.cpu()
+    truth, agnostic, garment = (units[name] / 2 + 0.5 for name in ("image", "agnostic", "garment"))
+    columns = (agnostic, garment, pictures, truth)
+    cells = [to_picture(column[row]) for row in range(len(items)) for column in columns]
+    heads = ["person", "garment", "result", "truth"] * len(items)
+    sheet = contact_sheet(cells, 8 if len(items) > 1 else 4, 128, heads, caption_lines=1)
+    return Validated(pictures, float(ssim(pictures, truth).mean()), float(ssim(agnostic, truth).mean()), sheet)
+
+
+def to_picture(image_3HW: Tensor) -> Image.Image:
+    """Return a picture of values in [0, 1]; small ones are enlarged without smoothing."""
+    array = (image_3HW.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+    picture = Image.fromarray(array)
+    factor = max(128 // picture.height, 1)
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)

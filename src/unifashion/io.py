@@ -1,0 +1,245 @@
+"""Files that are there whole or not at all. The only place that renames, locks, or forces anything to the disk.
+
+    atomic_write(path, text)                        a file, written beside its place and renamed
+    with replacing(path) as unfinished: ...         the same, for writers that want a path
+    with replacing_folder(folder) as unfinished: ...     a folder; the old one stays until the new one is complete
+    with lock(path, "... is at work"): ...          one process at a time
+    claim(record, settings, ...)                    is what lies here the work of the same settings?
+
+``durable=True`` forces the bytes to the disk before the rename, and the rename after it: for what is reported as kept and would
+be missed after a power cut. Without it a crash of the machine, not of the program, may lose the newest state.
+
+An unfinished file is called ``.NAME.PID`` and lies beside its place, because a rename is atomic only within one disk.
+"""
+
+import csv
+import errno
+import fcntl
+import hashlib
+import io
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from unifashion.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+# One file or folder ---------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def replacing(path: Path, durable: bool = False) -> Iterator[Path]:
+    """Yield a path to write to; what was written takes the place of ``path`` when the block ends without an exception."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield unfinished
+        if durable:
+            to_disk(unfinished)
+        unfinished.replace(path)
+        if durable:
+            to_disk(path.parent)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def atomic_write(path: Path, content: str | bytes, durable: bool = False) -> None:
+    """Write text (UTF-8, line ends as given) or bytes; ``path`` keeps its old content until the new one is complete."""
+    with replacing(path, durable) as unfinished:
+        unfinished.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+@contextmanager
+def replacing_folder(folder: Path, durable: bool = False) -> Iterator[Path]:
+    """Yield an empty folder to fill; it takes the place of ``folder`` when the block ends without an exception.
+
+    A folder that is not empty cannot be replaced in one step: for a moment the old one is called ``.NAME.old``. A process that is
+    killed in that moment leaves it there, and ``restore_folder`` (which this function calls first) puts it back.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    restore_folder(folder)
+    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
+    unfinished.mkdir()
+    try:
+        yield unfinished
+        if durable:
+            for path in (*files_below(unfinished), unfinished):
+                to_disk(path)
+        move_folder(unfinished, folder)
+        if durable:
+            to_disk(folder.parent)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def move_folder(unfinished: Path, folder: Path) -> None:
+    """Put a complete folder in the place of ``folder``; the old one goes once the new one stands."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.replace(old)
+    unfinished.replace(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def restore_folder(folder: Path) -> None:
+    """Remove what a process that was killed while it replaced ``folder`` left beside it; its old state comes back if need be."""
+    old = folder.with_name(f".{folder.name}.old")
+    if old.is_dir() and not folder.exists():
+        old.replace(folder)
+    for leftover in folder.parent.glob(f".{folder.name}.*"):
+        owner = leftover.name.rpartition(".")[2]
+        if leftover.is_dir() and (owner == "old" or (owner.isdigit() and not _is_alive(int(owner)))):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    with suppress(PermissionError):  # another user's process is alive
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return False
+    return True
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Return all files in a folder and its subfolders, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def to_disk(path: Path) -> None:
+    """Wait until the content of a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# Contents -------------------------------------------------------------------------------------------------------------
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds; None where there is no file, or one that is no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def write_json(path: Path, value: Any, durable: bool = False) -> None:
+    """Write JSON, one entry a line."""
+    atomic_write(path, json.dumps(value, indent=1, allow_nan=False) + "\n", durable)
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write one JSON object a line."""
+    atomic_write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a table with a line of column names."""
+    table = io.StringIO()
+    writer = csv.DictWriter(table, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    atomic_write(path, table.getvalue())
+
+
+def cut_torn_line(path: Path) -> None:
+    """Cut off a last line without an end, which a process that was killed while it appended has left."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(path, whole)
+
+
+def file_hash(path: Path) -> str:
+    """Return a 128-bit hash of a file's content, as hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 22):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def file_stamp(path: Path) -> list[int | str]:
+    """Return size and hash of a file, as manifests keep them."""
+    return [path.stat().st_size, file_hash(path)]
+
+
+# One writer, one run --------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def lock(path: Path, refusal: str) -> Iterator[None]:
+    """Hold ``path`` (a folder, or a file that is made) for one process; its end, by whatever, lets others in.
+
+    On disks without locks, as some network disks are, everybody is let in.
+
+    Raises:
+        UserError: another process holds it; ``refusal`` is the sentence.
+    """
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(refusal) from None
+        except OSError as error:
+            log.debug("%s cannot be locked (%s)", path, error)
+        yield
+    finally:
+        os.close(handle)
+
+
+def claim(record: Path, settings: Mapping[str, Any], subject: str, remedy: str) -> bool:
+    """See that what lies beside ``record`` was made with these settings, so that it may be gone on with.
+
+    Args:
+        record: JSON file with the settings of the work that was begun here.
+        settings: of this call, as JSON can hold them.
+        subject: how the sentence begins: flag and path.
+        remedy: how it ends: what to do instead.
+
+    Returns:
+        True where the record says the same; False where there is none, or one that cannot be read.
+
+    Raises:
+        UserError: it says something else; names the first setting that differs.
+    """
+    former = read_json(record)
+    if not isinstance(former, dict):
+        return False
+    now = json.loads(json.dumps(settings))
+    for name in (*now, *(name for name in former if name not in now)):
+        if former.get(name) != now.get(name):
+            raise UserError(
+                f"{subject}: it was made with {name} {former.get(name)!r}, now it is {now.get(name)!r}; {remedy}"
+            )
+    return True
+
+
+@contextmanager
+def disk_errors(path: Path, remedy: str = "name another folder") -> Iterator[None]:
+    """Turn a disk that is full or may not be written into one sentence.
+
+    Raises:
+        UserError: for every ``OSError`` inside the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"{path} cannot be written: the disk is full; make room and run the same command again"
+            ) from None
+        raise UserError(f"{path} cannot be written ({error.strerror}); {remedy}") from None

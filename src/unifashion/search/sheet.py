@@ -1,0 +1,45 @@
+"""A picture of a search: the references with the words first, in blue frames, then the answers with their scores."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from unifashion.data.contact_sheet import contact_sheet
+from unifashion.data.images import ImageError, open_image
+from unifashion.errors import UserError
+from unifashion.search.retriever import Hit
+
+COLUMNS, CELL = 5, 200
+BLUE = (40, 90, 200)
+
+
+def write_sheet(path: Path, text: str, references: Sequence[str | Path], hits: Sequence[Hit]) -> None:
+    """Write the picture.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    cells = [(open_image(reference), text or Path(reference).name) for reference in references]
+    cells = cells or [(Image.new("RGB", (CELL, CELL), (235, 238, 245)), text)]
+    num_queries = len(cells)
+    cells += [(_picture(hit), f"{number}. {hit.score:.3f} {_words(hit)}") for number, hit in enumerate(hits, 1)]
+    images, captions = zip(*cells, strict=True)
+    sheet = contact_sheet(images, COLUMNS, CELL, captions, dict.fromkeys(range(num_queries), BLUE))
+    try:
+        sheet.save(path)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"--sheet {path} cannot be written ({error}); name a .png file in a folder that exists"
+        ) from None
+
+
+def _picture(hit: Hit) -> Image.Image:
+    try:
+        return open_image(hit.image)
+    except ImageError:
+        return Image.new("RGB", (CELL, CELL), "grey")  # moved or damaged since it was indexed
+
+
+def _words(hit: Hit) -> str:
+    return str(hit.metadata.get("title") or hit.metadata.get("text") or hit.id)

@@ -1,0 +1,84 @@
+"""Build the model that a run trains: new from a preset, or from the weights of an earlier checkpoint."""
+
+import dataclasses
+import logging
+from collections.abc import Callable, Iterable
+
+import torch
+
+from unifashion.config import DataSettings, ModelSettings
+from unifashion.convert import load_any
+from unifashion.data.mixture import TRAINED_ON_VAL
+from unifashion.errors import UserError
+from unifashion.models import pretrained
+from unifashion.models.presets import VARIANTS, build_config
+from unifashion.models.tokenizer import DEC, load_tokenizer, train_wordpiece
+from unifashion.models.unifashion import UniFashionModel
+
+log = logging.getLogger(__name__)
+
+
+def build_model(
+    settings: ModelSettings, data: DataSettings, corpus: Callable[[], Iterable[str]], seed: int = 0
+) -> UniFashionModel:
+    """Return a model ready to train.
+
+    Args:
+        settings: preset, sizes, start weights, tokenizer.
+        data: image and text settings; they are stored in the model, so that validation feeds it the same way.
+        corpus: called for the training texts when the tokenizer is to be trained.
+        seed: seed of the random weights.
+
+    Raises:
+        UserError: a start checkpoint or tokenizer that cannot be used, or image settings that differ from it.
+    """
+    torch.manual_seed(seed)
+    if settings.init_from:
+        model = _from_checkpoint(settings, data)
+    elif settings.freeze_vision:
+        raise UserError(
+            "a new image tower would stay random because freeze_vision is on; "
+            "start from trained weights (--init-from) or train the tower too (--no-freeze-vision)"
+        )
+    else:
+        tokenizer = train_wordpiece(corpus()) if settings.tokenizer == "train" else load_tokenizer(settings.tokenizer)
+        config = build_config(
+            settings.blip_model_name,
+            settings.architecture,
+            len(tokenizer),
+            int(tokenizer.convert_tokens_to_ids(DEC)),  # type: ignore[arg-type]
+            data,
+        )
+        model = UniFashionModel(config, tokenizer)
+    if data.include_val and TRAINED_ON_VAL not in model.config.marks:
+        model.config = dataclasses.replace(model.config, marks=(*model.config.marks, TRAINED_ON_VAL))
+    if settings.freeze_vision:
+        model.vision.freeze()
+    return model
+
+
+def _from_checkpoint(settings: ModelSettings, data: DataSettings) -> UniFashionModel:
+    """Take tower, Q-Former and heads of a checkpoint into the named preset; new prompt tokens start as its queries."""
+    source = str(settings.init_from)
+    config, weights, tokenizer = load_any(source)
+    for name in ("image_size", "pad", "pad_ratio"):
+        if getattr(config, name) != getattr(data, name):
+            raise UserError(
+                f"{source} was trained with {name} {getattr(config, name)}, but this run says {getattr(data, name)}; "
+                f"set --{name.replace('_', '-')} {getattr(config, name)}"
+            )
+    has_prompt_tokens = VARIANTS[settings.blip_model_name].has_prompt_tokens
+    config = dataclasses.replace(
+        config,
+        model_name=settings.blip_model_name,
+        target_queries="prompt_tokens" if has_prompt_tokens else "query_tokens",
+        max_text_tokens=data.max_text_tokens,
+    )
+    if has_prompt_tokens:
+        weights.setdefault("prompt_tokens", weights["query_tokens"].clone())
+    else:
+        weights.pop("prompt_tokens", None)
+    model = UniFashionModel(config, tokenizer)
+    pretrained.load_weights(model, weights, source)
+    log.info("weights of %s taken over", source)
+    return model

@@ -1,0 +1,241 @@
+"""Train try-on from settings: read, build, fit, keep."""
+
+import csv
+import functools
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from torch import Tensor
+
+from unifashion.data.skipped import check_missing
+from unifashion.data.synthetic import is_synthetic
+from unifashion.data.tryon import ROOTS, TryOnItem, TryOnSplit
+from unifashion.data.tryon_sets import read_tryon
+from unifashion.errors import UserError
+from unifashion.evaluation.tryon_validation import validate
+from unifashion.seeding import seed_everything
+from unifashion.training.resume import check_data
+from unifashion.training.run_folder import RunFolder, fingerprint
+from unifashion.training.tracking import to_track
+from unifashion.training.tryon_trainer import RESUME, TryOnTrainer
+from unifashion.tryon.blocks_vae import BlockAutoencoder
+from unifashion.tryon.dataset import LatentCache, TryOnRows, map_names, needed_files
+from unifashion.tryon.loading import LAST, load_pipeline, quiet_libraries, start_pipeline, tidy
+from unifashion.tryon.maps import load_maps, to_unit
+from unifashion.tryon.pipeline import TryOnPipeline
+from unifashion.tryon.qformer_context import Retriever
+from unifashion.tryon.settings import TryOnDataSettings, TryOnModelSettings, TryOnTrainingSettings, data_root
+from unifashion.tryon.tiny import tiny_pipeline
+
+log = logging.getLogger(__name__)
+
+
+VAE_ITEMS = 200
+
+
+def train(data: TryOnDataSettings, model: TryOnModelSettings, training: TryOnTrainingSettings) -> Path | None:
+    """Run one training and return its run folder (None on all but the main process).
+
+    Everything that can be wrong with the input is found before the run folder is made.
+
+    Raises:
+        UserError: unusable settings, data or weights; a loss that is not finite.
+    """
+    quiet_libraries()
+    accelerator = make_accelerator(training)
+    device = accelerator.device
+    names = map_names(data.control, warped_mask=training.atv_weight > 0)
+    with accelerator.main_process_first():
+        train_split, used = read_split(data, "train", names)
+    size = (data.height, data.width)
+    if len(train_split.items) < training.batch_size * accelerator.num_processes:
+        needed = training.batch_size * accelerator.num_processes
+        raise UserError(f"a step takes {needed} pairs but there are {len(train_split.items)}; lower --batch-size")
+    shown = validation_items(data, training)
+    described = {"set": data.dataset, "used": used, "fingerprint": fingerprint(_files(train_split))}
+    if training.resume:
+        check_data(Path(training.resume), described)
+        with accelerator.main_process_first():
+            if accelerator.is_main_process:
+                tidy(Path(training.resume) / LAST)
+    retriever = Retriever(model.retriever, device) if model.retriever else None
+    seed_everything(training.seed, "weights")
+    pipe = _build(data, model, training, train_split, retriever)
+    if any(side % pipe.vae_scale for side in size):
+        raise UserError(f"height and width must be multiples of {pipe.vae_scale}, got {size[0]} and {size[1]}")
+    rows = TryOnRows(train_split.items, names, size, training)
+    run = _open_run(training) if accelerator.is_main_process else None
+    if run is not None and not training.resume:
+        run.describe((data, model, training), rows=len(rows.items), data=described, synthetic=_synthetic(data))
+    if training.tracker != "none":
+        accelerator.init_trackers("unifashion-tryon")
+    if isinstance(pipe.vae, BlockAutoencoder) and not (model.init_from or training.resume):
+        share = pipe.vae.fit(_pictures(rows))
+        log.info("the toy's VAE keeps %.1f %% of the variance of the training pictures", 100 * share)
+    trainer = _trainer(pipe, rows, model, training, accelerator, run, retriever, shown, data.num_workers)
+    if training.resume:
+        trainer.resume(Path(training.resume) / RESUME)
+    trainer.fit()
+    accelerator.end_training()
+    return run.path if run is not None else None
+
+
+def outcome(run: Path) -> str:
+    """Return what a finished run says at its end: where it is, its last validation, and the picture of it."""
+    lines = [f"the run is kept in {run}"]
+    last = json.loads((run / "run.json").read_text(encoding="utf-8")).get("validation")
+    if last:
+        lines.append(
+            f"paired SSIM of {last['pairs']} test pairs: {last['ssim']:.4f} (the person with the garment hidden: "
+            f"{last['ssim_agnostic']:.4f}); see {run}/validation/step-{last['step']}.png"
+        )
+    return "\n".join(lines)
+
+
+def make_accelerator(training: TryOnTrainingSettings) -> Accelerator:
+    """Return the accelerator that owns devices, precision, processes and trackers.
+
+    Raises:
+        UserError: bf16 on a GPU that has none; a tracker that is not installed.
+    """
+    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    if training.precision == "bf16" and torch.cuda.is_available() and not bf16:
+        raise UserError("this GPU has no bf16; use --precision fp32")
+    mixed = training.precision == "bf16" or (training.precision == "auto" and bf16)
+    return Accelerator(
+        mixed_precision="bf16" if mixed else "no",
+        gradient_accumulation_steps=training.accumulation_steps,
+        log_with=to_track(training.tracker),
+        project_dir=training.output_dir,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=False)],
+    )
+
+
+def read_split(
+    data: TryOnDataSettings, split: str, names: tuple[str, ...], pairs: str = "paired"
+) -> tuple[TryOnSplit, str]:
+    """Read a split that has the files for the maps ``names``; return it and how many of its pairs can be used.
+
+    Raises:
+        UserError: nothing usable, or more missing than ``max_missing``.
+    """
+    root = data_root(data.dataset, data.data_root)
+    found = read_tryon(data.dataset, root, split, needed_files(names), pairs)
+    for line in found.missing[:5]:
+        log.warning("left out: %s", line)
+    listed = len(found.items) + len(found.missing)
+    return found, check_missing(len(found.items), listed, data.max_missing, "pairs")
+
+
+def validation_items(data: TryOnDataSettings, training: TryOnTrainingSettings) -> tuple[TryOnItem, ...]:
+    """Return the test pairs that are drawn while training.
+
+    Raises:
+        UserError: there are none, or one of their files cannot be used.
+    """
+    names = tuple(dict.fromkeys(("image", "agnostic", "densepose", "keep", "garment", data.control)))
+    split, _ = read_split(data, "test", names)
+    items = split.items[: max(training.num_validation_images, 1)]
+    for item in items:  # now, and not thousands of steps later
+        load_maps(item, names, data.height, data.width)
+    return items
+
+
+def _build(
+    data: TryOnDataSettings,
+    model: TryOnModelSettings,
+    training: TryOnTrainingSettings,
+    split: TryOnSplit,
+    retriever: Retriever | None,
+) -> TryOnPipeline:
+    changes: dict[str, Any] = {
+        "control": data.control,
+        "image_size": (data.height, data.width),
+        "adapter_width": retriever.width if retriever else None,
+    }
+    if training.resume:
+        return load_pipeline(Path(training.resume) / LAST)
+    if model.init_from:
+        return start_pipeline(model.init_from, model.base, **changes)
+    if model.architecture == "tiny":
+        return tiny_pipeline((item.text for item in split.items), **changes)
+    raise UserError(
+        "--init-from is needed: a Stable Diffusion 1.x, inpainting or Paint-by-Example model in diffusers form, a StableVITON "
+        ".ckpt, or a try-on run; without any, --architecture tiny trains a toy from nothing"
+    )
+
+
+def _trainer(
+    pipe: TryOnPipeline,
+    rows: TryOnRows,
+    model: TryOnModelSettings,
+    training: TryOnTrainingSettings,
+    accelerator: Accelerator,
+    run: RunFolder | None,
+    retriever: Retriever | None,
+    shown: tuple[TryOnItem, ...],
+    num_workers: int,
+) -> TryOnTrainer:
+    """Freeze, move to the device, encode what is kept in memory."""
+    pipe.vae.requires_grad_(False)
+    pipe.text_encoder.requires_grad_(False)
+    pipe.denoiser.freeze(model.trainable)
+    if training.gradient_checkpointing:
+        pipe.denoiser.enable_gradient_checkpointing()
+    pipe.to(accelerator.device)
+    pipe.set_progress_bar_config(disable=True)
+    source: TryOnRows | LatentCache = rows
+    if training.cache_latents:
+        source = LatentCache(rows, pipe, accelerator.device, retriever, accelerator.is_main_process)
+    draw = functools.partial(validate, items=shown, steps=training.validation_inference_steps, retriever=retriever)
+    return TryOnTrainer(pipe, source, training, accelerator, run, draw, retriever, num_workers)
+
+
+def _pictures(rows: TryOnRows) -> Tensor:
+    """Return some pictures of all the kinds that the VAE will meet, (B, 3, H, W) in [-1, 1]."""
+    numbers = range(min(len(rows.items), VAE_ITEMS))
+    kept = [pixels for number in numbers for pixels in rows.load(number).values() if len(pixels) == 3]
+    return to_unit(torch.stack(kept))
+
+
+def _files(split: TryOnSplit) -> Iterator[tuple[Path, str]]:
+    for item in split.items:
+        for path in item.maps.values():
+            yield path, item.text
+
+
+def _synthetic(data: TryOnDataSettings) -> bool:
+    return is_synthetic(data_root(data.dataset, data.data_root) / ROOTS[0])
+
+
+def _open_run(training: TryOnTrainingSettings) -> RunFolder:
+    if not training.resume:
+        return RunFolder(Path(training.output_dir), training.overwrite)
+    path = Path(training.resume)
+    try:
+        step = torch.load(path / RESUME, map_location="cpu", weights_only=True, mmap=True)["step"]
+    except Exception:  # a cut file can raise anything
+        raise UserError(f"--resume {path}: it has no {RESUME} that can be read; start a new run") from None
+    run = RunFolder.reopen(path)
+    for name in ("train_metrics.csv", "validation_metrics.csv"):
+        _drop_rows_after(path / name, step)
+    return run
+
+
+def _drop_rows_after(path: Path, step: int) -> None:
+    if not path.is_file():
+        return
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    path.unlink()
+    kept = [row for row in rows if int(row["step"]) <= step]
+    if kept:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(kept[0]))
+            writer.writeheader()
+            writer.writerows(kept)

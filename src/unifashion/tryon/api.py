@@ -1,0 +1,192 @@
+"""Try-on in two lines: a person, a garment, a picture.
+
+    tryon = TryOn.from_pretrained("runs/tryon")
+    picture = tryon(Person(photo, agnostic_mask, densepose), garment, "red striped shirt")
+
+Everything beyond one pair (batches, tensors, other starts) is ``TryOnPipeline``, which is ``tryon.pipe``.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from PIL import Image
+
+from unifashion.data.images import load_image
+from unifashion.data.tryon import TryOnItem
+from unifashion.errors import UserError
+from unifashion.tryon.loading import load_pipeline
+from unifashion.tryon.maps import to_map
+from unifashion.tryon.pipeline import STEPS, TryOnPipeline, flatten
+from unifashion.tryon.qformer_context import Retriever
+from unifashion.tryon.settings import Control, ControlRead
+
+Picture = Image.Image | Path | str
+SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
+    "ddim": ("DDIMScheduler", {"clip_sample": False}),
+    "ddpm": ("DDPMScheduler", {"clip_sample": False}),
+    "euler": ("EulerDiscreteScheduler", {}),
+    "dpm++": ("DPMSolverMultistepScheduler", {}),
+    "unipc": ("UniPCMultistepScheduler", {}),
+}
+
+
+@dataclass(frozen=True)
+class Person:
+    """A person and the maps that say where a garment goes: pictures, or their files, all of one frame.
+
+    image          the photo
+    agnostic_mask  white where something is painted: the garment and what it may cover (arms), grey >= 128 counts as white
+    densepose      the body's surface in DensePose's colours, as in VITON-HD's image-densepose
+    agnostic       the photo with that region hidden, as in VITON-HD's agnostic-v3.2; None = grey is put where the mask is white
+
+    VITON-HD and the embedded set bring all four; ``unifashion prepare tryon`` makes masks and agnostic pictures from parse maps
+    and poses. DensePose's surface must come from elsewhere.
+    """
+
+    image: Picture
+    agnostic_mask: Picture
+    densepose: Picture
+    agnostic: Picture | None = None
+
+    @classmethod
+    def of(cls, item: TryOnItem) -> "Person":
+        """Return the person of a data set's pair, read with ``PERSON_MAPS`` among its needs."""
+        maps = item.maps
+        return cls(maps["image"], maps["agnostic_mask"], maps["densepose"], maps.get("agnostic"))
+
+
+class TryOn:
+    """A try-on model that is ready to draw."""
+
+    def __init__(self, pipe: TryOnPipeline, retriever: Retriever | None = None) -> None:
+        """Take a pipeline, and the retrieval model if its denoiser was trained with one.
+
+        Raises:
+            UserError: one without the other.
+        """
+        self.pipe, self.retriever = pipe, retriever
+        pipe.set_progress_bar_config(disable=True)
+        _check_retriever(pipe, retriever is not None)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        base: str | None = None,
+        control: ControlRead = "as-trained",
+        retriever: str | Path | None = None,
+        device: torch.device | str | None = None,
+        precision: str = "auto",
+        scheduler: str = "default",
+    ) -> "TryOn":
+        """Open a model.
+
+        Args:
+            name: a try-on run or pipeline folder, a hub id, or a StableVITON ``.ckpt``.
+            base: Stable Diffusion 1.x in diffusers form, for a ``.ckpt``.
+            control: what the garment encoder of a ``.ckpt`` reads, garment (the default) or sketch.
+            retriever: the retrieval model that the denoiser was trained with, if it was.
+            device: where it runs; None = a GPU where there is one.
+            precision: fp32, bf16, or auto = bf16 on a GPU that has it.
+            scheduler: default = the one in the model's folder, or a name of ``SCHEDULERS``.
+
+        Raises:
+            UserError: no model there, or it and the retriever do not go together.
+        """
+        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        pipe = load_pipeline(name, base, control)
+        bf16 = place.type == "cuda" and torch.cuda.is_bf16_supported() and precision == "auto"
+        pipe.to(place, *([torch.bfloat16] if bf16 or precision == "bf16" else []))
+        change_scheduler(pipe, scheduler)
+        _check_retriever(pipe, retriever is not None)
+        return cls(pipe, Retriever(retriever, place) if retriever else None)
+
+    @property
+    def reads(self) -> Control:
+        """Return what the garment argument must be: a photo of the garment, or its sketch."""
+        return self.pipe.denoiser.config.control
+
+    def __call__(
+        self,
+        person: Person,
+        garment: Picture,
+        words: str = "",
+        *,
+        steps: int = STEPS,
+        guidance_scale: float = 1.0,
+        repaint: bool = False,
+        seed: int = 0,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> Image.Image:
+        """Draw the person in the garment, in the size that the model was trained with.
+
+        Args:
+            person: photo and maps.
+            garment: its photo or sketch, see ``reads``; alpha is laid on white.
+            words: its caption.
+            steps: of the sampler.
+            guidance_scale: 1 = no unconditional pass.
+            repaint: put back the photo's pixels where the mask is not white.
+            seed: the same seed draws the same picture.
+            on_step: called with the steps done and their number.
+
+        Raises:
+            UserError: a file that cannot be read, or maps that show another frame than the photo.
+        """
+        height, width = self.pipe.denoiser.config.image_size
+        control = flatten(_open(garment))
+        rows = None
+        if self.retriever is not None:
+            rows = self.retriever(to_map(control, self.reads, height, width)[None], [words])
+
+        def stepped(_: Any, number: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            if on_step is not None:
+                on_step(min(number + 1, steps), steps)
+            return tensors
+
+        found = self.pipe(
+            person=_open(person.image),
+            garment=control,
+            agnostic_mask=_open(person.agnostic_mask),
+            densepose=_open(person.densepose),
+            agnostic=None if person.agnostic is None else _open(person.agnostic),
+            prompt=words,
+            height=height,
+            width=width,
+            num_inference_steps=steps,
+            guidance_scale=guidance_scale,
+            repaint=repaint,
+            generator=self.pipe.seeded([seed]),
+            rows=rows,
+            callback_on_step_end=stepped,
+        )
+        return found.images[0]
+
+
+def change_scheduler(pipe: TryOnPipeline, name: str) -> None:
+    """Give the pipeline another sampler over the same noise schedule."""
+    if name != "default":
+        kind, extra = SCHEDULERS[name]
+        config = pipe.scheduler.config
+        extra = {**extra, "prediction_type": config.prediction_type}  # from_config forgets another class's defaults
+        pipe.scheduler = getattr(diffusers, kind).from_config(config, **extra)
+
+
+def _check_retriever(pipe: TryOnPipeline, given: bool) -> None:
+    width = pipe.denoiser.config.adapter_width
+    if given == (width is None):
+        raise UserError(
+            "this model was trained without a retrieval model: leave out --retriever"
+            if given
+            else "this model was trained with rows of a retrieval model: name it with --retriever"
+        )
+
+
+def _open(picture: Picture) -> Image.Image:
+    return picture if isinstance(picture, Image.Image) else load_image(Path(picture))

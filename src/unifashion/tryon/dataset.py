@@ -1,0 +1,144 @@
+"""Training rows of try-on: which item comes when, its pixels, and latents that are computed once.
+
+The order is a function of the seed and of the number of a row since the start of training: row ``p`` is item ``p mod N`` of the
+permutation of its epoch, augmented by draws of its own. A run that was stopped and resumed thus sees what it would have seen.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+from tqdm import tqdm
+
+from unifashion.data.tryon import TryOnItem
+from unifashion.seeding import seed_for
+from unifashion.tryon import encode
+from unifashion.tryon.maps import Maps, augment_maps, load_maps, to_share, to_unit
+from unifashion.tryon.pipeline import TryOnPipeline
+from unifashion.tryon.qformer_context import Retriever
+from unifashion.tryon.settings import Control, TryOnTrainingSettings
+
+IMAGES = ("image", "agnostic", "densepose", "control")
+Batch = dict[str, Any]
+
+
+def map_names(control: Control, warped_mask: bool = False) -> tuple[str, ...]:
+    """Return the maps that training needs."""
+    return ("image", "agnostic", "densepose", "keep", control, *(("warped_mask",) if warped_mask else ()))
+
+
+def needed_files(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the files that these maps are made of, as ``read_vitonhd`` calls them."""
+    return tuple("agnostic_mask" if name == "keep" else name for name in names)
+
+
+class TryOnRows(Dataset[Batch]):
+    """Row ``p`` of training: maps (uint8), text, and the item's number."""
+
+    def __init__(
+        self, items: Sequence[TryOnItem], names: Sequence[str], size: tuple[int, int], settings: TryOnTrainingSettings
+    ) -> None:
+        self.items, self.names, self.size, self.settings = items, names, size, settings
+        self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
+
+    def item_number(self, row: int) -> int:
+        """Return the number of the item that row ``p`` of training shows."""
+        epoch, place = divmod(row, len(self.items))
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(seed_for(self.settings.seed, "order", epoch))
+            self._epoch, self._order = epoch, torch.randperm(len(self.items), generator=generator)
+        return int(self._order[place])
+
+    def __getitem__(self, row: int) -> Batch:
+        number = self.item_number(row)
+        chosen = self.settings
+        generator = torch.Generator().manual_seed(seed_for(chosen.seed, "augment", row))
+        maps = augment_maps(self.load(number), generator, chosen.flip, chosen.colour, chosen.move)
+        return {"maps": maps, "text": self.items[number].text, "number": number}
+
+    def load(self, number: int) -> Maps:
+        """Return the maps of an item, not augmented.
+
+        Raises:
+            ImageError: a file that cannot be used.
+        """
+        return load_maps(self.items[number], self.names, *self.size)
+
+
+def collate(rows: list[Batch]) -> Batch:
+    """Stack rows."""
+    names = rows[0]["maps"]
+    maps = {name: torch.stack([row["maps"][name] for row in rows]) for name in names}
+    return {"maps": maps, "text": [row["text"] for row in rows], "number": [row["number"] for row in rows]}
+
+
+class RowSampler(Sampler[int]):
+    """The rows of one process, batch after batch, from a batch on: batch ``k`` of all processes is one stretch of rows."""
+
+    def __init__(self, batch_size: int, num_batches: int, first_batch: int, rank: int, world: int) -> None:
+        self.batch_size, self.range = batch_size, range(first_batch, num_batches)
+        self.rank, self.world = rank, world
+
+    def __iter__(self) -> Iterator[int]:
+        for batch in self.range:
+            start = (batch * self.world + self.rank) * self.batch_size
+            yield from range(start, start + self.batch_size)
+
+    def __len__(self) -> int:
+        return len(self.range) * self.batch_size
+
+
+@torch.no_grad()
+def encode_batch(pipe: TryOnPipeline, batch: Batch, device: torch.device, retriever: Retriever | None = None) -> Batch:
+    """Return what the loss takes: posteriors of the images, masks, text states and Q-Former rows, on the device."""
+    maps = {name: pixels.to(device, non_blocking=True) for name, pixels in batch["maps"].items()}
+    names = [*IMAGES[:-1], pipe.denoiser.config.control]
+    encoded: Batch = {
+        name: encode.posterior(pipe.vae, to_unit(maps[source])) for name, source in zip(IMAGES, names, strict=True)
+    }
+    encoded |= {name: to_share(maps[name]) for name in ("keep", "warped_mask") if name in maps}
+    encoded["text"] = encode.text_states(pipe.tokenizer, pipe.text_encoder, batch["text"]).float()
+    if retriever is not None:
+        encoded["rows"] = retriever(batch["maps"][names[-1]], batch["text"])
+    return encoded
+
+
+class LatentCache(Dataset[Batch]):
+    """The same rows as ``TryOnRows`` without colour and movement, already encoded: every item and its mirror image, once."""
+
+    def __init__(
+        self,
+        rows: TryOnRows,
+        pipe: TryOnPipeline,
+        device: torch.device,
+        retriever: Retriever | None = None,
+        progress: bool = True,
+    ) -> None:
+        self.rows = rows
+        self.flips = 2 if rows.settings.flip else 1
+        parts: list[Batch] = []
+        for number in tqdm(range(len(rows.items)), desc="encoding", disable=not progress, dynamic_ncols=True):
+            maps, text = rows.load(number), rows.items[number].text
+            for flip in range(self.flips):
+                seen = {name: pixels.flip(-1) if flip else pixels for name, pixels in maps.items()}
+                batch = {"maps": {name: pixels[None] for name, pixels in seen.items()}, "text": [text]}
+                parts.append(
+                    {name: value[0].cpu() for name, value in encode_batch(pipe, batch, device, retriever).items()}
+                )
+        self._parts = parts
+
+    def __getitem__(self, row: int) -> Batch:
+        number = self.rows.item_number(row)
+        generator = torch.Generator().manual_seed(seed_for(self.rows.settings.seed, "augment", row))
+        flip = self.flips == 2 and float(torch.rand(1, generator=generator)) < 0.5
+        return {**self._parts[number * self.flips + flip], "number": number}
+
+
+def collate_encoded(rows: list[Batch]) -> Batch:
+    """Stack rows of a ``LatentCache``."""
+    stacked: dict[str, Tensor] = {
+        name: torch.stack([row[name] for row in rows]) for name in rows[0] if name != "number"
+    }
+    return {**stacked, "number": [row["number"] for row in rows]}

@@ -1,0 +1,45 @@
+"""What the retrieval model says about a garment, for the adapter of the denoiser (f_zeta in the paper).
+
+The Q-Former reads the control image (photo or sketch of the garment) and the caption in one pass; its query rows, Q of width H,
+go through the adapter, a linear map that trains with the denoiser, and join the text states as context.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from unifashion.data.feedback import prepare_text
+from unifashion.data.images import ImageTransform, normalise
+from unifashion.encoders.unifashion import UniFashion
+
+
+class Retriever:
+    """A frozen retrieval model that gives its query rows."""
+
+    def __init__(self, name: str | Path, device: torch.device | str = "cpu") -> None:
+        """Load a model.
+
+        Raises:
+            UserError: there is none that can be used.
+        """
+        self.model = UniFashion.from_pretrained(name).to(device).requires_grad_(False)
+        self.transform = ImageTransform(self.model.config.image_size)
+        self.device = torch.device(device)
+
+    @property
+    def width(self) -> int:
+        """Return the width H of a row."""
+        return self.model.config.qformer.hidden_size
+
+    @torch.no_grad()
+    def __call__(self, image_B3HW: Tensor, texts: Sequence[str]) -> Tensor:
+        """Return the query rows (B, Q, H), float32, for images (uint8) and their captions."""
+        photos = [Image.fromarray(image.permute(1, 2, 0).cpu().numpy()) for image in image_B3HW]
+        pixels = normalise(torch.stack([self.transform(photo) for photo in photos])).to(self.device)
+        ids_BL, mask_BL = (tensor.to(self.device) for tensor in self.model.tokenize([prepare_text(t) for t in texts]))
+        queries_BQH = self.model.query_tokens.expand(len(photos), -1, -1)
+        hidden_BTH = self.model.qformer(queries_BQH, ids_BL, mask_BL, self.model.read_images(pixels))
+        return hidden_BTH[:, : self.model.config.num_queries].float()

@@ -1,0 +1,59 @@
+"""The folder of try-on results.
+
+    RESULTS/00891_00.png              a paired result: the person's name (any of .png .jpg .jpeg .webp)
+    RESULTS/00891_00_01430_00.png     an unpaired one: person_garment
+    RESULTS/inference.json            what our inference wrote: the settings and marks that its scores carry
+    RESULTS/examples.png              the first pairs: person, garment, result, and the truth where there is one
+
+Results of other programs need no ``inference.json``; then the flags say what it would.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from unifashion.data.contact_sheet import contact_sheet
+from unifashion.data.images import load_image
+from unifashion.data.tryon import TryOnItem
+from unifashion.errors import UserError
+
+FACTS, EXAMPLES = "inference.json", "examples.png"
+NUM_EXAMPLES, CELL = 8, 160
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """Return what ``inference.json`` says; empty where there is none.
+
+    Raises:
+        UserError: no such folder, or a damaged file.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; name the one that holds the results")
+    path = folder / FACTS
+    if not path.is_file():
+        return {}
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        return {**facts, "settings": dict(facts["settings"]), "marks": list(facts["marks"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{path} is damaged; draw the results again, or remove it and name --pairs yourself") from None
+
+
+def write_examples(folder: Path, items: Sequence[TryOnItem], pictures: Sequence[Path]) -> None:
+    """Write ``examples.png``: the first pairs with their results, two in a row."""
+    shown = [pair for pair in zip(items, pictures, strict=True) if "garment" in pair[0].maps][:NUM_EXAMPLES]
+    if not shown:
+        return
+    paired = all(item.is_paired for item, _ in shown)
+    heads = ["person", "garment", "result", *(["truth"] if paired else [])]
+    files: list[Path] = []
+    for item, picture in shown:
+        person = item.maps["agnostic" if paired and "agnostic" in item.maps else "image"]
+        files += [person, item.maps["garment"], picture, *([item.maps["image"]] if paired else [])]
+    sheet = contact_sheet(
+        [load_image(path) for path in files], 2 * len(heads), CELL, heads * len(shown), caption_lines=1
+    )
+    fresh = folder / f".{EXAMPLES}"
+    sheet.save(fresh, format="PNG")
+    fresh.replace(folder / EXAMPLES)

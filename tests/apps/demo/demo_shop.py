@@ -1,0 +1,87 @@
+"""A small shop for the demo's tests: an index and a tiny model of the real classes, and a server that runs beside the test."""
+
+import contextlib
+import csv
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw
+
+from unifashion.apps.demo.server import listen, make_server
+from unifashion.apps.demo.service import Service
+from unifashion.models.unifashion import UniFashionModel
+from unifashion.search import Retriever
+from unifashion.search.build import Options, build_index
+from unifashion.search.index import Index
+
+COLOURS = {
+    "red": "#b03a3a",
+    "blue": "#3a5ab0",
+    "green": "#3d8a57",
+    "black": "#2a2a2a",
+    "yellow": "#d9b13a",
+    "pink": "#d88aa6",
+}
+KINDS = {"dress": 70, "shirt": 40, "skirt": 80, "coat": 55}  # half the width of the hem, pixels
+NASTY = (
+    "<script>window.cracked=1</script><img src=x onerror='window.cracked=2'> `${window.cracked=3}` {{7*7}} \"quoted\""
+)
+
+
+def draw(colour: str, kind: str, paper: str = "#f1eee9") -> Image.Image:
+    """A garment of 240 x 320 pixels."""
+    picture = Image.new("RGB", (240, 320), paper)
+    hem = KINDS[kind]
+    corners = [(85, 60), (155, 60), (120 + hem, 280), (120 - hem, 280)]
+    ImageDraw.Draw(picture).polygon(corners, fill=COLOURS[colour])
+    return picture
+
+
+class Shop(Retriever):
+    """A retriever that notes what it is asked; ``delay`` seconds a search; ``broken`` raises."""
+
+    delay, broken = 0.0, None
+
+    def search(self, text=None, images=(), k=10, filter=None, rerank=0):
+        self.asked = {"text": text, "images": list(images), "k": k, "filter": filter, "rerank": rerank}
+        time.sleep(self.delay)
+        if self.broken is not None:
+            raise self.broken
+        return super().search(text, images, k, filter, rerank)
+
+
+def open_shop(folder: Path, model: UniFashionModel) -> Shop:
+    """24 garments in six colours and four shapes; the first has a name that attacks the page, the last a second photo."""
+    rows: list[dict[str, Any]] = []
+    for colour in COLOURS:
+        for kind in KINDS:
+            number = len(rows)
+            draw(colour, kind).save(folder / f"{number}.png")
+            facts = {"id": f"{kind}/{number}", "price": f"{20 + 5 * number}.00", "category": kind, "colour": colour}
+            text = f"{colour.capitalize()} {kind} in cotton" if number else NASTY
+            rows.append({"image": f"{number}.png", "text": text, **facts})
+    draw("pink", "coat", paper="#888888").save(folder / "again.png")
+    rows.append({**rows[-1], "image": "again.png"})
+    with (folder / "catalogue.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows(rows)
+    build_index(folder, model, "tiny", folder / "index", Options(precision="fp32", progress=False))
+    return Shop(Index.open(folder / "index"), model)
+
+
+@contextlib.contextmanager
+def served(service: Service) -> Iterator[str]:
+    """Serve on a free port of this machine, and give the address."""
+    with listen("127.0.0.1", 0) as listener:
+        server = make_server(service, listener)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(20)

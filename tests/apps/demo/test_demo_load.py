@@ -1,0 +1,52 @@
+"""The demo under a bounded load on loopback: everybody is answered, what is too much is told so, and memory stays."""
+
+import json
+from pathlib import Path
+
+import pytest
+from demo_load import ask, ask_all, mixed_searches
+from demo_shop import Shop, open_shop, served
+
+from unifashion.apps.demo.service import Service
+from unifashion.apps.demo.settings import DemoSettings
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory, make_model) -> Shop:
+    return open_shop(tmp_path_factory.mktemp("shop"), make_model())
+
+
+def resident() -> float:
+    """Return the MiB that this process holds."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split("VmRSS:")[1].split()[0]) / 2**10
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="memory is read from Linux' /proc")
+def test_everybody_gets_the_right_answer_and_memory_stays(shop):
+    searches = mixed_searches(120, side=1000)
+    with served(Service(shop)) as address:
+        alone = [ask(address, asked) for asked in searches[:12]]
+        ask_all(address, searches[:40], clients=8)  # allocators fill up first
+        before = resident()
+        answers = ask_all(address, searches, clients=8)
+        grown = resident() - before
+    assert [answer.status for answer in answers] == [200] * len(searches)
+    ids = [[hit["id"] for hit in json.loads(answer.body)["hits"]] for answer in answers]
+    assert ids[:12] == [[hit["id"] for hit in json.loads(answer.body)["hits"]] for answer in alone]
+    assert grown < 80  # 80 photos of a megapixel that stayed would be 229
+
+
+def test_more_than_may_wait_is_told_when_to_come_back(shop):
+    shop.delay = 0.2
+    try:
+        with served(Service(shop, DemoSettings(waiting=2))) as address:
+            answers = ask_all(address, [{"text": "red dress"}] * 16, clients=16)
+            after = ask(address, {"text": "red dress"})
+    finally:
+        shop.delay = 0.0
+    served_well = [answer for answer in answers if answer.status == 200]
+    turned_away = [answer for answer in answers if answer.status == 503]
+    assert len(served_well) >= 3 and turned_away and len(served_well) + len(turned_away) == 16
+    assert all(answer.retry_after == "5" and "try again" in json.loads(answer.body)["error"] for answer in turned_away)
+    assert {answer.body for answer in served_well} == {after.body}

@@ -1,0 +1,145 @@
+import logging
+
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from unifashion.data.images import ImageError
+from unifashion.encoders.embedder import Embedder
+from unifashion.errors import UserError
+from unifashion.models.losses import best_query_scores
+from unifashion.search import Hit
+
+WORDS = "a red dress"
+
+
+def by_hand(retriever, shop, query_D, keep=lambda number: True):
+    """Ids of the shop's whole images in the order of the scores that the loss would give."""
+    numbers = [number for number in range(12) if keep(number)]
+    image_BQD = Embedder(retriever.model, progress=False).images([shop / f"{number}.png" for number in numbers])[0]
+    scores = best_query_scores(image_BQD, query_D[None])[:, 0]
+    order = scores.argsort(descending=True, stable=True).tolist()
+    return [f"g{numbers[row]}" for row in order], scores[order].tolist()
+
+
+@pytest.mark.parametrize("model_name", ["blip2_cir_cls", "blip2_cir_rerank"])
+def test_words_find_what_the_training_score_puts_first(make_retriever, shop, model_name):
+    retriever = make_retriever(model_name)
+    ids, scores = by_hand(retriever, shop, Embedder(retriever.model, progress=False).texts([WORDS])[0])
+    hits = retriever.search(WORDS, k=5)
+    assert [hit.id for hit in hits] == ids[:5]
+    assert [hit.score for hit in hits] == pytest.approx(scores[:5], abs=1e-5)
+    first = next(hit for hit in retriever.search(WORDS, k=12) if hit.id == "g3")
+    assert first == Hit(
+        "g3",
+        first.score,
+        shop / "3.png",
+        {"id": "g3", "category": "dress", "price": 13.5, "text": "a black dress"},
+    )
+
+
+def test_a_composed_query_of_phase_2_is_the_models_own(make_retriever, shop):
+    retriever = make_retriever("blip2_cir_rerank")
+    fused_QD = Embedder(retriever.model, progress=False).composed([shop / "2.png", shop / "7.png"], ["is longer"] * 2)
+    ids, _ = by_hand(retriever, shop, fused_QD[0])
+    assert [hit.id for hit in retriever.search("is longer", [shop / "2.png"], k=12)] == ids
+    ids, _ = by_hand(retriever, shop, F.normalize(fused_QD.mean(dim=0), dim=0))
+    assert [hit.id for hit in retriever.search("is longer", [shop / "2.png", shop / "7.png"], k=12)] == ids
+
+
+def test_files_and_pillow_images_find_the_same(make_retriever, shop):
+    retriever = make_retriever()
+    file = shop / "4.png"
+    assert retriever.search(images=[file]) == retriever.search(images=[str(file)])
+    assert retriever.search(images=[file]) == retriever.search(images=[Image.open(file).convert("RGB")])
+    assert retriever.search(WORDS, [file]) != retriever.search(images=[file])
+
+
+def test_a_filter_leaves_the_order_and_the_scores_of_the_others(make_retriever):
+    retriever = make_retriever()
+    everything = retriever.search(WORDS, k=12)
+    rule = "price < 19 and category == 'shirt'"
+    fitting = [hit for hit in everything if hit.metadata.get("price", 99) < 19 and hit.metadata["category"] == "shirt"]
+    assert retriever.search(WORDS, k=12, filter=rule) == fitting
+    assert len(fitting) == 3
+    assert retriever.search(WORDS, filter="price > 1000") == []
+
+
+def test_reranking_orders_the_best_by_score_and_matching_logit(make_retriever):
+    retriever = make_retriever()
+    plain = retriever.search(WORDS, k=12)
+    again = retriever.search(WORDS, k=12, rerank=6)
+    assert again[6:] == plain[6:]
+    logits = Embedder(retriever.model, progress=False).match(
+        [WORDS], [hit.image for hit in plain[:6]], torch.tensor([[0, row] for row in range(6)])
+    )
+    order = sorted(range(6), key=lambda row: -(plain[row].score + float(logits[row])))
+    assert again[:6] == [plain[row] for row in order]
+    assert again[:6] != plain[:6]
+    assert retriever.search(WORDS, k=3, rerank=6) == again[:3]
+
+
+def test_the_index_knows_its_items_and_fields(make_retriever, shop):
+    index = make_retriever().index
+    assert len(index) == 12
+    assert index.fields == {"id": "text", "category": "text", "price": "number", "text": "text"}
+    assert index.get("g0").metadata["price"] == 10.5
+    assert "price" not in index.get("g11").metadata
+    with pytest.raises(UserError, match="no item has the id 'broken'"):
+        index.get("broken")
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ({}, "nothing to search for"),
+        ({"text": "  \n"}, "nothing to search for"),
+        ({"text": "!!! ***"}, "there are no words in"),
+        ({"text": "red", "k": 0}, "k must be at least 1"),
+        ({"text": "red", "filter": "colour == 'red'"}, "no item has a field 'colour'"),
+    ],
+)
+def test_a_query_that_asks_nothing_is_refused(make_retriever, query, sentence):
+    with pytest.raises(UserError, match=sentence):
+        make_retriever().search(**query)
+
+
+def test_reranking_without_words_is_refused(make_retriever, shop):
+    with pytest.raises(UserError, match="rerank compares words with images"):
+        make_retriever().search(images=[shop / "1.png"], rerank=5)
+
+
+def test_a_broken_reference_is_named(make_retriever, shop):
+    with pytest.raises(ImageError, match="broken"):
+        make_retriever().search(images=[shop / "1.png", shop / "broken.png"])
+
+
+def test_long_and_foreign_queries_are_read_and_what_is_lost_is_said(make_retriever, caplog):
+    retriever = make_retriever()
+    with caplog.at_level(logging.WARNING):
+        assert len(retriever.search("a red dress " * 900, k=5)) == 5
+    assert "has 2700 words; the model reads the first 50" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        assert len(retriever.search("красное платье", k=5)) == 5
+        assert len(retriever.search("x" * 10_000, k=5)) == 5
+    assert caplog.text.count("knows none of the words") == 2
+
+
+@pytest.mark.parametrize(
+    ("model_name", "with_image", "sentence"),
+    [
+        ("blip2_cir_cls", True, "was not trained on images with feedback"),
+        ("blip2_cir_rerank", False, "was trained on images with feedback, not on words alone"),
+    ],
+)
+def test_a_kind_of_query_that_the_model_was_not_trained_for_is_told_once(
+    make_retriever, shop, caplog, model_name, with_image, sentence
+):
+    retriever = make_retriever(model_name)
+    caplog.clear()
+    for _ in range(2):
+        retriever.search("is longer", [shop / "2.png"] if with_image else [])
+        retriever.search(*([WORDS] if with_image else ["is longer", [shop / "2.png"]]))
+    assert [record.getMessage().count(sentence) for record in caplog.records] == [1]
