@@ -103,49 +103,62 @@ class ModelSettings:
 
 
 @dataclass(frozen=True)
-class TrainingSettings:
-    """Training: optimiser, schedule, losses, and what is kept."""
+class RunSettings:
+    """Training: what every training shares, whatever it trains."""
 
     output_dir: str = setting("runs/train", "run folder; must be new unless --overwrite")
     overwrite: bool = setting(False, "replace the run that is in output_dir")
     resume: str | None = setting(
         None, "run folder to continue exactly where its last checkpoint stands; settings come from its config.yaml"
     )
-    save_steps: int = setting(
-        0, "also write a checkpoint after every so many optimiser steps; 0 = after each epoch only"
-    )
+    save_steps: int = setting(0, "also write a checkpoint after every n-th optimiser step; 0 = after each epoch only")
     keep_last: int = setting(2, "checkpoints that are kept for --resume, the newest; best and last stay anyway")
-    num_epochs: int = setting(2, "passes over the training set")
+    max_steps: int = setting(0, "stop after this many optimiser steps; 0 = after num_epochs")
     batch_size: int = setting(128, "rows per process and step", least=1)
     accumulation_steps: int = setting(1, "batches whose gradients are added up before a step", least=1)
+    learning_rate: float = setting(2e-4, "peak of the schedule")
+    betas: tuple[float, float] = setting((0.9, 0.98), "AdamW momenta")
+    adam_epsilon: float = setting(1e-7, "AdamW epsilon")
+    weight_decay: float = setting(0.05, "AdamW decay, on every parameter as in the paper")
+    max_grad_norm: float = setting(0.0, "gradients are clipped to this norm; 0 = never")
+    ema_decay: float = setting(
+        0.0, "decay of the moving average of the weights that validation and the kept model use; 0 = none"
+    )
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = setting(
+        "auto", "auto = bf16 where the GPU has it, else fp32; tf32 = fp32 with fast matrix products on a GPU"
+    )
+    deterministic: bool = setting(
+        True, "on a GPU use only operations that give the same bits every time, as an exact --resume needs"
+    )
+    seed: int = setting(0, "one seed for weights, order, augmentation and sampled negatives")
+    tracker: Literal["none", "tensorboard", "wandb"] = setting("none", "also log to this tracker, through accelerate")
+
+    def __post_init__(self) -> None:
+        if self.ema_decay >= 1:
+            raise UserError(f"ema_decay: must be below 1, got {self.ema_decay}")
+
+
+@dataclass(frozen=True)
+class TrainingSettings(RunSettings):
+    """Training: optimiser, schedule, losses, and what is kept."""
+
+    num_epochs: int = setting(2, "passes over the training set")
     grad_cache_chunk: int = setting(
         0,
         "rows in memory at once: gradients of the whole batch, computed chunk by chunk (slower, far larger batches); 0 = off",
     )
     length_buckets: int = setting(
         0,
-        "fill so many batches at a time from rows sorted by text length (less padding, negatives of like length); 0 = off",
+        "fill this many batches at a time from rows sorted by text length (less padding, negatives of like length); 0 = off",
     )
-    learning_rate: float = setting(2e-4, "peak of the schedule")
     schedule: Literal["one-cycle", "cosine"] = setting(
         "one-cycle",
         "how the learning rate moves (training/schedule.py); the paper trains retrieval with one-cycle, captions with cosine",
     )
-    betas: tuple[float, float] = setting((0.9, 0.98), "AdamW momenta")
-    adam_epsilon: float = setting(1e-7, "AdamW epsilon")
-    weight_decay: float = setting(0.05, "AdamW decay, on every parameter as in the paper")
     warmup_epochs: float = setting(1.5, "rising part of the schedule, epochs")
-    max_grad_norm: float = setting(0.0, "gradients are clipped to this norm; 0 = never")
-    precision: Literal["auto", "fp32", "tf32", "bf16"] = setting(
-        "auto", "auto = bf16 where the GPU has it, else fp32; tf32 = fp32 with fast matrix products on a GPU"
-    )
     compile: bool = setting(
         False, "compile the blocks of tower and Q-Former (torch.compile); the first step takes about a minute"
     )
-    deterministic: bool = setting(
-        True, "on a GPU use only operations that give the same bits every time, as an exact --resume needs"
-    )
-    seed: int = setting(0, "one seed for weights, order, augmentation and sampled negatives")
     itc_weight: float = setting(1.0, "weight of the image-text contrastive loss")
     itm_weight: float = setting(1.0, "weight of the image-text matching loss")
     lm_weight: float = setting(1.0, "weight of the language-modelling loss (blip2_cir_cls, blip2_cir_full)")
@@ -154,9 +167,17 @@ class TrainingSettings:
     itm_negatives: Literal["multinomial", "unifashion"] = setting(
         "multinomial", "hard negatives: drawn as in BLIP-2, or chosen as the original UniFashion code does"
     )
-    max_steps: int = setting(0, "stop after this many optimiser steps; 0 = after num_epochs")
-    eval_every: int = setting(1, "validate after every so many epochs, and after the last; 0 = never")
-    tracker: Literal["none", "tensorboard", "wandb"] = setting("none", "also log to this tracker, through accelerate")
+    eval_every: int = setting(1, "validate after every n-th epoch, and after the last; 0 = never")
+
+    def loss_weights(self) -> dict[str, float]:
+        """Return the weight of every loss by its name."""
+        return {
+            "itc": self.itc_weight,
+            "itm": self.itm_weight,
+            "ttc": self.ttc_weight,
+            "lm": self.lm_weight,
+            "q2i": self.q2i_weight,
+        }
 
 
 @dataclass(frozen=True)
@@ -168,7 +189,7 @@ class EvaluationSettings:
     num_queries: int = setting(1000, "queries per draw of fashiongen/sub100")
     num_negatives: int = setting(100, "negatives per query of fashiongen/sub100")
     eval_seed: int = setting(0, "seed of the draws")
-    rerank: int = setting(0, "re-order the best so many with the matching head; 0 = off")
+    rerank: int = setting(0, "re-order the best this many with the matching head; 0 = off")
 
 
 LANGUAGE_PARTS = ("qformer", "adapters", "llm_lora", "llm", "diffusion")

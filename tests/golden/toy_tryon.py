@@ -56,18 +56,18 @@ class Pass:
 
     x_noisy: torch.Tensor
     noise_pred: torch.Tensor
-    gaze: torch.Tensor | None
+    attention_centre: torch.Tensor | None
     loss: torch.Tensor
 
 
-def run(denoiser, inputs, context=None, gaze=False) -> Pass:
+def run(denoiser, inputs, context=None, attention_centre=False) -> Pass:
     """Predict the noise and compare."""
     inputs = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in inputs.items()}
     noisy = noise_schedule().add_noise(inputs["x_start"], inputs["noise"], inputs["t"])
     x13 = torch.cat([noisy, inputs["first_stage_cond"]], dim=1)
     context = inputs["context"] if context is None else context
-    found = denoiser(x13, inputs["t"], context, inputs["hint"], gaze=gaze)
-    return Pass(noisy, found.noise, found.gaze, F.mse_loss(found.noise, inputs["noise"]))
+    found = denoiser(x13, inputs["t"], context, inputs["hint"], attention_centre=attention_centre)
+    return Pass(noisy, found.noise, found.attention_centre, F.mse_loss(found.noise, inputs["noise"]))
 
 
 def gradients(denoiser, loss, facts, wanted) -> dict[str, torch.Tensor]:
@@ -143,17 +143,17 @@ def garment_mask(facts, key):
 def observe_atv(recording) -> dict[str, torch.Tensor]:
     """Outputs and gradients of the second stage."""
     denoiser, inputs, facts = build(recording.facts), recording.inputs, recording.facts
-    found = run(denoiser, inputs, gaze=True)
+    found = run(denoiser, inputs, attention_centre=True)
     out = {
         "outputs.noise_pred": found.noise_pred,
         "outputs.loss_mse": found.loss,
-        "outputs.coords": found.gaze.flatten(1, 2),
+        "outputs.coords": found.attention_centre.flatten(1, 2),
     }
-    latent, size = inputs["x_start"].shape[-2:], found.gaze.shape[1:3]
+    latent, size = inputs["x_start"].shape[-2:], found.attention_centre.shape[1:3]
     for key, ending in (("rectangles", ""), ("rectangles_second_region_empty", "_second_region_empty")):
         region = warp_region(garment_mask(facts, key), latent, size)
         out[f"outputs.tv_mask{ending}"] = region.to(torch.uint8)
-        variation = attention_total_variation(found.gaze, region)
+        variation = attention_total_variation(found.attention_centre, region)
         out[f"outputs.loss_atv{ending}"] = facts["atv_weight"] * variation
         out.setdefault("outputs.tv", variation)
     out["outputs.loss_total"] = found.loss + out["outputs.loss_atv"]

@@ -91,8 +91,8 @@ def test_gradient_checkpointing_changes_no_gradient(denoiser):
             denoiser.enable_gradient_checkpointing()
             assert denoiser.gradient_checkpointing
         denoiser.zero_grad()
-        found = denoiser(*inputs(), gaze=True)
-        (found.noise.square().sum() + found.gaze.sum()).backward()
+        found = denoiser(*inputs(), attention_centre=True)
+        (found.noise.square().sum() + found.attention_centre.sum()).backward()
         grads.append({name: p.grad.clone() for name, p in denoiser.named_parameters() if p.grad is not None})
     assert grads[0].keys() == grads[1].keys()
     for name in grads[0]:

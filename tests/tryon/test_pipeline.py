@@ -52,9 +52,9 @@ def test_a_picture_does_not_depend_on_what_else_is_drawn(pipe):
 def test_guidance_one_is_the_conditional_pass_and_more_enlarges_the_difference(pipe, monkeypatch):
     calls, forward = [], pipe.denoiser.forward
 
-    def count(x13, t, context, hint, gaze=False):
+    def count(x13, t, context, hint, attention_centre=False):
         calls.append(context)
-        return forward(x13, t, context, hint, gaze)
+        return forward(x13, t, context, hint, attention_centre)
 
     monkeypatch.setattr(pipe.denoiser, "forward", count)
     plain = draw(pipe)
@@ -184,7 +184,7 @@ class ClosedForm:
     def __init__(self):
         self.evaluated = []
 
-    def __call__(self, x13, t_B, context, hint, gaze=False):
+    def __call__(self, x13, t_B, context, hint, attention_centre=False):
         self.evaluated.append(int(t_B[0]))
         x = x13[:, :4]
         return Denoised(torch.tanh(x / (2 if context == "without" else 1)) * torch.cos(t_B / 1000)[:, None, None, None])

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from unifashion.training.tryon_trainer import TryOnTrainer
 
 from unifashion.apps.report import write_report
 from unifashion.errors import UserError
 from unifashion.flags import parse, read_yaml, resolve
 from unifashion.training.train_tryon import outcome, read_split, train
-from unifashion.training.tryon_trainer import TryOnTrainer
 from unifashion.tryon.dataset import RowSampler, TryOnRows, map_names
 from unifashion.tryon.denoiser import Denoised
 from unifashion.tryon.loading import load_pipeline
@@ -185,7 +185,7 @@ def test_the_loss_of_a_perfect_prediction_is_zero_and_its_opposite_is_not(pipe, 
         def context(self, text, rows, drop):
             return text
 
-        def forward(self, x13, t, context, hint, gaze):
+        def forward(self, x13, t, context, hint, attention_centre):
             return Denoised(self.sign * (drawn["noise"] if kind == "epsilon" else v))
 
     loss = TryOnLoss(Oracle(), 0.0, pipe.scheduler if kind == "v_prediction" else None)

@@ -26,7 +26,7 @@ def test_gradients_reach_the_zero_convolution_of_a_fresh_block(block):
     assert block.zero_conv.weight.grad.abs().sum() > 0
 
 
-def test_the_gaze_is_the_mean_position_by_brute_force(block):
+def test_the_attention_centre_is_the_mean_position_by_brute_force(block):
     rows, columns, attention = 2, 3, block.block.attn2
     query, garment = torch.randn(2, 5, 16), torch.randn(2, rows * columns, 8)
     found = expected_position(attention, query, garment, (rows, columns))
@@ -40,11 +40,11 @@ def test_the_gaze_is_the_mean_position_by_brute_force(block):
         torch.testing.assert_close(found[b, position], expected)
 
 
-def test_the_gaze_does_not_change_the_output(block):
+def test_asking_for_the_attention_centre_does_not_change_the_output(block):
     torch.nn.init.normal_(block.zero_conv.weight)
     h, garment = torch.randn(2, 16, 4, 3), torch.randn(2, 8, 2, 5)
-    with_gaze, where = block(h, garment, gaze=True)
-    assert torch.equal(with_gaze, block(h, garment)[0])
+    with_centre, where = block(h, garment, attention_centre=True)
+    assert torch.equal(with_centre, block(h, garment)[0])
     assert where.shape == (2, 4, 3, 2)
     assert (where >= 0).all()
     assert (where <= torch.tensor([1.0, 4.0])).all()

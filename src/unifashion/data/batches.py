@@ -5,7 +5,7 @@ A batch is a dict of tensors:
     phase 2   reference, target (B, 3, S, S) uint8, text_ids, text_mask, and caption_ids, caption_mask where captions exist
     captions  answer_ids, answer_mask (B, L): the image's (in phase 2 the target's) text, in tokens of the language model
     all       product (B,), text (B,): equal numbers mean one product, one text (never negatives of one another)
-and ``rows``, the numbers of the rows that were asked for, and ``broken``, a list of (path, reason): images that could not be
+and ``rows``, the indices of the rows that were asked for, and ``broken``, a list of (path, reason): images that could not be
 decoded. A row with a broken image is replaced by the next one, so that every process keeps its batch size; the trainer reports
 what was replaced.
 
@@ -35,7 +35,7 @@ Load = Callable[[Path], Tensor]  # pixels (3, S, S) uint8, or tokens (N, W) of a
 
 
 class Photos:
-    """Loads images through one transform, and keeps the pixels when told to."""
+    """Loads images through one transform and, if asked to, keeps the pixels in memory."""
 
     def __init__(self, transform: ImageTransform, keep: bool = False) -> None:
         self.transform = transform
@@ -91,8 +91,8 @@ class PairRows:
             "image": self.photos(pair.image),
             "words": words,
             "answer": pair.text,
-            "product": number(pair.product),
-            "text": number(words),
+            "product": stable_id(pair.product),
+            "text": stable_id(words),
         }
 
 
@@ -138,12 +138,12 @@ class ComposedRows:
             "reference": self.photos(split.images[query.reference]),
             "target": self.photos(split.images[target]),
             "words": words,
-            "product": number(target),
+            "product": stable_id(target),
         }
         if self._captioned:
             row["answer"] = split.captions[target]
             row["caption"] = prepare_text(row["answer"])
-        return {**row, "text": number(row.get("caption", words))}
+        return {**row, "text": stable_id(row.get("caption", words))}
 
 
 class TrainingSet(Dataset[Row]):
@@ -178,35 +178,26 @@ class TrainingSet(Dataset[Row]):
         )
 
 
-def number(name: str) -> int:
-    """Return a stable 63-bit number for a name: the same name, the same number, on every process and machine."""
+def stable_id(name: str) -> int:
+    """Return a 63-bit number for a name: the same name, the same number, on every process and machine."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") >> 1
 
 
-class Collate:
-    """Stack rows into a batch; words are tokenised here, padded to the longest of the batch.
+def collate(rows: list[Row], tokenize: Tokenize, tokenize_answers: Tokenize | None = None) -> Batch:
+    """Stack rows into the batch described at the top of this module; words are padded to the longest of the batch.
 
     ``tokenize_answers`` is that of a language model, for models that have one.
     """
-
-    def __init__(self, tokenize: Tokenize, tokenize_answers: Tokenize | None = None) -> None:
-        self.tokenize = tokenize
-        self.tokenize_answers = tokenize_answers
-
-    def __call__(self, rows: list[Row]) -> Batch:
-        """Return the batch described at the top of this module."""
-        batch: Batch = {
-            name: torch.stack([row[name] for row in rows])
-            for name in ("image", "reference", "target")
-            if name in rows[0]
-        }
-        batch["text_ids"], batch["text_mask"] = self.tokenize([row["words"] for row in rows])
-        if "caption" in rows[0]:
-            batch["caption_ids"], batch["caption_mask"] = self.tokenize([row["caption"] for row in rows])
-        if self.tokenize_answers is not None and "answer" in rows[0]:
-            batch["answer_ids"], batch["answer_mask"] = self.tokenize_answers([row["answer"] for row in rows])
-        for name in ("product", "text"):
-            batch[name] = torch.tensor([row[name] for row in rows])
-        batch["broken"] = [entry for row in rows for entry in row["broken"]]
-        batch["rows"] = [row["index"] for row in rows]
-        return batch
+    batch: Batch = {
+        name: torch.stack([row[name] for row in rows]) for name in ("image", "reference", "target") if name in rows[0]
+    }
+    batch["text_ids"], batch["text_mask"] = tokenize([row["words"] for row in rows])
+    if "caption" in rows[0]:
+        batch["caption_ids"], batch["caption_mask"] = tokenize([row["caption"] for row in rows])
+    if tokenize_answers is not None and "answer" in rows[0]:
+        batch["answer_ids"], batch["answer_mask"] = tokenize_answers([row["answer"] for row in rows])
+    for name in ("product", "text"):
+        batch[name] = torch.tensor([row[name] for row in rows])
+    batch["broken"] = [entry for row in rows for entry in row["broken"]]
+    batch["rows"] = [row["index"] for row in rows]
+    return batch

@@ -18,8 +18,8 @@ Key = tuple[int, int]  # (epoch, row)
 class EpochSampler(Sampler[list[Key]]):
     """Batches of (epoch, row) keys for one process; with weights of 1 every row comes up at most once per epoch.
 
-    One turn takes ``batch_size`` rows for each of ``world_size`` processes; process 0 gets the first of them. The batches of
-    two processes, put together, are therefore those of one process with twice the batch size.
+    A global batch holds ``batch_size`` rows for each of ``world_size`` processes; process 0 gets the first of them. The batches
+    of two processes, put together, are therefore those of one process with twice the batch size.
 
     Attributes:
         epoch: which epoch the next pass yields.
@@ -49,24 +49,24 @@ class EpochSampler(Sampler[list[Key]]):
             rank: number of this process.
             world_size: number of processes.
             lengths: length of each row's text in any unit; needed for ``length_buckets``.
-            length_buckets: so many turns are filled from one pool of rows that is sorted by length; 0 or 1 = by chance.
+            length_buckets: global batches that are filled from one pool of rows sorted by length; 0 or 1 = at random.
         """
         self.sizes, self.weights = sizes, weights
         self.seed, self.batch_size = seed, batch_size
         self.rank, self.world_size = rank, world_size
         self.lengths, self.length_buckets = lengths, length_buckets
-        self.rows_per_turn = batch_size * world_size
-        self.steps_per_epoch = sum(epoch_sizes(sizes, weights)) // (self.rows_per_turn * accumulation_steps)
-        self.turns = self.steps_per_epoch * accumulation_steps
+        self.global_batch = batch_size * world_size
+        self.steps_per_epoch = sum(epoch_sizes(sizes, weights)) // (self.global_batch * accumulation_steps)
+        self.batches_per_epoch = self.steps_per_epoch * accumulation_steps
         self.epoch, self.start = 0, 0
 
     def __len__(self) -> int:
-        return self.turns
+        return self.batches_per_epoch
 
     def __iter__(self) -> Iterator[list[Key]]:
         order, first = self.order(self.epoch), self.rank * self.batch_size
-        for turn in range(self.start, self.turns):
-            begin = turn * self.rows_per_turn + first
+        for batch in range(self.start, self.batches_per_epoch):
+            begin = batch * self.global_batch + first
             yield [(self.epoch, row) for row in order[begin : begin + self.batch_size]]
 
     def order(self, epoch: int) -> list[int]:
@@ -74,14 +74,15 @@ class EpochSampler(Sampler[list[Key]]):
         chance = random.Random(f"{self.seed}/{epoch}")
         order = epoch_rows(self.sizes, self.weights, self.seed, epoch)
         chance.shuffle(order)
-        order = order[: self.turns * self.rows_per_turn]
+        # The rest that does not fill an optimiser step is dropped: gather() needs as many rows on every process.
+        order = order[: self.batches_per_epoch * self.global_batch]
         if self.lengths is None or self.length_buckets < 2:
             return order
-        length_of, pool = self.lengths, self.length_buckets * self.rows_per_turn
-        turns = []
+        length_of, pool = self.lengths, self.length_buckets * self.global_batch
+        batches = []
         for start in range(0, len(order), pool):
             alike = sorted(order[start : start + pool], key=lambda row: length_of[row])
-            turns += [alike[i : i + self.rows_per_turn] for i in range(0, len(alike), self.rows_per_turn)]
-        chance.shuffle(turns)
-        # Rows of one turn are shuffled again: one process should not get all the shortest of them.
-        return [row for turn in turns for row in chance.sample(turn, len(turn))]
+            batches += [alike[i : i + self.global_batch] for i in range(0, len(alike), self.global_batch)]
+        chance.shuffle(batches)
+        # Rows of one global batch are shuffled again: one process should not get all the shortest texts.
+        return [row for batch in batches for row in chance.sample(batch, len(batch))]

@@ -94,14 +94,14 @@ def validation_rows(data: DataSettings) -> list[Row]:
 @torch.inference_mode()
 def _foretell(model: UniFashionFull, rows: list[Row]) -> tuple[float, float, float, int] | None:
     """Return loss and right guesses, both summed over tokens, the number of tokens, and of rows with a readable image."""
-    pixels, readable = _pixels(model.image_transform, rows)
+    pixels, readable = _pixels(model.base.image_transform, rows)
     if not readable:
         return None
-    device = model.temperature.device
+    device = model.base.temperature.device
     feedback = [row[1] for row in readable]
-    text = [x.to(device) for x in model.tokenize(feedback)] if any(feedback) else []
-    query_rows = model.query_rows(model.read_images(normalise(pixels.to(device))), *text)
-    ids, mask = (x.to(device) for x in model.tokenize_answers([row[2] for row in readable]))
+    text = [x.to(device) for x in model.base.tokenize(feedback)] if any(feedback) else []
+    query_rows = model.query_rows(model.base.read_images(normalise(pixels.to(device))), *text)
+    ids, mask = (x.to(device) for x in model.language.tokenize([row[2] for row in readable]))
     loss, logits = model.language(query_rows, ids, mask)
     total = mask.sum().item()
     right = ((logits.argmax(dim=-1) == ids) & mask.bool()).sum().item()

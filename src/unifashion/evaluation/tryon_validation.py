@@ -12,7 +12,7 @@ from unifashion.data.tryon import TryOnItem
 from unifashion.evaluation.images import ssim
 from unifashion.tryon.maps import load_maps, to_share, to_unit
 from unifashion.tryon.pipeline import TryOnPipeline
-from unifashion.tryon.qformer_context import Retriever
+from unifashion.tryon.qformer_context import QFormerContext
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def validate(
     items: Sequence[TryOnItem],
     steps: int = 50,
     guidance_scale: float = 1.0,
-    retriever: Retriever | None = None,
+    retriever: QFormerContext | None = None,
 ) -> Validated:
     """Draw paired items, each from its own seed, without repainting, and lay them out: agnostic, garment, result, truth."""
     config = pipe.denoiser.config

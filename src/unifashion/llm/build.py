@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from unifashion.config import LanguageModelSettings
 from unifashion.errors import UserError
-from unifashion.llm.diffusion_head import load_drawing_head
+from unifashion.llm.diffusion_head import load_diffusion_head
 from unifashion.llm.heads import Heads, find_heads, prefix_language_model
 from unifashion.llm.language_model import PrefixLanguageModel
 from unifashion.llm.loading import Kept, add_lora, load_base
@@ -48,8 +48,8 @@ def add_heads(
         asked = settings.instruction or instruction
         heads = Heads(settings.llm, kept, settings.load_in, settings.template, asked, settings.max_answer_tokens)
         model = UniFashionFull(base, heads, _new_language_model(base, settings, heads, texts), None)
-    if settings.diffusion_model is not None and model.drawing is None:
-        _add_drawing_head(model, settings)
+    if settings.diffusion_model is not None and model.diffusion is None:
+        _add_diffusion_head(model, settings)
     model.choose_trained(parts)
     if settings.gradient_checkpointing:
         model.language.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -71,13 +71,13 @@ def _new_language_model(
     return prefix_language_model(model, tokenizer, base.config.qformer.hidden_size, heads)
 
 
-def _add_drawing_head(model: UniFashionFull, settings: LanguageModelSettings) -> None:
+def _add_diffusion_head(model: UniFashionFull, settings: LanguageModelSettings) -> None:
     name, trains, width = (
         str(settings.diffusion_model),
         "diffusion" in settings.parts(),
         model.config.qformer.hidden_size,
     )
-    model.drawing = load_drawing_head(name, width, settings.drawing_size, settings.drawing_prompt, trains)
+    model.diffusion = load_diffusion_head(name, width, settings.drawing_size, settings.drawing_prompt, trains)
     model.heads = replace(
         model.heads,
         diffusion_model=name,

@@ -25,7 +25,7 @@ from unifashion.models.unifashion import UniFashionModel
 class Captioner:
     """A model that writes captions, on its device."""
 
-    def __init__(self, model: UniFashionModel) -> None:
+    def __init__(self, model: UniFashionModel | UniFashionFull) -> None:
         """Take a model.
 
         Raises:
@@ -37,7 +37,8 @@ class Captioner:
                 f"a {name} was not trained to write captions; use a blip2_cir_cls (phase 1) or a blip2_cir_full (captions)"
             )
         self.model = model.eval()
-        self.transform = model.image_transform
+        self.network = model.base if isinstance(model, UniFashionFull) else model
+        self.transform = self.network.image_transform
 
     @classmethod
     def from_pretrained(cls, name: str | Path, device: str | None = None, llm: str | None = None) -> "Captioner":
@@ -52,7 +53,8 @@ class Captioner:
             UserError: nothing there, or a model that does not write captions.
         """
         transformers_logging.set_verbosity_error()
-        model = UniFashionFull.from_pretrained(name, llm) if find_heads(name) else UniFashion.from_pretrained(name)
+        has_heads = find_heads(name) is not None
+        model = UniFashionFull.from_pretrained(name, llm) if has_heads else UniFashion.from_pretrained(name)
         return cls(model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")))
 
     def caption(
@@ -95,20 +97,20 @@ class Captioner:
         seed: int | None = None,
     ) -> list[str]:
         """Return captions of one batch of uint8 images that went through ``transform``; arguments as in ``caption``."""
-        model, decoding = self.model, decoding or Decoding()
+        model, network, decoding = self.model, self.network, decoding or Decoding()
         if instruction is not None and not isinstance(model, UniFashionFull):
             raise UserError("--instruction is for a blip2_cir_full; the Q-Former's own head cannot be asked anything")
-        device = model.temperature.device
+        device = network.temperature.device
         devices = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices, enabled=seed is not None):
             if seed is not None:
                 torch.manual_seed(seed)
-            image = model.read_images(normalise(pixels_B3SS.to(device)))
+            image = network.read_images(normalise(pixels_B3SS.to(device)))
             if isinstance(model, UniFashionFull):
                 asked = None if instruction is None else [instruction] * len(pixels_B3SS)
                 return model.language.generate(model.query_rows(image), decoding, asked)
-            words = model.tokenizer
-            assert words is not None
-            end = int(words.sep_token_id)  # type: ignore[arg-type]
-            forbidden = [token for token in words.all_special_ids if token != end]
-            return [to_caption(words, ids) for ids in generate(model, image, end, decoding, forbidden)]
+            tokenizer = network.tokenizer
+            assert tokenizer is not None
+            end = int(tokenizer.sep_token_id)  # type: ignore[arg-type]
+            forbidden = [token for token in tokenizer.all_special_ids if token != end]
+            return [to_caption(tokenizer, ids) for ids in generate(network, image, end, decoding, forbidden)]

@@ -70,7 +70,7 @@ def encode_with_context(encoder: Any, ids_BL: Tensor, context_BQE: Tensor | None
     return normed
 
 
-class DrawingHead(nn.Module):
+class DiffusionHead(nn.Module):
     """Adapter, text encoder, autoencoder and UNet."""
 
     def __init__(
@@ -93,7 +93,7 @@ class DrawingHead(nn.Module):
         self.adapter = ContextAdapter(width, text_encoder.config.hidden_size)
         self.schedule = DDPMScheduler(num_train_timesteps=1000, **NOISE)
 
-    def train(self, mode: bool = True) -> "DrawingHead":
+    def train(self, mode: bool = True) -> "DiffusionHead":
         """Follow the model's mode; what is frozen stays in evaluation mode."""
         super().train(mode)
         for module in (self.text_encoder, self.vae, *(() if self.trains_unet else (self.unet,))):
@@ -135,21 +135,21 @@ class DrawingHead(nn.Module):
         """Return drawn images (B, 3, S, S) in 0..1, by DDIM with classifier-free guidance against an empty prompt."""
         sampler = DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
         sampler.set_timesteps(steps, device=rows_BQH.device)
-        told_BTE = self.condition(rows_BQH)
-        untold_BTE = encode_with_context(self.text_encoder, self._prompt_ids("", told_BTE.shape[1], rows_BQH), None)
+        cond_BTE = self.condition(rows_BQH)
+        uncond_BTE = encode_with_context(self.text_encoder, self._prompt_ids("", cond_BTE.shape[1], rows_BQH), None)
         side = self.size // 2 ** (len(self.vae.config.block_out_channels) - 1)
         shape = (len(rows_BQH), self.unet.config.in_channels, side, side)
         x = torch.randn(shape, generator=generator).to(rows_BQH.device)
         for step in sampler.timesteps:
-            told, untold = (self.unet(x, step, encoder_hidden_states=c).sample for c in (told_BTE, untold_BTE))
-            x = sampler.step(untold + guidance * (told - untold), step, x).prev_sample
+            cond, uncond = (self.unet(x, step, encoder_hidden_states=c).sample for c in (cond_BTE, uncond_BTE))
+            x = sampler.step(uncond + guidance * (cond - uncond), step, x).prev_sample
         decoded: Tensor = self.vae.decode(x / self.vae.config.scaling_factor).sample
         return (decoded / 2 + 0.5).clamp(0, 1)
 
 
-def load_drawing_head(
+def load_diffusion_head(
     name: str, width: int, size: int, prompt: str, trains_unet: bool, unet: str | None = None
-) -> DrawingHead:
+) -> DiffusionHead:
     """Build the head from a Stable Diffusion 1.x in diffusers form.
 
     Args:
@@ -185,4 +185,4 @@ def load_drawing_head(
         raise UserError(
             f"diffusion model {name!r} is no Stable Diffusion 1.x: it must predict noise from CLIP's text rows"
         )
-    return DrawingHead(width, *parts, size=size, prompt=prompt, trains_unet=trains_unet)
+    return DiffusionHead(width, *parts, size=size, prompt=prompt, trains_unet=trains_unet)

@@ -9,7 +9,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from unifashion.errors import UserError
-from unifashion.llm.diffusion_head import DrawingHead, load_drawing_head
+from unifashion.llm.diffusion_head import DiffusionHead, load_diffusion_head
 from unifashion.llm.language_model import PrefixLanguageModel
 from unifashion.llm.loading import Kept, LoadIn, load_base
 from unifashion.models import pretrained
@@ -82,11 +82,11 @@ def prefix_language_model(model: Any, tokenizer: Any, width: int, heads: Heads) 
     )
 
 
-def rebuild_drawing_head(heads: Heads, folder: Path, width: int) -> DrawingHead | None:
-    """Build the drawing head of a checkpoint, if it has one; raises as ``load_drawing_head``."""
+def rebuild_diffusion_head(heads: Heads, folder: Path, width: int) -> DiffusionHead | None:
+    """Build the drawing head of a checkpoint, if it has one; raises as ``load_diffusion_head``."""
     if heads.diffusion_model is None:
         return None
     unet = str(folder / UNET_FOLDER) if heads.keeps_unet else None
-    return load_drawing_head(
+    return load_diffusion_head(
         heads.diffusion_model, width, heads.drawing_size, heads.drawing_prompt, heads.keeps_unet, unet
     )

@@ -1,10 +1,11 @@
 """``blip2_cir_full``: the Q-Former with a language model that writes captions and, if configured, a diffusion model that draws.
 
     model = UniFashionFull.from_pretrained("runs/caption_ft")
-    rows_BQH = model.query_rows(model.read_images(pixels))                 # what an image is
-    rows_BQH = model.query_rows(model.read_images(pixels), ids, mask)      # what an image with feedback asks for
+    image = model.base.read_images(pixels)
+    rows_BQH = model.query_rows(image)                 # what an image is
+    rows_BQH = model.query_rows(image, ids, mask)      # what an image with feedback asks for
     captions = model.language.generate(rows_BQH)
-    images_B3SS = model.drawing.draw(rows_BQH)
+    images_B3SS = model.diffusion.draw(rows_BQH)
 
 A saved folder is a UniFashion folder with more in it:
 
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 
 from unifashion.encoders.unifashion import UniFashion
 from unifashion.errors import UserError
-from unifashion.llm.diffusion_head import DrawingHead
+from unifashion.llm.diffusion_head import DiffusionHead
 from unifashion.llm.heads import (
     HEAD_WEIGHTS,
     HEADS,
@@ -36,71 +37,71 @@ from unifashion.llm.heads import (
     Heads,
     find_heads,
     read_heads,
-    rebuild_drawing_head,
+    rebuild_diffusion_head,
     rebuild_language_model,
 )
 from unifashion.llm.language_model import PrefixLanguageModel
 from unifashion.llm.loading import is_kept, read_language_model, save_language_model
 from unifashion.models import pretrained
+from unifashion.models.presets import UniFashionConfig
 from unifashion.models.qformer import ImageMemory
 from unifashion.models.unifashion import UniFashionModel
 
-LLM, UNET = "language.model.", "drawing.unet."
-ADAPTERS = ("language.projection.", "drawing.adapter.")
+BASE, LLM, UNET = "base.", "language.model.", "diffusion.unet."
+ADAPTERS = ("language.projection.", "diffusion.adapter.")
 UNET_WEIGHTS = "diffusion_pytorch_model.safetensors"
+# Folders of earlier versions call the diffusion head so in heads.safetensors, and so it stays on disk.
+DRAWING = "drawing."
 
 
-class UniFashionFull(UniFashionModel):
-    """A ``UniFashion`` with its heads; the modules and weights of ``base`` become its own."""
+class UniFashionFull(nn.Module):
+    """A retrieval network with the heads that read its query rows."""
 
     def __init__(
-        self, base: UniFashionModel, heads: Heads, language: PrefixLanguageModel, drawing: DrawingHead | None
+        self, base: UniFashionModel, heads: Heads, language: PrefixLanguageModel, diffusion: DiffusionHead | None
     ) -> None:
-        nn.Module.__init__(self)
-        self.config, self.tokenizer, self.heads = base.config, base.tokenizer, heads
-        for name, module in base.named_children():
-            self.add_module(name, module)
-        for name, parameter in base.named_parameters(recurse=False):
-            self.register_parameter(name, parameter)
-        self.language = language
-        self.drawing = drawing
+        super().__init__()
+        self.base, self.language, self.diffusion = base, language, diffusion
+        self.heads = heads
+        # A frozen language model of gigabytes shall be neither saved nor gathered at every checkpoint: its name is enough.
         self.register_state_dict_post_hook(_leave_out_frozen)
         self.register_load_state_dict_post_hook(_excuse_frozen)
 
+    @property
+    def config(self) -> UniFashionConfig:
+        """Return the config of the retrieval network."""
+        return self.base.config
+
     def query_rows(self, image: ImageMemory, ids_BL: Tensor | None = None, mask_BL: Tensor | None = None) -> Tensor:
         """Return the query rows (B, Q, H) of images, or of images with feedback: what both heads read."""
-        rows_BTH: Tensor = self.qformer(self._queries(self.query_tokens, image), ids_BL, mask_BL, image)
-        return self._split(rows_BTH)[0]
-
-    def tokenize_answers(self, answers: list[str]) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        """Return ids and mask (B, L) of captions, in tokens of the language model."""
-        return self.language.tokenize(answers)
+        return self.base.query_rows(image, ids_BL, mask_BL)
 
     def choose_trained(self, parts: tuple[str, ...]) -> None:
         """Let these parts learn (names as in ``LanguageModelSettings``); the image tower keeps its own setting."""
         for name, parameter in self.named_parameters():
-            if not name.startswith("vision.") and parameter.is_floating_point():
+            if not name.startswith("base.vision.") and parameter.is_floating_point():
                 parameter.requires_grad_(part_of(name) in parts)
 
     # Files ------------------------------------------------------------------------------------------------------------
 
     def write(self, folder: str | Path, weights: dict[str, Tensor]) -> None:
         """Write the folder described at the top of this module, complete or not at all; weights as in ``state_dict``."""
+        base = {n.removeprefix(BASE): t for n, t in weights.items() if n.startswith(BASE)}
         pretrained.save(
-            folder, self.config, _base_of(weights), self.tokenizer, lambda fresh: self._write_heads(fresh, weights)
+            folder, self.config, base, self.base.tokenizer, lambda unfinished: self._write_heads(unfinished, weights)
         )
 
     def _write_heads(self, folder: Path, weights: dict[str, Tensor]) -> None:
-        adapters = {n: t.detach().cpu().contiguous() for n, t in weights.items() if n.startswith(ADAPTERS)}
+        adapters = {_on_disk(n): t.detach().cpu().contiguous() for n, t in weights.items() if n.startswith(ADAPTERS)}
         save_file(adapters, folder / HEAD_WEIGHTS, metadata={"format": "pt"})
         (folder / HEADS).write_text(json.dumps(asdict(self.heads), indent=2) + "\n", encoding="utf-8")
         llm = {n.removeprefix(LLM): t for n, t in weights.items() if n.startswith(LLM)}
         save_language_model(folder / LLM_FOLDER, self.language.model, llm, self.heads.kept, self.language.tokenizer)
-        if self.drawing is not None and self.heads.keeps_unet:
+        if self.diffusion is not None and self.heads.keeps_unet:
             unet = {
                 n.removeprefix(UNET): t.detach().cpu().contiguous() for n, t in weights.items() if n.startswith(UNET)
             }
-            self.drawing.unet.save_config(folder / UNET_FOLDER)
+            self.diffusion.unet.save_config(folder / UNET_FOLDER)
             save_file(unet, folder / UNET_FOLDER / UNET_WEIGHTS, metadata={"format": "pt"})
 
     def read_weights(self, folder: str | Path) -> dict[str, Tensor]:
@@ -109,7 +110,8 @@ class UniFashionFull(UniFashionModel):
         Raises:
             UserError: files that are missing or damaged, or weights that do not fit.
         """
-        weights = {**super().read_weights(folder), **self._head_weights(Path(folder))}
+        base = {BASE + n: t for n, t in self.base.read_weights(folder).items()}
+        weights = {**base, **self._head_weights(Path(folder))}
         pretrained.check_fit(self, weights, folder)
         return weights
 
@@ -120,6 +122,7 @@ class UniFashionFull(UniFashionModel):
         except Exception as error:  # safetensors has its own exceptions beside those of files
             raise UserError(f"the heads in {folder} are damaged ({error}); train again or copy them again") from None
         llm = read_language_model(folder / LLM_FOLDER, self.heads.kept)
+        weights = {n.replace(DRAWING, "diffusion.", 1) if n.startswith(DRAWING) else n: t for n, t in weights.items()}
         return {**weights, **{UNET + n: t for n, t in unet.items()}, **{LLM + n: t for n, t in llm.items()}}
 
     @classmethod
@@ -137,9 +140,10 @@ class UniFashionFull(UniFashionModel):
         heads = read_heads(folder)
         heads = heads if llm is None else replace(heads, llm=llm)
         width = base.config.qformer.hidden_size
-        drawing = rebuild_drawing_head(heads, folder, width)
-        model = cls(base, heads, rebuild_language_model(heads, folder, width), drawing)
-        pretrained.load_weights(model, {**_base_of(model.state_dict()), **model._head_weights(folder)}, folder)
+        diffusion = rebuild_diffusion_head(heads, folder, width)
+        model = cls(base, heads, rebuild_language_model(heads, folder, width), diffusion)
+        own = {n: t for n, t in model.state_dict().items() if n.startswith(BASE)}
+        pretrained.load_weights(model, {**own, **model._head_weights(folder)}, folder)
         return model
 
     @classmethod
@@ -166,17 +170,17 @@ def part_of(name: str) -> str:
         return "adapters"
     if name.startswith(UNET):
         return "diffusion"
-    return "qformer" if name.startswith(("qformer.", "query_tokens", "ln_vision.")) else ""
+    return "qformer" if name.startswith(("base.qformer.", "base.query_tokens", "base.ln_vision.")) else ""
 
 
-def _base_of(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in weights.items() if not name.startswith(("language.", "drawing."))}
+def _on_disk(name: str) -> str:
+    return name.replace("diffusion.", DRAWING, 1) if name.startswith("diffusion.") else name
 
 
 def _is_stored(model: Any, name: str) -> bool:
     if name.startswith(LLM):
         return is_kept(name, model.heads.kept)
-    if name.startswith("drawing."):
+    if name.startswith("diffusion."):
         return name.startswith(ADAPTERS) or (model.heads.keeps_unet and name.startswith(UNET))
     return True
 
@@ -191,6 +195,6 @@ def _leave_out_frozen(model: nn.Module, state: dict[str, Any], prefix: str, _: A
 def _excuse_frozen(model: nn.Module, keys: Any) -> None:
     """Do not call missing what ``state_dict`` leaves out; the names carry a prefix that is not known here."""
     for name in list(keys.missing_keys):
-        starts = [start for start in (name.find(LLM), name.find("drawing.")) if start >= 0]
+        starts = [start for start in (name.find(LLM), name.find("diffusion.")) if start >= 0]
         if starts and not _is_stored(model, name[min(starts) :]):
             keys.missing_keys.remove(name)

@@ -10,7 +10,6 @@
 Shapes: B rows, Q query tokens, L text tokens, N image tokens, W image width, H hidden width, D embedding width, V words.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -112,6 +111,10 @@ class UniFashionModel(nn.Module):
             _, text_BLH = self._split(self.qformer(query_BQH, ids_BL, mask_BL))
         return F.normalize(self.text_proj(text_BLH[:, 0]), dim=-1), self.project_queries(query_BQH)
 
+    def query_rows(self, image: ImageMemory, ids_BL: Tensor | None = None, mask_BL: Tensor | None = None) -> Tensor:
+        """Return the hidden query rows (B, Q, H) of images, or of images with texts: what generating heads read."""
+        return self._split(self.qformer(self._queries(self.query_tokens, image), ids_BL, mask_BL, image))[0]
+
     def match_logits(self, image: ImageMemory, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
         """Return (B, 2) logits, [no match, match], of target image and text, averaged over the query rows."""
         hidden_BTH = self.qformer(self._queries(self.target_tokens, image), ids_BL, mask_BL, image)
@@ -140,8 +143,6 @@ class UniFashionModel(nn.Module):
         return hidden_BTH[:, :num_queries], hidden_BTH[:, num_queries:]
 
     # Words and files --------------------------------------------------------------------------------------------------
-
-    tokenize_answers: Callable[[list[str]], tuple[Tensor, Tensor]] | None = None  # where there is a language model
 
     def tokenize(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """Return ids and mask, both (B, L), of prepared texts, cut to the model's limit and padded to the longest."""

@@ -9,30 +9,32 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from unifashion.config import EvaluationSettings
+from unifashion.config import EvaluationSettings, RunSettings
 from unifashion.errors import UserError
 from unifashion.flags import parse, read_yaml, resolve
-from unifashion.training.run_folder import read_facts
+from unifashion.training.run_folder import read_description
 
 CONFIG = "config.yaml"
-FREE = {
-    "cache_images",
-    "data_root",
-    "eval_every",
-    "keep_last",
-    "max_missing",
-    "num_workers",
-    "output_dir",
-    "overwrite",
-    "resume",
-    "save_steps",
-    "tracker",
-    *(field.name for field in fields(EvaluationSettings)),
-}
+FREE = frozenset(
+    {
+        "cache_images",
+        "data_root",
+        "eval_every",
+        "keep_last",
+        "max_missing",
+        "num_workers",
+        "output_dir",
+        "overwrite",
+        "resume",
+        "save_steps",
+        "tracker",
+        *(field.name for field in fields(EvaluationSettings)),
+    }
+)
 
 
 def parse_settings(
-    groups: Sequence[type], argv: Sequence[str], description: str, free: Collection[str] = FREE
+    groups: Sequence[type], argv: Sequence[str], description: str, more_free: Collection[str] = ()
 ) -> tuple[Any, ...]:
     """Parse a command line; with ``--resume RUN`` the run's own settings replace those of ``--config``.
 
@@ -40,16 +42,16 @@ def parse_settings(
         groups: settings; one of them has ``resume`` and ``output_dir``.
         argv: flags.
         description: of the program, for its help.
-        free: names of the settings that may be other than the run was started with.
+        more_free: names of settings, beside ``FREE``, that may differ from those the run was started with.
 
     Raises:
         UserError: RUN is not a run, or a flag differs from what the run was started with.
     """
     given = parse(groups, argv, description)
-    (run,) = (group.resume for group in given if hasattr(group, "resume"))
+    (run,) = (group.resume for group in given if isinstance(group, RunSettings))
     if run is None:
         return given
-    read_facts(Path(run))
+    read_description(Path(run))
     config = Path(run) / CONFIG
     if not config.is_file():
         raise UserError(f"--resume {run}: it has no {CONFIG}, the settings of the run are lost; start a new run")
@@ -58,13 +60,13 @@ def parse_settings(
     for old, new in zip(former, settings, strict=True):
         for field in fields(old):
             before, after = getattr(old, field.name), getattr(new, field.name)
-            if before != after and field.name not in free:
+            if before != after and field.name not in FREE | {*more_free}:
                 flag = "--" + field.name.replace("_", "-")
                 raise UserError(
                     f"--resume {run}: it was started with {flag} {before}, now it says {after}; "
-                    "leave the flag away, or start a new run"
+                    "leave the flag out, or start a new run"
                 )
-    return tuple(replace(group, output_dir=run) if hasattr(group, "resume") else group for group in settings)
+    return tuple(replace(group, output_dir=run) if isinstance(group, RunSettings) else group for group in settings)
 
 
 def check_data(run: Path, described: dict[str, str]) -> None:
@@ -73,7 +75,7 @@ def check_data(run: Path, described: dict[str, str]) -> None:
     Raises:
         UserError: they are not.
     """
-    before = read_facts(run)["data"]
+    before = read_description(run)["data"]
     if before["fingerprint"] != described["fingerprint"]:
         raise UserError(
             f"--resume {run}: the training data changed since the run was started (then: {before['used']}, now: "

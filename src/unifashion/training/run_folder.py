@@ -2,15 +2,16 @@
 
 config.yaml              the resolved settings; ``--config RUN/config.yaml`` repeats the run
 run.json                 versions, git commit, machine, data fingerprint, and how the run ended
-train_metrics.csv        one row per epoch: mean losses, learning rate, seconds
-validation_metrics.csv   one row per epoch and score
+train_metrics.csv        one row per epoch (try-on: per --log-steps): mean losses, learning rate, seconds
+validation_metrics.csv   one row per validation and score
+validation/step-N.png    what a try-on model draws: person, garment, result, truth
+checkpoints/             what --resume goes on from (checkpoint.py)
 best/  last/             model folders
 quarantine.csv           images that could not be used, with the reason (only if there were any)
 """
 
 import csv
 import hashlib
-import json
 import os
 import platform
 import shutil
@@ -25,8 +26,12 @@ import torch
 import transformers
 
 import unifashion
+from unifashion.config import RunSettings
 from unifashion.errors import UserError
 from unifashion.flags import write_yaml
+from unifashion.io import read_json, write_json
+
+TRAIN_METRICS, VALIDATION_METRICS = "train_metrics.csv", "validation_metrics.csv"
 
 
 class RunFolder:
@@ -48,7 +53,7 @@ class RunFolder:
                 raise UserError(f"--output-dir {path} already holds a run; name another folder or add --overwrite")
             shutil.rmtree(path)
         path.mkdir(parents=True, exist_ok=True)
-        self._facts: dict[str, Any] = {}
+        self._description: dict[str, Any] = {}
         self._started = time.monotonic()
 
     @classmethod
@@ -59,8 +64,8 @@ class RunFolder:
             UserError: no run there.
         """
         run = cls.__new__(cls)
-        run.path, run._facts = path, read_facts(path)
-        run._started = time.monotonic() - run._facts.get("seconds", 0)
+        run.path, run._description = path, read_description(path)
+        run._started = time.monotonic() - run._description.get("seconds", 0)
         run.update(state="running")
         return run
 
@@ -72,10 +77,10 @@ class RunFolder:
         elif path.exists():
             os.truncate(path, num_bytes)
 
-    def describe(self, groups: Sequence[Any], **facts: Any) -> None:
+    def describe(self, groups: Sequence[Any], **more: Any) -> None:
         """Write ``config.yaml`` and ``run.json``."""
         write_yaml(self.path / "config.yaml", groups)
-        self._facts = {
+        self._description = {
             "state": "running",
             "started": now(),
             "git": git_commit(),
@@ -86,19 +91,22 @@ class RunFolder:
                 "python": platform.python_version(),
             },
             "machine": machine(),
-            **facts,
+            **more,
         }
-        self._write_facts()
+        self._write()
 
-    def update(self, **facts: Any) -> None:
-        """Change or add facts in ``run.json``."""
-        self._facts.update(facts, seconds=round(time.monotonic() - self._started, 1))
-        self._write_facts()
+    def update(self, **more: Any) -> None:
+        """Change or add entries of ``run.json``."""
+        self._description.update(more, seconds=round(time.monotonic() - self._started, 1))
+        self._write()
 
-    def _write_facts(self) -> None:
-        fresh = self.path / ".run.json"
-        fresh.write_text(json.dumps(self._facts, indent=2) + "\n")
-        fresh.replace(self.path / "run.json")
+    def _write(self) -> None:
+        write_json(self.path / "run.json", self._description)
+
+    def lengths(self) -> dict[str, int]:
+        """Return the sizes of the metrics files, in bytes: a checkpoint keeps them, for ``cut``."""
+        paths = (self.path / name for name in (TRAIN_METRICS, VALIDATION_METRICS))
+        return {path.name: path.stat().st_size for path in paths if path.exists()}
 
     def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append rows to a CSV of this run; the first row of a new file decides the columns."""
@@ -114,17 +122,23 @@ class RunFolder:
             writer.writerows(rows)
 
 
-def read_facts(path: Path) -> dict[str, Any]:
+def open_run(settings: RunSettings) -> RunFolder:
+    """Make the run folder that the settings name, or take up the one that they resume."""
+    if settings.resume:
+        return RunFolder.reopen(Path(settings.resume))
+    return RunFolder(Path(settings.output_dir), settings.overwrite)
+
+
+def read_description(run: Path) -> dict[str, Any]:
     """Return what ``run.json`` says.
 
     Raises:
         UserError: no run there.
     """
-    try:
-        facts: dict[str, Any] = json.loads((path / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise UserError(f"--resume {path}: not a run folder, no readable run.json is in it") from None
-    return facts
+    description = read_json(run / "run.json")
+    if not isinstance(description, dict):
+        raise UserError(f"--resume {run}: not a run folder, no readable run.json is in it")
+    return description
 
 
 def now() -> str:

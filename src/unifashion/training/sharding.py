@@ -1,7 +1,7 @@
 """FSDP: weights spread over the processes, whole only where a pass needs them. On other set-ups nothing here is used.
 
-The blocks of the image tower (and of a language model) are spread one by one; the Q-Former, whose parts the passes call by
-themselves, stays whole during a step. Validation runs on a plain copy of the model, filled with the gathered weights.
+The blocks of an image tower, a language model or a U-Net are spread one by one; the Q-Former, whose parts the passes call by
+themselves, stays whole during a step. Validation runs on a plain copy of the task, filled with the gathered weights.
 """
 
 import copy
@@ -14,40 +14,39 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from unifashion.errors import UserError
-from unifashion.models.unifashion import UniFashionModel
-from unifashion.training.tasks import Task
-
-SCALAR = "temperature"  # the one weight without a dimension, which FSDP cannot split
+from unifashion.training.tasks.task import Task
 
 
 class Sharding:
-    """Makes a task ready for FSDP, and gives its model back whole."""
+    """Makes a task ready for FSDP, and gives it back whole."""
 
     def __init__(self, task: Task) -> None:
         """Keep a plain copy, and change ``task`` so that FSDP takes it; call before the optimiser is made."""
-        self.plain: UniFashionModel = copy.deepcopy(task.model)
-        task.model.temperature = nn.Parameter(task.model.temperature.detach().reshape(1))
+        self.plain = copy.deepcopy(task)
+        # FSDP splits a tensor along its first dimension, which a scalar (the temperature) does not have.
+        self.scalars = [name for name, parameter in task.named_parameters() if parameter.ndim == 0]
+        for name in self.scalars:
+            owner, _, leaf = name.rpartition(".")
+            scalar = task.get_parameter(name)
+            one = nn.Parameter(scalar.detach().reshape(1), requires_grad=scalar.requires_grad)
+            task.get_submodule(owner).register_parameter(leaf, one)
         present = {type(module).__name__ for module in task.modules()}
         blocks = {name for module in task.modules() for name in getattr(module, "_no_split_modules", None) or ()}
         task._no_split_modules = sorted(blocks & present)  # type: ignore[assignment]
 
-    def whole_model(self, task: nn.Module, device: torch.device) -> UniFashionModel:
-        """Return the model with the weights of this moment, on every process, which all must call this."""
-        weights: dict[str, Any] = get_model_state_dict(task, options=StateDictOptions(full_state_dict=True))
-        own = {name.removeprefix("model."): tensor for name, tensor in weights.items()}
-        self.plain.load_state_dict(as_saved(own), strict=False)
+    def whole_task(self, wrapped: nn.Module, device: torch.device) -> Task:
+        """Return the task with the weights of this moment, on every process, which all must call this."""
+        weights: dict[str, Any] = get_model_state_dict(wrapped, options=StateDictOptions(full_state_dict=True))
+        self.plain.load_state_dict(self.as_saved(weights), strict=False)
         return self.plain.to(device)
 
+    def as_saved(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return weights with the shapes that a model folder has."""
+        return {name: tensor.reshape(()) if name in self.scalars else tensor for name, tensor in weights.items()}
 
-def as_saved(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights with the shapes that a model folder has."""
-    return {name: tensor.reshape(()) if name == SCALAR else tensor for name, tensor in weights.items()}
-
-
-def as_trained(weights: dict[str, Tensor], model: UniFashionModel) -> dict[str, Tensor]:
-    """Return weights of a model folder with the shapes that ``model`` has while it is trained."""
-    shape = model.temperature.shape
-    return {name: tensor.reshape(shape) if name == SCALAR else tensor for name, tensor in weights.items()}
+    def as_trained(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return weights of a model folder with the shapes that they have while they are trained."""
+        return {name: tensor.reshape(1) if name in self.scalars else tensor for name, tensor in weights.items()}
 
 
 def check_sharding(accelerator: Accelerator) -> Accelerator:

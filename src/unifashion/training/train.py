@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -17,19 +18,27 @@ from unifashion.data.datasets import is_composed, training_texts
 from unifashion.data.feature_cache import FeatureCache, key_of
 from unifashion.data.feedback import prepare_text
 from unifashion.data.images import ImageTransform
-from unifashion.data.mixture import read_training_pairs, read_training_queries
+from unifashion.data.mixture import epoch_sizes, read_training_pairs, read_training_queries
+from unifashion.data.sampler import EpochSampler
 from unifashion.data.skipped import check_missing
 from unifashion.errors import UserError
 from unifashion.evaluation.scores import Score
 from unifashion.models.presets import VARIANTS
 from unifashion.models.unifashion import UniFashionModel
 from unifashion.training.build import build_model
+from unifashion.training.checkpoint import find_checkpoint
+from unifashion.training.compilation import compile_blocks
 from unifashion.training.resume import check_data
-from unifashion.training.run_folder import RunFolder, fingerprint
-from unifashion.training.tasks import find_task
-from unifashion.training.trainer import Trainer, make_accelerator
+from unifashion.training.run_folder import RunFolder, fingerprint, open_run
+from unifashion.training.schedule import make_schedule
+from unifashion.training.tasks.composed import ComposedTask
+from unifashion.training.tasks.cross_modal import CrossModalTask
+from unifashion.training.tasks.task import Task
+from unifashion.training.trainer import Cadence, Trainer, Validation, make_accelerator
 
 log = logging.getLogger(__name__)
+
+Evaluate = Callable[[Any], tuple[list[Score], float]]  # of the model that a task trains, in evaluation mode
 
 
 def train(
@@ -37,7 +46,7 @@ def train(
     model: ModelSettings,
     training: TrainingSettings,
     evaluation: EvaluationSettings,
-    evaluate: Callable[[UniFashionModel], tuple[list[Score], float]] | None,
+    evaluate: Evaluate | None,
     language: LanguageModelSettings | None = None,
 ) -> Path | None:
     """Run one phase and return its run folder (None on all but the main process). Without ``evaluate`` nothing is validated.
@@ -48,74 +57,110 @@ def train(
         UserError: unusable settings, data or start checkpoint; a loss that is not finite.
     """
     transformers_logging.set_verbosity_error()
-    make_task = find_task(model.blip_model_name)
+    language = language or LanguageModelSettings()
     photos = Photos(ImageTransform(data.image_size, pad=data.pad, ratio=data.pad_ratio), keep=data.cache_images)
     rows, described = _read_rows(data, model, photos)
     if training.resume:
         check_data(Path(training.resume), described)
     corpus: Callable[[], Iterable[str]] = partial(map, prepare_text, training_texts(data))
     network = build_model(model, data, corpus, training.seed)
-    if model.blip_model_name == "blip2_cir_full":
-        network = _with_heads(network, rows, data, model, language or LanguageModelSettings())
-    accelerator = make_accelerator(training, make_task)
-    needed = training.batch_size * training.accumulation_steps * accelerator.num_processes
-    if len(rows) < needed:
-        raise UserError(f"a step takes {needed} rows but the training set has {len(rows)}; lower --batch-size")
+    task = _make_task(network, rows, data, model, training, language)
+    accelerator = make_accelerator(training, type(task))
     if data.feature_cache is not None:
         rows = replace(rows, photos=_cached(rows.images(), photos, data, network, accelerator, training.batch_size))
-    run = _run_folder(training) if accelerator.is_main_process else None
+    sampler = make_sampler(rows, training, accelerator)
+    run = open_run(training) if accelerator.is_main_process else None
     if run is not None and not training.resume:
-        groups = (data, model, training, evaluation, *([language] if language and hasattr(network, "heads") else []))
+        groups = (data, model, training, evaluation, *([language] if model.blip_model_name == "blip2_cir_full" else []))
         run.describe(groups, rows=len(rows), data=described)
     if training.tracker != "none":
         accelerator.init_trackers("unifashion")
-    trainer = Trainer(
-        make_task(network, training),
-        TrainingSet(rows, training.seed),
-        training,
-        accelerator,
-        run,
-        evaluate if training.eval_every else None,
-        augment_images=data.augment,
-        num_workers=data.num_workers,
-    )
+    if training.compile:
+        compile_blocks(network)
+    trainer = make_trainer(task, rows, training, accelerator, run, evaluate, data.num_workers, sampler)
     if training.resume:
-        trainer.resume(Path(training.resume))
+        trainer.resume(find_checkpoint(Path(training.resume)))
     trainer.fit()
     accelerator.end_training()
     return run.path if run is not None else None
 
 
-def _with_heads(
+def make_sampler(rows: PairRows | ComposedRows, training: TrainingSettings, accelerator: Accelerator) -> EpochSampler:
+    """Return the order of the rows.
+
+    Raises:
+        UserError: too few rows for one step.
+    """
+    sampler = EpochSampler(
+        *rows.mixture(),
+        training.seed,
+        training.batch_size,
+        training.accumulation_steps,
+        accelerator.process_index,
+        accelerator.num_processes,
+        [rows.text_length(index) for index in range(len(rows))] if training.length_buckets else None,
+        training.length_buckets,
+    )
+    if sampler.steps_per_epoch == 0:
+        needed = sampler.global_batch * training.accumulation_steps
+        size = sum(epoch_sizes(*rows.mixture()))
+        raise UserError(f"a step takes {needed} rows but an epoch of the training set has {size}; lower --batch-size")
+    return sampler
+
+
+def make_trainer(
+    task: Task,
+    rows: PairRows | ComposedRows,
+    training: TrainingSettings,
+    accelerator: Accelerator,
+    run: RunFolder | None,
+    evaluate: Evaluate | None,
+    num_workers: int = 0,
+    sampler: EpochSampler | None = None,
+) -> Trainer:
+    """Return the trainer of a retrieval or captioning task, which is counted in epochs; see ``Trainer``."""
+    sampler = sampler or make_sampler(rows, training, accelerator)
+    return Trainer(
+        task,
+        TrainingSet(rows, training.seed),
+        sampler,
+        training,
+        accelerator,
+        run,
+        _validation_of(evaluate) if evaluate is not None and training.eval_every else None,
+        partial(make_schedule, settings=training),
+        training.max_steps or training.num_epochs * sampler.steps_per_epoch,
+        Cadence(save_steps=training.save_steps, validate_epochs=training.eval_every),
+        training.grad_cache_chunk,
+        num_workers,
+    )
+
+
+def _validation_of(evaluate: Evaluate) -> Callable[[Task], Validation]:
+    """Let the trainer call what scores a model."""
+
+    def validate(task: Task) -> Validation:
+        scores, value = evaluate(task.model)
+        return Validation([score.row() for score in scores], value)
+
+    return validate
+
+
+def _make_task(
     network: UniFashionModel,
     rows: PairRows | ComposedRows,
     data: DataSettings,
     model: ModelSettings,
+    training: TrainingSettings,
     language: LanguageModelSettings,
-) -> UniFashionModel:
-    """Add the heads of ``blip2_cir_full``.
+) -> Task:
+    if model.blip_model_name == "blip2_cir_full":
+        # Here, because the heads bring peft and diffusers: seconds to import, and an extra of the installation.
+        from unifashion.training.caption_training import make_caption_task
 
-    Raises:
-        UserError: heads that cannot be had, or rows that have nothing for them to learn.
-    """
-    from unifashion.llm.build import add_heads  # here, because peft and diffusers take seconds to import
-    from unifashion.llm.prompts import instruction_for
-
-    answers = [text for text in map(rows.answer, range(len(rows))) if text.strip()]
-    full = add_heads(network, language, instruction_for(data.dataset), lambda: answers, model.init_from)
-    if full.drawing is None and not answers:
-        raise UserError(
-            f"{data.dataset} has no captions to learn from; choose other data, or draw with --diffusion-model"
-        )
-    if full.drawing is not None and data.feature_cache is not None:
-        raise UserError("--feature-cache keeps no pixels, which drawing needs; leave one of them away")
-    return full
-
-
-def _run_folder(training: TrainingSettings) -> RunFolder:
-    if training.resume:
-        return RunFolder.reopen(Path(training.resume))
-    return RunFolder(Path(training.output_dir), training.overwrite)
+        return make_caption_task(network, rows, data, model.init_from, training, language)
+    task = CrossModalTask if model.blip_model_name == "blip2_cir_cls" else ComposedTask
+    return task(network, training, data.augment)
 
 
 def _cached(
@@ -126,13 +171,13 @@ def _cached(
     accelerator: Accelerator,
     batch_size: int,
 ) -> FeatureCache:
-    """Return a filled feature cache in the place of the photos; every process computes its share.
+    """Return a filled feature cache that serves in place of the photos; every process computes its share.
 
     Raises:
-        UserError: the tower is trained, or images are augmented: then what it says is never twice the same.
+        UserError: the tower is trained, or images are augmented: then its tokens are never twice the same.
     """
     if not network.vision.frozen:
-        raise UserError("--feature-cache needs a frozen image tower; add --freeze-vision or leave the cache away")
+        raise UserError("--feature-cache needs a frozen image tower; add --freeze-vision or leave the cache out")
     if data.augment:
         raise UserError("--feature-cache and --augment exclude each other; add --no-augment")
     tower = network.vision.to(accelerator.device)

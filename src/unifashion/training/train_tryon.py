@@ -1,15 +1,14 @@
 """Train try-on from settings: read, build, fit, keep."""
 
-import csv
-import functools
 import json
 import logging
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator
 from torch import Tensor
 
 from unifashion.data.skipped import check_missing
@@ -19,16 +18,18 @@ from unifashion.data.tryon_sets import read_tryon
 from unifashion.errors import UserError
 from unifashion.evaluation.tryon_validation import validate
 from unifashion.seeding import seed_everything
+from unifashion.training.checkpoint import find_checkpoint
 from unifashion.training.resume import check_data
-from unifashion.training.run_folder import RunFolder, fingerprint
-from unifashion.training.tracking import to_track
-from unifashion.training.tryon_trainer import RESUME, TryOnTrainer
+from unifashion.training.run_folder import RunFolder, fingerprint, open_run
+from unifashion.training.schedule import make_plateau
+from unifashion.training.tasks.tryon import TryOnTask
+from unifashion.training.trainer import Cadence, Trainer, Validation, make_accelerator
 from unifashion.tryon.blocks_vae import BlockAutoencoder
-from unifashion.tryon.dataset import LatentCache, TryOnRows, map_names, needed_files
-from unifashion.tryon.loading import LAST, load_pipeline, quiet_libraries, start_pipeline, tidy
+from unifashion.tryon.dataset import LatentCache, RowSampler, TryOnRows, map_names, needed_files
+from unifashion.tryon.loading import load_pipeline, quiet_libraries, start_pipeline
 from unifashion.tryon.maps import load_maps, to_unit
 from unifashion.tryon.pipeline import TryOnPipeline
-from unifashion.tryon.qformer_context import Retriever
+from unifashion.tryon.qformer_context import QFormerContext
 from unifashion.tryon.settings import TryOnDataSettings, TryOnModelSettings, TryOnTrainingSettings, data_root
 from unifashion.tryon.tiny import tiny_pipeline
 
@@ -47,42 +48,52 @@ def train(data: TryOnDataSettings, model: TryOnModelSettings, training: TryOnTra
         UserError: unusable settings, data or weights; a loss that is not finite.
     """
     quiet_libraries()
-    accelerator = make_accelerator(training)
-    device = accelerator.device
+    accelerator = make_accelerator(training, TryOnTask)
     names = map_names(data.control, warped_mask=training.atv_weight > 0)
     with accelerator.main_process_first():
         train_split, used = read_split(data, "train", names)
     size = (data.height, data.width)
-    if len(train_split.items) < training.batch_size * accelerator.num_processes:
-        needed = training.batch_size * accelerator.num_processes
+    needed = training.batch_size * accelerator.num_processes
+    if len(train_split.items) < needed:
         raise UserError(f"a step takes {needed} pairs but there are {len(train_split.items)}; lower --batch-size")
     shown = validation_items(data, training)
     described = {"set": data.dataset, "used": used, "fingerprint": fingerprint(_files(train_split))}
-    if training.resume:
-        check_data(Path(training.resume), described)
-        with accelerator.main_process_first():
-            if accelerator.is_main_process:
-                tidy(Path(training.resume) / LAST)
-    retriever = Retriever(model.retriever, device) if model.retriever else None
+    checkpoint = _checkpoint(Path(training.resume), described) if training.resume else None
+    context = QFormerContext(model.retriever, accelerator.device) if model.retriever else None
     seed_everything(training.seed, "weights")
-    pipe = _build(data, model, training, train_split, retriever)
+    pipe = _build(data, model, checkpoint, train_split, context)
     if any(side % pipe.vae_scale for side in size):
         raise UserError(f"height and width must be multiples of {pipe.vae_scale}, got {size[0]} and {size[1]}")
     rows = TryOnRows(train_split.items, names, size, training)
-    run = _open_run(training) if accelerator.is_main_process else None
+    run = open_run(training) if accelerator.is_main_process else None
     if run is not None and not training.resume:
         run.describe((data, model, training), rows=len(rows.items), data=described, synthetic=_synthetic(data))
     if training.tracker != "none":
         accelerator.init_trackers("unifashion-tryon")
-    if isinstance(pipe.vae, BlockAutoencoder) and not (model.init_from or training.resume):
+    if isinstance(pipe.vae, BlockAutoencoder) and checkpoint is None and not model.init_from:
         share = pipe.vae.fit(_pictures(rows))
         log.info("the toy's VAE keeps %.1f %% of the variance of the training pictures", 100 * share)
-    trainer = _trainer(pipe, rows, model, training, accelerator, run, retriever, shown, data.num_workers)
+    trainer = _trainer(pipe, rows, model, training, accelerator, run, context, shown, data.num_workers)
     if training.resume:
-        trainer.resume(Path(training.resume) / RESUME)
+        trainer.resume(checkpoint)
     trainer.fit()
     accelerator.end_training()
     return run.path if run is not None else None
+
+
+def _checkpoint(run: Path, described: dict[str, str]) -> Path | None:
+    """Return the checkpoint that a run goes on from.
+
+    Raises:
+        UserError: no run there, one of version 0.1, or other training data than it was started with.
+    """
+    check_data(run, described)
+    if (run / "resume.pt").is_file():
+        raise UserError(
+            f"--resume {run}: version 0.1 kept this run in resume.pt, which later versions do not go on from; "
+            f"start a new run with --init-from {run}"
+        )
+    return find_checkpoint(run)
 
 
 def outcome(run: Path) -> str:
@@ -95,25 +106,6 @@ def outcome(run: Path) -> str:
             f"{last['ssim_agnostic']:.4f}); see {run}/validation/step-{last['step']}.png"
         )
     return "\n".join(lines)
-
-
-def make_accelerator(training: TryOnTrainingSettings) -> Accelerator:
-    """Return the accelerator that owns devices, precision, processes and trackers.
-
-    Raises:
-        UserError: bf16 on a GPU that has none; a tracker that is not installed.
-    """
-    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    if training.precision == "bf16" and torch.cuda.is_available() and not bf16:
-        raise UserError("this GPU has no bf16; use --precision fp32")
-    mixed = training.precision == "bf16" or (training.precision == "auto" and bf16)
-    return Accelerator(
-        mixed_precision="bf16" if mixed else "no",
-        gradient_accumulation_steps=training.accumulation_steps,
-        log_with=to_track(training.tracker),
-        project_dir=training.output_dir,
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=False)],
-    )
 
 
 def read_split(
@@ -149,17 +141,18 @@ def validation_items(data: TryOnDataSettings, training: TryOnTrainingSettings) -
 def _build(
     data: TryOnDataSettings,
     model: TryOnModelSettings,
-    training: TryOnTrainingSettings,
+    checkpoint: Path | None,
     split: TryOnSplit,
-    retriever: Retriever | None,
+    context: QFormerContext | None,
 ) -> TryOnPipeline:
+    """Return the pipeline whose denoiser is trained: that of a checkpoint, of ``--init-from``, or a toy."""
     changes: dict[str, Any] = {
         "control": data.control,
         "image_size": (data.height, data.width),
-        "adapter_width": retriever.width if retriever else None,
+        "adapter_width": context.width if context else None,
     }
-    if training.resume:
-        return load_pipeline(Path(training.resume) / LAST)
+    if checkpoint is not None:
+        return load_pipeline(checkpoint / "model")
     if model.init_from:
         return start_pipeline(model.init_from, model.base, **changes)
     if model.architecture == "tiny":
@@ -177,10 +170,10 @@ def _trainer(
     training: TryOnTrainingSettings,
     accelerator: Accelerator,
     run: RunFolder | None,
-    retriever: Retriever | None,
+    context: QFormerContext | None,
     shown: tuple[TryOnItem, ...],
     num_workers: int,
-) -> TryOnTrainer:
+) -> Trainer:
     """Freeze, move to the device, encode what is kept in memory."""
     pipe.vae.requires_grad_(False)
     pipe.text_encoder.requires_grad_(False)
@@ -191,9 +184,36 @@ def _trainer(
     pipe.set_progress_bar_config(disable=True)
     source: TryOnRows | LatentCache = rows
     if training.cache_latents:
-        source = LatentCache(rows, pipe, accelerator.device, retriever, accelerator.is_main_process)
-    draw = functools.partial(validate, items=shown, steps=training.validation_inference_steps, retriever=retriever)
-    return TryOnTrainer(pipe, source, training, accelerator, run, draw, retriever, num_workers)
+        source = LatentCache(rows, pipe, accelerator.device, context, accelerator.is_main_process)
+
+    def evaluate(task: TryOnTask) -> Validation:
+        """Draw on the main process; the others wait."""
+        if not accelerator.is_main_process:
+            return Validation(())
+        found = validate(task.pipe, shown, training.validation_inference_steps, retriever=context)
+        row = {"pairs": len(found.pictures), "ssim": found.ssim, "ssim_agnostic": found.ssim_agnostic}
+        accelerator.log({"ssim": found.ssim})
+        return Validation([row], sheet=found.sheet)
+
+    return Trainer(
+        TryOnTask(pipe, training, context, encoded=training.cache_latents),
+        source,
+        RowSampler(
+            training.batch_size,
+            training.max_steps,
+            training.accumulation_steps,
+            accelerator.process_index,
+            accelerator.num_processes,
+        ),
+        training,
+        accelerator,
+        run,
+        evaluate,
+        partial(make_plateau, warmup_steps=training.warmup_steps, decay_steps=training.decay_steps),
+        training.max_steps,
+        Cadence(training.log_steps, training.save_steps, training.validate_steps),
+        num_workers=num_workers,
+    )
 
 
 def _pictures(rows: TryOnRows) -> Tensor:
@@ -211,31 +231,3 @@ def _files(split: TryOnSplit) -> Iterator[tuple[Path, str]]:
 
 def _synthetic(data: TryOnDataSettings) -> bool:
     return is_synthetic(data_root(data.dataset, data.data_root) / ROOTS[0])
-
-
-def _open_run(training: TryOnTrainingSettings) -> RunFolder:
-    if not training.resume:
-        return RunFolder(Path(training.output_dir), training.overwrite)
-    path = Path(training.resume)
-    try:
-        step = torch.load(path / RESUME, map_location="cpu", weights_only=True, mmap=True)["step"]
-    except Exception:  # a cut file can raise anything
-        raise UserError(f"--resume {path}: it has no {RESUME} that can be read; start a new run") from None
-    run = RunFolder.reopen(path)
-    for name in ("train_metrics.csv", "validation_metrics.csv"):
-        _drop_rows_after(path / name, step)
-    return run
-
-
-def _drop_rows_after(path: Path, step: int) -> None:
-    if not path.is_file():
-        return
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    path.unlink()
-    kept = [row for row in rows if int(row["step"]) <= step]
-    if kept:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(kept[0]))
-            writer.writeheader()
-            writer.writerows(kept)

@@ -1,24 +1,30 @@
-"""One trainer for every task: step, log, validate, save, stop, and go on as if it had never stopped.
+"""One trainer for every task: step, log, save, validate, stop, and go on as if it had never stopped.
 
 The loop is plain: a batch goes through the task, its losses are weighted and added up, accelerate does the rest. Optimiser
 and schedule are the paper's: AdamW with decay on every parameter, and a learning rate that moves with every optimiser step
 (schedule.py).
 
-Everything that a step depends on is in the checkpoint or follows from (seed, epoch, step, rank): the order of the rows
-(data/sampler.py), the rows themselves (data/batches.py), and all chance in the step (randomness.py). So a run that was stopped
-anywhere and resumed takes the very steps of one that never stopped.
+Everything that a step depends on is in the checkpoint or follows from the batch's ``Position`` (seed, epoch, batch, rank): the
+order of the rows (the sampler), the rows themselves (the data set), and all chance in the step (seeding.py). So a run that was
+stopped anywhere and resumed takes the very steps of one that never stopped.
+
+At the end of an epoch, or every ``Cadence.*_steps``, the trainer logs, then saves, then validates. Saving comes first: a
+validation can take hours, and a kill in it must not cost the epoch. The checkpoint knows which step was validated, so a resumed
+run makes up for a validation that was cut off.
 """
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import DistributedType, send_to_device
+from PIL import Image
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -27,36 +33,68 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
-from torch.utils.data import DataLoader
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from unifashion.config import TrainingSettings
-from unifashion.data.augment import augment
-from unifashion.data.batches import Batch, Collate, TrainingSet
-from unifashion.data.images import normalise
-from unifashion.data.sampler import EpochSampler
+from unifashion.config import RunSettings
+from unifashion.data.batches import Batch
 from unifashion.data.skipped import SkippedImages
 from unifashion.distributed import mean_over_ranks, share_buffers
 from unifashion.errors import UserError
-from unifashion.evaluation.scores import Score
-from unifashion.models.unifashion import UniFashionModel
-from unifashion.seeding import only_deterministic, seed_everything, seed_for
-from unifashion.training.checkpoint import find_checkpoint, link_model, read_state, write_checkpoint
-from unifashion.training.compilation import compile_blocks
+from unifashion.seeding import only_deterministic, seed_everything
+from unifashion.training.checkpoint import link_model, read_state, update_progress, write_checkpoint
 from unifashion.training.grad_cache import GradCache
 from unifashion.training.interrupt import Interrupt
-from unifashion.training.run_folder import RunFolder, now
-from unifashion.training.schedule import make_schedule
-from unifashion.training.sharding import Sharding, as_saved, as_trained, check_sharding
-from unifashion.training.tasks import Task
+from unifashion.training.moving_average import MovingAverage
+from unifashion.training.run_folder import TRAIN_METRICS, VALIDATION_METRICS, RunFolder, now
+from unifashion.training.sharding import Sharding, check_sharding
+from unifashion.training.tasks.task import Losses, Position, Task
 from unifashion.training.tracking import to_track
 
 log = logging.getLogger(__name__)
 
-Evaluate = Callable[[UniFashionModel], tuple[list[Score], float]]
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 KEPT = replace(WHOLE, strict=False)  # a frozen language model is not kept; what never had a gradient has no momenta
-METRICS = ("train_metrics.csv", "validation_metrics.csv")
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What a validation found: rows of ``validation_metrics.csv``, the number that picks the best checkpoint, a picture."""
+
+    rows: Sequence[Mapping[str, Any]]
+    value: float | None = None  # None = no checkpoint is the best
+    sheet: Image.Image | None = None
+
+
+Evaluate = Callable[[Any], Validation]  # of the task, in evaluation mode, on every process
+MakeSchedule = Callable[[Optimizer, int], LRScheduler]
+
+
+class BatchSampler(Protocol):
+    """Which rows make which batch. A pass yields the batches of ``epoch`` from number ``start`` on."""
+
+    epoch: int
+    start: int
+    batches_per_epoch: int
+    steps_per_epoch: int
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        """Yield the keys of the rows of one batch after the other."""
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """How often something happens besides at the end of training; 0 = never.
+
+    With ``log_steps`` a run is counted in steps; without, in epochs, and each epoch is logged and saved.
+    """
+
+    log_steps: int = 0
+    save_steps: int = 0
+    validate_steps: int = 0
+    validate_epochs: int = 0
 
 
 @dataclass
@@ -65,9 +103,11 @@ class Progress:
 
     step: int = 0  # optimiser steps
     epoch: int = 0  # whole epochs
-    turn: int = 0  # batches of the current epoch
-    sums: dict[str, float] = field(default_factory=dict)  # of the losses of the current epoch
-    seconds: float = 0.0  # of the current epoch
+    batch: int = 0  # batches of the current epoch
+    count: int = 0  # batches since the last row of the log
+    sums: dict[str, float] = field(default_factory=dict)  # of their losses
+    seconds: float = 0.0  # that they took
+    validated_step: int = 0
     best: float | None = None
     best_step: int = 0
     lengths: dict[str, int] = field(default_factory=dict)  # bytes of the metrics files
@@ -80,42 +120,44 @@ class Trainer:
     def __init__(
         self,
         task: Task,
-        rows: TrainingSet,
-        settings: TrainingSettings,
+        rows: Dataset[Any],
+        sampler: BatchSampler,
+        settings: RunSettings,
         accelerator: Accelerator,
         run: RunFolder | None,
         evaluate: Evaluate | None,
-        augment_images: bool = False,
+        make_schedule: MakeSchedule,
+        total_steps: int,
+        cadence: Cadence,
+        grad_cache_chunk: int = 0,
         num_workers: int = 0,
     ) -> None:
         """Prepare model, optimiser, schedule and loader.
 
         Args:
-            task: the model with its losses.
-            rows: training rows.
-            settings: optimiser, schedule, length.
+            task: the network with its losses.
+            rows: training rows, by the keys that ``sampler`` yields.
+            sampler: their order.
+            settings: optimiser, precision, what is kept.
             accelerator: from ``make_accelerator``.
             run: where metrics and checkpoints go; None on all but the main process.
-            evaluate: returns scores and the one number that picks the best checkpoint; None = no validation.
-            augment_images: mirror, shift and light.
+            evaluate: validates the task; None = no validation.
+            make_schedule: of an optimiser and the number of its steps.
+            total_steps: optimiser steps of the whole training.
+            cadence: how often to log, save and validate.
+            grad_cache_chunk: rows in memory at once (grad_cache.py); 0 = the whole batch.
             num_workers: image-loading processes.
+
+        Raises:
+            UserError: a task that a gradient cache cannot take apart.
         """
-        self.settings, self.run, self.evaluate, self.accelerator = settings, run, evaluate, accelerator
-        self.augment_images, self.model, self.rows = augment_images, task.model, rows
-        self.sampler = EpochSampler(
-            *rows.rows.mixture(),
-            settings.seed,
-            settings.batch_size,
-            settings.accumulation_steps,
-            accelerator.process_index,
-            accelerator.num_processes,
-            rows.text_lengths() if settings.length_buckets else None,
-            settings.length_buckets,
-        )
-        self.loader = DataLoader(
+        self.task, self.rows, self.sampler, self.settings, self.cadence = task, rows, sampler, settings, cadence
+        self.accelerator, self.run, self.evaluate, self.total_steps = accelerator, run, evaluate, total_steps
+        self.model = task.model
+        self.loader: DataLoader[Batch] = DataLoader(
             rows,
-            batch_sampler=self.sampler,
-            collate_fn=Collate(task.model.tokenize, task.model.tokenize_answers),
+            batch_sampler=sampler,  # type: ignore[arg-type]
+            collate_fn=task.collate,
             num_workers=num_workers,
             pin_memory=accelerator.device.type == "cuda",
             multiprocessing_context="fork" if num_workers else None,
@@ -131,49 +173,66 @@ class Trainer:
             weight_decay=settings.weight_decay,
             fused=accelerator.device.type in ("cpu", "cuda"),
         )
-        if settings.compile:
-            compile_blocks(task.model)
         self.cache: GradCache | None = None
-        if settings.grad_cache_chunk:
-            self.cache = GradCache(task, settings.grad_cache_chunk, accelerator, self._weight, is_sharded)
-        self.task, self.optimizer = accelerator.prepare(task, optimizer)
-        self.total_steps = settings.max_steps or settings.num_epochs * self.sampler.steps_per_epoch
-        self.schedule = make_schedule(self.optimizer.optimizer, settings, self.total_steps)
+        if grad_cache_chunk:
+            self.cache = GradCache(task, grad_cache_chunk, accelerator, is_sharded)
+        self.wrapped, self.optimizer = accelerator.prepare(task, optimizer)
+        self.schedule = make_schedule(self.optimizer.optimizer, total_steps)
+        # FSDP has replaced the parameters by its shards, so they are listed again.
+        trained = [parameter for parameter in task.parameters() if parameter.requires_grad]
+        self.average = MovingAverage(trained, settings.ema_decay) if settings.ema_decay else None
         self.progress = Progress()
 
     # Going on ---------------------------------------------------------------------------------------------------------
 
-    def resume(self, path: Path) -> None:
-        """Take up the newest whole checkpoint of a run; without one the run starts again from its beginning.
+    def resume(self, checkpoint: Path | None) -> None:
+        """Take up a run at a whole checkpoint; without one it starts again from its beginning.
 
         Raises:
-            UserError: the checkpoint was made by another number of processes.
+            UserError: the checkpoint was made by another number of processes, or of another model.
         """
-        checkpoint = find_checkpoint(path)
         if checkpoint is None:
-            log.warning("%s has no checkpoint yet: the run starts again from its beginning", path)
+            log.warning("the run has no checkpoint yet: it starts again from its beginning")
         else:
             self._load(checkpoint)
             log.info("going on from %s", checkpoint)
         if self.run is not None:
-            for name in METRICS:
+            for name in (TRAIN_METRICS, VALIDATION_METRICS):
                 self.run.cut(name, self.progress.lengths.get(name, 0))
 
     def _load(self, checkpoint: Path) -> None:
-        state = read_state(checkpoint)
+        state, progress = read_state(checkpoint)
         if state["world_size"] != self.accelerator.num_processes:
             raise UserError(
                 f"{checkpoint} was written by {state['world_size']} processes, now there are "
                 f"{self.accelerator.num_processes}; start as many, or a new run with --init-from {checkpoint}/model"
             )
-        weights = as_trained(self.model.read_weights(checkpoint / "model"), self.model)
-        named: dict[str, Any] = {f"model.{name}": tensor for name, tensor in weights.items()}
-        set_model_state_dict(self.task, named, options=KEPT)
-        set_optimizer_state_dict(self.task, self.optimizer.optimizer, state["optimizer"], options=KEPT)
+        self._check_names(checkpoint, state)
+        self._set_weights(self.task.read_weights(checkpoint / "model"))
+        if self.average is not None:
+            # The model folder holds the average; the weights that the optimiser moves are in the state.
+            self.average.restart(state["average"]["num_steps"])
+            self._set_weights(state["average"]["trained"])
+        set_optimizer_state_dict(self.wrapped, self.optimizer.optimizer, state["optimizer"], options=KEPT)
         self.schedule.load_state_dict(state["schedule"])
-        self.progress = Progress(**state["progress"])
-        if self.run is not None and self.progress.best_step == self.progress.step and self.progress.best is not None:
-            link_model(checkpoint, self.run.path / "best")
+        self.progress = Progress(**progress)
+        if self.run is not None:
+            link_model(checkpoint, self.run.path / "last")
+            if self.progress.best is not None and self.progress.best_step == self.progress.step:
+                link_model(checkpoint, self.run.path / "best")
+
+    def _check_names(self, checkpoint: Path, state: dict[str, Any]) -> None:
+        own = {name for name, parameter in self.task.named_parameters() if parameter.requires_grad}
+        kept = {name for group in state["optimizer"]["param_groups"] for name in group["params"]}
+        if own != kept or (self.average is not None) != ("average" in state):
+            raise UserError(
+                f"{checkpoint} was written for another set of trained weights (by an earlier version, or with other settings); "
+                f"start a new run with --init-from {checkpoint}/model"
+            )
+
+    def _set_weights(self, weights: dict[str, Tensor]) -> None:
+        named: dict[str, Any] = self.sharding.as_trained(weights) if self.sharding is not None else weights
+        set_model_state_dict(self.wrapped, named, options=KEPT)
 
     # The loop ---------------------------------------------------------------------------------------------------------
 
@@ -186,6 +245,8 @@ class Trainer:
         """
         try:
             with Interrupt() as interrupt:
+                if self.progress.validated_step < self.progress.step and self._is_validation_due():
+                    self._validate()
                 while self.progress.step < self.total_steps:
                     self._train_epoch(interrupt)
             self._finish("complete")
@@ -198,79 +259,78 @@ class Trainer:
 
     def _train_epoch(self, interrupt: Interrupt) -> None:
         self.task.train()
-        at = self.progress
-        self.sampler.epoch, self.sampler.start = at.epoch, at.turn
+        at, epoch = self.progress, self.progress.epoch
+        self.sampler.epoch, self.sampler.start = epoch, at.batch
         started = time.perf_counter() - at.seconds
         bar = tqdm(
             self.loader,
-            desc=f"epoch {at.epoch + 1}",
-            initial=at.turn,
-            total=self.sampler.turns,
+            desc="training" if self.cadence.log_steps else f"epoch {epoch + 1}",
+            initial=at.batch,
+            total=self.sampler.batches_per_epoch,
             disable=not self.accelerator.is_main_process,
             dynamic_ncols=True,
         )
-        for batch in bar:
-            losses, stop = self._train_batch(batch, interrupt)
-            at.turn += 1
-            at.seconds = time.perf_counter() - started
-            for name, value in losses.items():
-                at.sums[name] = at.sums.get(name, 0.0) + value
-            bar.set_postfix({name: f"{total / at.turn:.3f}" for name, total in at.sums.items()}, refresh=False)
-            if not self.accelerator.sync_gradients:
-                continue
-            if stop:
-                bar.close()
-                self._save()
-                raise KeyboardInterrupt
-            if at.step >= self.total_steps:
-                break
-            if self.settings.save_steps and at.step % self.settings.save_steps == 0 and at.turn < self.sampler.turns:
-                self._save()
-        self._end_epoch()
+        with contextlib.closing(bar):
+            for batch in bar:
+                losses, stop = self._train_batch(batch, interrupt)
+                at.batch, at.count = at.batch + 1, at.count + 1
+                at.seconds = time.perf_counter() - started
+                for name, value in losses.items():
+                    at.sums[name] = at.sums.get(name, 0.0) + value
+                bar.set_postfix({name: f"{total / at.count:.3f}" for name, total in at.sums.items()}, refresh=False)
+                # Only between optimiser steps: half-accumulated gradients are in no checkpoint.
+                if self.accelerator.sync_gradients:
+                    count, is_last = at.count, at.step >= self.total_steps
+                    self._after_step(stop)
+                    if at.count != count:
+                        started = time.perf_counter()
+                    if is_last:
+                        break
+        if at.epoch == epoch and at.batch >= self.sampler.batches_per_epoch:
+            self._after_step(
+                stop=False
+            )  # version 0.1, when stopped in an epoch's last batch, saved before the epoch's end
 
-    def _end_epoch(self) -> None:
-        """Log the epoch, validate if it is time, save."""
-        at = self.progress
-        means = {name: total / at.turn for name, total in at.sums.items()}
-        rate = self.schedule.get_last_lr()[0]
-        self.accelerator.log({**means, "learning_rate": rate}, step=at.step)
-        if self.run is not None:
-            row = {
-                "epoch": at.epoch + 1,
-                "step": at.step,
-                **means,
-                "learning_rate": rate,
-                "seconds": round(at.seconds, 2),
-            }
-            self.run.append(METRICS[0], [row])
-        at.epoch, at.turn, at.sums, at.seconds = at.epoch + 1, 0, {}, 0.0
-        every, over = self.settings.eval_every, at.step >= self.total_steps
-        is_best = self._validate() if every and (over or at.epoch % every == 0) else False
-        self._save(("last", "best") if is_best else ("last",))
+    def _after_step(self, stop: bool) -> None:
+        """Log, save and validate what is due; leave if a signal came."""
+        at, cadence = self.progress, self.cadence
+        epoch_over = at.batch >= self.sampler.batches_per_epoch or at.step >= self.total_steps
+        if epoch_over:
+            at.epoch, at.batch = at.epoch + 1, 0
+        if epoch_over or _is_due(at.step, cadence.log_steps):
+            self._log()
+        if epoch_over or stop or _is_due(at.step, cadence.save_steps):
+            self._save()
+        if stop:
+            raise KeyboardInterrupt
+        if self._is_validation_due():
+            self._validate()
+
+    def _is_validation_due(self) -> bool:
+        """Return whether the step that was just taken is one after which the model is validated."""
+        at, cadence = self.progress, self.cadence
+        if cadence.log_steps:
+            return at.step >= self.total_steps or _is_due(at.step, cadence.validate_steps)
+        epoch_over = at.batch == 0 and at.step > 0
+        return epoch_over and bool(
+            cadence.validate_epochs and (at.step >= self.total_steps or _is_due(at.epoch, cadence.validate_epochs))
+        )
 
     def _train_batch(self, batch: Batch, interrupt: Interrupt) -> tuple[dict[str, float], bool]:
-        """Run one batch; returns its losses, averaged over the processes, and whether any process was told to stop."""
-        self.progress.broken |= {str(path): reason for path, reason in batch.pop("broken")}
+        """Run one batch; returns its losses, averaged over the processes, and whether a signal reached any of them."""
+        at, position = self.progress, self._position()
+        at.broken |= {str(path): reason for path, reason in batch.pop("broken", ())}
         rows = batch.pop("rows")
-        batch = send_to_device(batch, self.accelerator.device, non_blocking=True)
-        self.model.clamp_temperature()
-        with self.accelerator.accumulate(self.task):
-            pixels = self._pixels(batch)
-            seed_everything(*self._key())
-            losses: dict[str, Tensor] = (
-                self.cache.backward(pixels, self._key()) if self.cache is not None else self.task(pixels)
-            )
-            loss = torch.stack([self._weight(name) * value.float() for name, value in losses.items()]).sum()
+        batch = self.task.prepare(send_to_device(batch, self.accelerator.device, non_blocking=True), position)
+        with self.accelerator.accumulate(self.wrapped):
+            seed_everything(*position)
+            losses: Losses = self.cache.backward(batch, position) if self.cache is not None else self.wrapped(batch)
+            loss = self.task.total(losses)
             signal = torch.tensor(float(bool(interrupt.signal)), device=loss.device)
+            # One exchange between the processes for all numbers of the step, the wish to stop among them: all stop at one step.
             *values, stop = mean_over_ranks(torch.stack([*(v.float() for v in losses.values()), loss, signal])).tolist()
             shown = dict(zip([*losses, "loss"], values, strict=True))
-            if not all(value == value and abs(value) != float("inf") for value in values):
-                words = ", ".join(f"{name} {value:g}" for name, value in shown.items())
-                raise UserError(
-                    f"the loss is not finite in epoch {self.progress.epoch + 1}, step {self.progress.step + 1} ({words}); the "
-                    f"batch holds training rows {', '.join(map(str, rows[:8]))}{', ...' if len(rows) > 8 else ''}; "
-                    "nothing of it reached the weights; lower --learning-rate or look at these rows"
-                )
+            self._check_finite(shown, rows)
             if self.cache is None:
                 self.accelerator.backward(loss)
             elif self.accelerator.sync_gradients:
@@ -280,88 +340,141 @@ class Trainer:
             self.optimizer.step()
             self.optimizer.zero_grad()
             if self.accelerator.sync_gradients:
-                self.progress.step += 1
-                if self.progress.step < self.total_steps:
+                at.step += 1
+                if at.step < self.total_steps:  # OneCycleLR has no rate for a step after its last
                     self.schedule.step()
+                if self.average is not None:
+                    self.average.step()
         return shown, stop > 0
 
-    def _key(self) -> tuple[int, int, int, int]:
-        """Return what all chance in a batch depends on."""
-        return self.settings.seed, self.progress.epoch, self.progress.turn, self.accelerator.process_index
+    def _check_finite(self, losses: Mapping[str, float], rows: Sequence[int]) -> None:
+        if all(value == value and abs(value) != float("inf") for value in losses.values()):
+            return
+        at = self.progress
+        where = "" if self.cadence.log_steps else f"epoch {at.epoch + 1}, "
+        words = ", ".join(f"{name} {value:g}" for name, value in losses.items())
+        raise UserError(
+            f"the loss is not finite in {where}step {at.step + 1} ({words}); the batch holds training rows "
+            f"{', '.join(map(str, rows[:8]))}{', ...' if len(rows) > 8 else ''}; nothing of it reached the weights; "
+            "lower --learning-rate or look at these rows"
+        )
 
-    def _pixels(self, batch: Batch) -> Batch:
-        """Augment and normalise the images of a batch, on the device; what comes from a feature cache stays as it is."""
-        generator = torch.Generator().manual_seed(seed_for("augment", *self._key()))
-        for name in ("image", "reference", "target"):
-            if name in batch and batch[name].dtype == torch.uint8:
-                pixels = augment(batch[name], generator) if self.augment_images else batch[name]
-                batch[name] = normalise(pixels)
-        return batch
-
-    def _weight(self, loss: str) -> float:
-        return float(getattr(self.settings, f"{loss}_weight"))
+    def _position(self) -> Position:
+        at = self.progress
+        return Position(self.settings.seed, at.epoch, at.batch, self.accelerator.process_index)
 
     # What is kept -----------------------------------------------------------------------------------------------------
 
-    def _validate(self) -> bool:
-        """Score the model, on all processes together, and log it; returns whether it is the best so far."""
-        if self.evaluate is None:
-            return False
+    def _log(self) -> None:
+        """Write the mean losses since the last row."""
         at = self.progress
-        share_buffers(self.model)
-        model = self.model
-        if self.sharding is not None:
-            model = self.sharding.whole_model(self.task, self.accelerator.device)
-        scores, value = self.evaluate(model.eval())
-        self.accelerator.log({"validation": value}, step=at.step)
-        is_best = at.best is None or value > at.best
-        if is_best:
-            at.best, at.best_step = value, at.step
+        means = {name: total / at.count for name, total in at.sums.items()}
+        rate = self.schedule.get_last_lr()[0]
+        self.accelerator.log({**means, "learning_rate": rate}, step=at.step)
         if self.run is not None:
-            self.run.append(METRICS[1], [{"epoch": at.epoch, "step": at.step, **score.row()} for score in scores])
-            if is_best:
-                self.run.update(best={"epoch": at.epoch, "step": at.step, "value": value})
-        self.accelerator.wait_for_everyone()
-        return is_best
+            row = {**self._stamp(), **means, "learning_rate": rate, "seconds": round(at.seconds, 2)}
+            self.run.append(TRAIN_METRICS, [row])
+        at.count, at.sums, at.seconds = 0, {}, 0.0
 
-    def _save(self, names: tuple[str, ...] = ("last",)) -> None:
-        """Write a checkpoint, and let ``names`` be links to its model. Every process must call this."""
-        weights: dict[str, Any] = get_model_state_dict(self.task, options=WHOLE)
-        optimizer = get_optimizer_state_dict(self.task, self.optimizer.optimizer, options=WHOLE)
+    def _stamp(self) -> dict[str, int]:
+        at = self.progress
+        return {"step": at.step} if self.cadence.log_steps else {"epoch": at.epoch, "step": at.step}
+
+    def _validate(self) -> None:
+        """Validate on all processes together, log it, and keep the model if it is the best so far."""
+        at = self.progress
+        if self.evaluate is None:
+            return
+        share_buffers(self.task)
+        with self._averaged():
+            task = self.task
+            if self.sharding is not None:
+                task = self.sharding.whole_task(self.wrapped, self.accelerator.device)
+            found = self.evaluate(task.eval())
+        self.task.train()
+        at.validated_step = at.step
+        is_best = found.value is not None and (at.best is None or found.value > at.best)
+        if found.value is not None:
+            self.accelerator.log({"validation": found.value}, step=at.step)
+        if is_best:
+            at.best, at.best_step = found.value, at.step
+        if self.run is not None:
+            self._keep_validation(found, is_best)
+        self.accelerator.wait_for_everyone()
+
+    def _keep_validation(self, found: Validation, is_best: bool) -> None:
+        assert self.run is not None
+        at, path = self.progress, self.run.path
+        rows = [{**self._stamp(), **row} for row in found.rows]
+        self.run.append(VALIDATION_METRICS, rows)
+        if found.sheet is not None:
+            (path / "validation").mkdir(exist_ok=True)
+            found.sheet.save(path / "validation" / f"step-{at.step}.png")
+            self.run.update(validation=rows[-1])
+        checkpoint = path / "checkpoints" / f"step_{at.step:08d}"
+        at.lengths = self.run.lengths()
+        if checkpoint.is_dir():
+            update_progress(checkpoint, asdict(at))
+        if is_best:
+            self.run.update(best={"epoch": at.epoch, "step": at.step, "value": at.best})
+            link_model(checkpoint, path / "best")
+
+    def _averaged(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if self.average is None else self.average.applied()
+
+    def _save(self) -> None:
+        """Write a checkpoint, and let ``last`` be a link to its model. Every process must call this."""
+        trained: dict[str, Any] = get_model_state_dict(self.wrapped, options=WHOLE)
+        weights = trained
+        if self.average is not None:
+            with self._averaged():
+                weights = get_model_state_dict(self.wrapped, options=WHOLE)
+        optimizer = get_optimizer_state_dict(self.wrapped, self.optimizer.optimizer, options=WHOLE)
         if self.run is None:
             return
         path, at = self.run.path, self.progress
-        at.lengths = {name: (path / name).stat().st_size for name in METRICS if (path / name).exists()}
+        at.lengths = self.run.lengths()
         state = {
             "world_size": self.accelerator.num_processes,
             "optimizer": optimizer,
             "schedule": self.schedule.state_dict(),
-            "progress": asdict(at),
         }
-        own = as_saved({name.removeprefix("model."): tensor for name, tensor in weights.items()})
+        if self.sharding is not None:
+            trained, weights = self.sharding.as_saved(trained), self.sharding.as_saved(weights)
+        if self.average is not None:
+            names = {name for name, parameter in self.task.named_parameters() if parameter.requires_grad}
+            state["average"] = {
+                "num_steps": self.average.num_steps,
+                "trained": {name: tensor for name, tensor in trained.items() if name in names},
+            }
         checkpoint = write_checkpoint(
             path,
             at.step,
-            lambda folder: self.model.write(folder, own),
+            lambda folder: self.task.write(folder, weights),
             state,
+            asdict(at),
             self.settings.keep_last,
         )
-        for name in names:
-            link_model(checkpoint, path / name)
+        link_model(checkpoint, path / "last")
 
     def _finish(self, state: str) -> None:
         if self.run is None:
             return
-        quarantine = SkippedImages()
+        skipped = SkippedImages()
         for path, reason in self.progress.broken.items():
-            quarantine.add(Path(path), reason)
-        if len(quarantine):
-            quarantine.write(self.run.path / "quarantine.csv")
+            skipped.add(Path(path), reason)
+        if len(skipped):
+            skipped.write(self.run.path / "quarantine.csv")
         at = self.progress
-        self.run.update(state=state, ended=now(), epochs=at.epoch, steps=at.step, broken_images=len(quarantine))
+        counted = {"steps": at.step} if self.cadence.log_steps else {"epochs": at.epoch, "steps": at.step}
+        self.run.update(state=state, ended=now(), **counted, broken_images=len(skipped))
 
 
-def make_accelerator(settings: TrainingSettings, task: type[Task]) -> Accelerator:
+def _is_due(count: int, every: int) -> bool:
+    return every > 0 and count % every == 0
+
+
+def make_accelerator(settings: RunSettings, task: type[Task]) -> Accelerator:
     """Return the accelerator that owns devices, precision, processes and trackers.
 
     Raises:

@@ -21,7 +21,7 @@ from unifashion.errors import UserError
 from unifashion.tryon.loading import load_pipeline
 from unifashion.tryon.maps import to_map
 from unifashion.tryon.pipeline import STEPS, TryOnPipeline, flatten
-from unifashion.tryon.qformer_context import Retriever
+from unifashion.tryon.qformer_context import QFormerContext
 from unifashion.tryon.settings import Control, ControlRead
 
 Picture = Image.Image | Path | str
@@ -63,7 +63,7 @@ class Person:
 class TryOn:
     """A try-on model that is ready to draw."""
 
-    def __init__(self, pipe: TryOnPipeline, retriever: Retriever | None = None) -> None:
+    def __init__(self, pipe: TryOnPipeline, retriever: QFormerContext | None = None) -> None:
         """Take a pipeline, and the retrieval model if its denoiser was trained with one.
 
         Raises:
@@ -105,7 +105,7 @@ class TryOn:
         pipe.to(place, *([torch.bfloat16] if bf16 or precision == "bf16" else []))
         change_scheduler(pipe, scheduler)
         _check_retriever(pipe, retriever is not None)
-        return cls(pipe, Retriever(retriever, place) if retriever else None)
+        return cls(pipe, QFormerContext(retriever, place) if retriever else None)
 
     @property
     def reads(self) -> Control:

@@ -17,7 +17,7 @@ from unifashion.seeding import seed_for
 from unifashion.tryon import encode
 from unifashion.tryon.maps import Maps, augment_maps, load_maps, to_share, to_unit
 from unifashion.tryon.pipeline import TryOnPipeline
-from unifashion.tryon.qformer_context import Retriever
+from unifashion.tryon.qformer_context import QFormerContext
 from unifashion.tryon.settings import Control, TryOnTrainingSettings
 
 IMAGES = ("image", "agnostic", "densepose", "control")
@@ -71,27 +71,33 @@ def collate(rows: list[Batch]) -> Batch:
     """Stack rows."""
     names = rows[0]["maps"]
     maps = {name: torch.stack([row["maps"][name] for row in rows]) for name in names}
-    return {"maps": maps, "text": [row["text"] for row in rows], "number": [row["number"] for row in rows]}
+    return {"maps": maps, "text": [row["text"] for row in rows], "rows": [row["number"] for row in rows]}
 
 
-class RowSampler(Sampler[int]):
-    """The rows of one process, batch after batch, from a batch on: batch ``k`` of all processes is one stretch of rows."""
+class RowSampler(Sampler[list[int]]):
+    """The batches of one process; batch ``k`` of all processes together is one stretch of rows.
 
-    def __init__(self, batch_size: int, num_batches: int, first_batch: int, rank: int, world: int) -> None:
-        self.batch_size, self.range = batch_size, range(first_batch, num_batches)
-        self.rank, self.world = rank, world
+    A training counted in steps is one long epoch, whose order ``TryOnRows`` knows; see ``training.trainer.BatchSampler``.
+    """
 
-    def __iter__(self) -> Iterator[int]:
-        for batch in self.range:
-            start = (batch * self.world + self.rank) * self.batch_size
-            yield from range(start, start + self.batch_size)
+    def __init__(self, batch_size: int, steps: int, accumulation_steps: int = 1, rank: int = 0, world: int = 1) -> None:
+        self.batch_size, self.rank, self.world = batch_size, rank, world
+        self.steps_per_epoch, self.batches_per_epoch = steps, steps * accumulation_steps
+        self.epoch, self.start = 0, 0
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in range(self.start, self.batches_per_epoch):
+            first = (batch * self.world + self.rank) * self.batch_size
+            yield list(range(first, first + self.batch_size))
 
     def __len__(self) -> int:
-        return len(self.range) * self.batch_size
+        return self.batches_per_epoch
 
 
 @torch.no_grad()
-def encode_batch(pipe: TryOnPipeline, batch: Batch, device: torch.device, retriever: Retriever | None = None) -> Batch:
+def encode_batch(
+    pipe: TryOnPipeline, batch: Batch, device: torch.device, retriever: QFormerContext | None = None
+) -> Batch:
     """Return what the loss takes: posteriors of the images, masks, text states and Q-Former rows, on the device."""
     maps = {name: pixels.to(device, non_blocking=True) for name, pixels in batch["maps"].items()}
     names = [*IMAGES[:-1], pipe.denoiser.config.control]
@@ -101,7 +107,7 @@ def encode_batch(pipe: TryOnPipeline, batch: Batch, device: torch.device, retrie
     encoded |= {name: to_share(maps[name]) for name in ("keep", "warped_mask") if name in maps}
     encoded["text"] = encode.text_states(pipe.tokenizer, pipe.text_encoder, batch["text"]).float()
     if retriever is not None:
-        encoded["rows"] = retriever(batch["maps"][names[-1]], batch["text"])
+        encoded["query_rows"] = retriever(batch["maps"][names[-1]], batch["text"])
     return encoded
 
 
@@ -113,7 +119,7 @@ class LatentCache(Dataset[Batch]):
         rows: TryOnRows,
         pipe: TryOnPipeline,
         device: torch.device,
-        retriever: Retriever | None = None,
+        retriever: QFormerContext | None = None,
         progress: bool = True,
     ) -> None:
         self.rows = rows
@@ -141,4 +147,4 @@ def collate_encoded(rows: list[Batch]) -> Batch:
     stacked: dict[str, Tensor] = {
         name: torch.stack([row[name] for row in rows]) for name in rows[0] if name != "number"
     }
-    return {**stacked, "number": [row["number"] for row in rows]}
+    return {**stacked, "rows": [row["number"] for row in rows]}

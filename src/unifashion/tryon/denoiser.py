@@ -30,10 +30,10 @@ INPUT_CHANNELS = 3 * LATENT_CHANNELS + 1
 
 @dataclass(frozen=True)
 class Denoised:
-    """What one pass gives: the predicted noise (B, 4, H, W), and where the gaze block looks (B, h, w, 2) if asked for."""
+    """What one pass gives: the predicted noise (B, 4, H, W), and, if asked for, the attention centres (B, h, w, 2)."""
 
     noise: Tensor
-    gaze: Tensor | None = None
+    attention_centre: Tensor | None = None
 
 
 class TryOnDenoiser(ModelMixin, ConfigMixin):
@@ -95,7 +95,7 @@ class TryOnDenoiser(ModelMixin, ConfigMixin):
         self.gradient_checkpointing = False
 
     def forward(
-        self, x13_BCHW: Tensor, t_B: Tensor, context_BLD: Tensor, hint_BCHW: Tensor, gaze: bool = False
+        self, x13_BCHW: Tensor, t_B: Tensor, context_BLD: Tensor, hint_BCHW: Tensor, attention_centre: bool = False
     ) -> Denoised:
         """Predict the noise.
 
@@ -104,7 +104,7 @@ class TryOnDenoiser(ModelMixin, ConfigMixin):
             t_B: timestep of each row, 0..999.
             context_BLD: context of each row.
             hint_BCHW: garment latent, of the same size.
-            gaze: also return where the gaze block looks, for the total variation loss.
+            attention_centre: also return where attention is centred, for the total variation loss.
         """
         garment = self.garment_features(x13_BCHW, t_B, context_BLD, hint_BCHW)
         h, time_BE, skips = self._encode(x13_BCHW, t_B, context_BLD)
@@ -115,7 +115,7 @@ class TryOnDenoiser(ModelMixin, ConfigMixin):
             for resnet, attention in zip(up_block.resnets, attentions, strict=True):
                 number = len(garment) - len(skips) - plain
                 if number >= 0:
-                    look = gaze and number == self.gaze_block
+                    look = attention_centre and number == self.attention_block
                     h, seen = self._run(self.warp_blocks[number], h, garment[len(skips) - 1], look)
                     where = seen if look else where
                 h = self._run(resnet, torch.cat([h, skips.pop()], dim=1), time_BE)
@@ -127,7 +127,7 @@ class TryOnDenoiser(ModelMixin, ConfigMixin):
         return Denoised(unet.conv_out(unet.conv_act(unet.conv_norm_out(h))), where)
 
     @property
-    def gaze_block(self) -> int:
+    def attention_block(self) -> int:
         """Return the warp block of the total variation loss: the second of the second level, 4 in Stable Diffusion."""
         return self.config.layers_per_block + 2
 

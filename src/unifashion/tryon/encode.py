@@ -48,7 +48,7 @@ def to_latent_size(mask_B1HW: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(mask_B1HW.float(), tuple(size), mode="bilinear", antialias=True)
 
 
-def thirteen(noisy_B4hw: Tensor, agnostic_B4hw: Tensor, keep_B1HW: Tensor, densepose_B4hw: Tensor) -> Tensor:
+def denoiser_input(noisy_B4hw: Tensor, agnostic_B4hw: Tensor, keep_B1HW: Tensor, densepose_B4hw: Tensor) -> Tensor:
     """Put the denoiser's input together: (B, 13, h, w)."""
     keep_B1hw = to_latent_size(keep_B1HW, noisy_B4hw.shape[-2:]).to(noisy_B4hw)
     return torch.cat([noisy_B4hw, agnostic_B4hw.to(noisy_B4hw), keep_B1hw, densepose_B4hw.to(noisy_B4hw)], dim=1)

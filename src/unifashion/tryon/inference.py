@@ -33,7 +33,7 @@ from unifashion.tryon.dataset import needed_files
 from unifashion.tryon.loading import quiet_libraries
 from unifashion.tryon.maps import load_maps, to_share, to_unit
 from unifashion.tryon.pipeline import TryOnPipeline
-from unifashion.tryon.qformer_context import Retriever
+from unifashion.tryon.qformer_context import QFormerContext
 from unifashion.tryon.results import FACTS, write_examples
 from unifashion.tryon.settings import TryOnInferenceSettings, data_root
 
@@ -116,7 +116,7 @@ def _draw(
     items: Sequence[TryOnItem],
     size: tuple[int, int],
     settings: TryOnInferenceSettings,
-    retriever: Retriever | None,
+    retriever: QFormerContext | None,
 ) -> list[Image.Image]:
     control = pipe.denoiser.config.control
     names = ("image", "agnostic", "densepose", "keep", control)

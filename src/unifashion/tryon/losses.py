@@ -1,4 +1,4 @@
-"""The training loss of UNIStableVITON: predict the noise; in the second stage also keep the gaze steady.
+"""The training losses of UNIStableVITON: predict the noise; in the second stage also keep the attention smooth.
 
 MSE(noise, predicted noise) + atv_weight * attention total variation
 """
@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDPMScheduler
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
-from torch import Tensor, nn
+from torch import Tensor
 
 from unifashion.tryon import encode
 from unifashion.tryon.dataset import IMAGES, Batch
-from unifashion.tryon.denoiser import TryOnDenoiser
+from unifashion.tryon.denoiser import Denoised, TryOnDenoiser
 from unifashion.tryon.pipeline import default_scheduler
 from unifashion.tryon.warp import attention_total_variation, warp_region
 
@@ -29,7 +29,7 @@ def draw(batch: Batch, vae: AutoencoderKL, drop: float, generators: Sequence[tor
     """Draw everything that is random in a step, on the CPU: posterior samples, noise, timesteps, drops.
 
     Args:
-        batch: from ``rows.encode_batch`` or a ``LatentCache``.
+        batch: from ``dataset.encode_batch`` or a ``LatentCache``.
         vae: whose latents these are.
         drop: share of rows whose context becomes the unconditional vector.
         generators: one per row, so that a row's draws do not depend on which process has it, or beside which others.
@@ -48,35 +48,35 @@ def draw(batch: Batch, vae: AutoencoderKL, drop: float, generators: Sequence[tor
     return drawn
 
 
-class TryOnLoss(nn.Module):
-    """The denoiser with its loss, as one module that accelerate can wrap."""
+def denoise(denoiser: TryOnDenoiser, schedule: DDPMScheduler, batch: Batch, with_attention: bool) -> Denoised:
+    """Predict the noise of a batch.
 
-    def __init__(
-        self, denoiser: TryOnDenoiser, atv_weight: float = 0.0, scheduler: SchedulerMixin | None = None
-    ) -> None:
-        super().__init__()
-        self.denoiser, self.atv_weight = denoiser, atv_weight
-        self.schedule = noise_schedule(scheduler)
+    Args:
+        denoiser: the network, or what accelerate made of it.
+        schedule: from ``noise_schedule``.
+        batch: from ``dataset.encode_batch``, with ``drawn`` from ``draw``.
+        with_attention: also return where the garment's attention is centred.
+    """
+    drawn = batch["drawn"]
+    noisy = schedule.add_noise(drawn["image"], drawn["noise"], drawn["t"])
+    x13 = encode.denoiser_input(noisy, drawn["agnostic"], batch["keep"], drawn["densepose"])
+    context = denoiser.context(batch["text"], batch.get("query_rows"), drawn["drop"])
+    predicted: Denoised = denoiser(x13, drawn["t"], context, drawn["control"], attention_centre=with_attention)
+    return predicted
 
-    def forward(
-        self,
-        drawn: dict[str, Tensor],
-        text_BLD: Tensor,
-        keep_B1HW: Tensor,
-        warped_B1HW: Tensor | None = None,
-        rows_BQH: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """Return the losses: ``noise`` (mean squared error) and, with a weight for it, ``atv`` (before the weight)."""
-        noisy = self.schedule.add_noise(drawn["image"], drawn["noise"], drawn["t"])
-        x13 = encode.thirteen(noisy, drawn["agnostic"], keep_B1HW, drawn["densepose"])
-        context = self.denoiser.context(text_BLD, rows_BQH, drawn["drop"])
-        found = self.denoiser(x13, drawn["t"], context, drawn["control"], gaze=self.atv_weight > 0)
-        wanted = drawn["noise"]
-        if self.schedule.config.prediction_type == "v_prediction":
-            wanted = self.schedule.get_velocity(drawn["image"], drawn["noise"], drawn["t"])
-        losses = {"noise": F.mse_loss(found.noise.float(), wanted)}
-        if self.atv_weight > 0:
-            assert warped_B1HW is not None, "the total variation loss needs the garment's mask on the person"
-            region = warp_region(warped_B1HW, noisy.shape[-2:], found.gaze.shape[1:3])
-            losses["atv"] = attention_total_variation(found.gaze, region)
-        return losses
+
+def noise_loss(predicted: Denoised, schedule: DDPMScheduler, drawn: dict[str, Tensor]) -> Tensor:
+    """Return the mean squared error of the prediction: of the noise, or of v where the schedule says so."""
+    target = drawn["noise"]
+    if schedule.config.prediction_type == "v_prediction":
+        target = schedule.get_velocity(drawn["image"], drawn["noise"], drawn["t"])
+    return F.mse_loss(predicted.noise.float(), target)
+
+
+def attention_loss(predicted: Denoised, warped_mask_B1HW: Tensor) -> Tensor:
+    """Return the total variation of the attention centres where the garment lies on the person."""
+    centre_BHW2 = predicted.attention_centre
+    assert centre_BHW2 is not None, "the prediction was made without attention centres"
+    rows, columns = predicted.noise.shape[-2:]
+    region = warp_region(warped_mask_B1HW, (rows, columns), (centre_BHW2.shape[1], centre_BHW2.shape[2]))
+    return attention_total_variation(centre_BHW2, region)

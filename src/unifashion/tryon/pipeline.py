@@ -11,6 +11,7 @@ For memory: ``pipe.enable_model_cpu_offload()``, ``pipe.vae.enable_slicing()``, 
 
 import inspect
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
@@ -76,6 +77,14 @@ class TryOnPipeline(DiffusionPipeline):
             raise UserError(f"a result of {width} x {height} pixels: both sides must be multiples of {step}")
         if not 1 <= num_inference_steps <= most:
             raise UserError(f"num_inference_steps: the sampler takes 1 to {most} steps, got {num_inference_steps}")
+
+    def save_with(self, folder: str | Path, weights: dict[str, Tensor]) -> None:
+        """``save_pretrained`` with other weights of the denoiser, such as their moving average or those of all FSDP shards."""
+        with torch.device("meta"):  # no second copy in memory
+            denoiser = TryOnDenoiser.from_config(self.denoiser.config)
+        denoiser.load_state_dict(weights, assign=True)
+        pipe = TryOnPipeline(self.vae, self.text_encoder, self.tokenizer, denoiser, self.scheduler)
+        pipe.save_pretrained(folder)
 
     @torch.no_grad()
     def __call__(
@@ -174,7 +183,7 @@ class TryOnPipeline(DiffusionPipeline):
         dtype = self.denoiser.dtype
         timesteps = self.scheduler.timesteps
         for number, t in enumerate(self.progress_bar(timesteps)):
-            x13 = encode.thirteen(self.scheduler.scale_model_input(x, t), *fixed).to(dtype)
+            x13 = encode.denoiser_input(self.scheduler.scale_model_input(x, t), *fixed).to(dtype)
             t_B = t.expand(len(x))
             passes = [self.denoiser(x13, t_B, context.to(dtype), hint.to(dtype)).noise.float() for context in contexts]
             noise = passes[0] if len(passes) == 1 else passes[1] + guidance_scale * (passes[0] - passes[1])

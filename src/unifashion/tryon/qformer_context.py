@@ -1,4 +1,4 @@
-"""What the retrieval model says about a garment, for the adapter of the denoiser (f_zeta in the paper).
+"""The rows of a retrieval model's Q-Former about a garment, for the adapter of the denoiser (f_zeta in the paper).
 
 The Q-Former reads the control image (photo or sketch of the garment) and the caption in one pass; its query rows, Q of width H,
 go through the adapter, a linear map that trains with the denoiser, and join the text states as context.
@@ -16,8 +16,8 @@ from unifashion.data.images import ImageTransform, normalise
 from unifashion.encoders.unifashion import UniFashion
 
 
-class Retriever:
-    """A frozen retrieval model that gives its query rows."""
+class QFormerContext:
+    """A frozen retrieval model, read for its query rows."""
 
     def __init__(self, name: str | Path, device: torch.device | str = "cpu") -> None:
         """Load a model.
@@ -40,6 +40,4 @@ class Retriever:
         photos = [Image.fromarray(image.permute(1, 2, 0).cpu().numpy()) for image in image_B3HW]
         pixels = normalise(torch.stack([self.transform(photo) for photo in photos])).to(self.device)
         ids_BL, mask_BL = (tensor.to(self.device) for tensor in self.model.tokenize([prepare_text(t) for t in texts]))
-        queries_BQH = self.model.query_tokens.expand(len(photos), -1, -1)
-        hidden_BTH = self.model.qformer(queries_BQH, ids_BL, mask_BL, self.model.read_images(pixels))
-        return hidden_BTH[:, : self.model.config.num_queries].float()
+        return self.model.query_rows(self.model.read_images(pixels), ids_BL, mask_BL).float()

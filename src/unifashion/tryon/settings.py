@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from unifashion.config import RunSettings
 from unifashion.errors import UserError
 from unifashion.flags import setting
 
@@ -76,21 +77,26 @@ class TryOnModelSettings:
 
 
 @dataclass(frozen=True)
-class TryOnTrainingSettings:
+class TryOnTrainingSettings(RunSettings):
     """Training: optimiser, losses, augmentation, and what is kept."""
 
     output_dir: str = setting("runs/tryon", "run folder; must be new unless --overwrite")
-    overwrite: bool = setting(False, "replace the run that is in output_dir")
-    resume: str | None = setting(None, "run folder to go on with; its settings are taken from its config.yaml")
     max_steps: int = setting(360_000, "optimiser steps", least=1)
     batch_size: int = setting(32, "rows per process and step", least=1)
-    accumulation_steps: int = setting(1, "batches whose gradients are added up before a step", least=1)
     learning_rate: float = setting(1e-4, "AdamW learning rate, constant after the warm-up")
+    betas: tuple[float, float] = setting((0.9, 0.999), "AdamW momenta")
+    adam_epsilon: float = setting(1e-8, "AdamW epsilon")
+    weight_decay: float = setting(0.01, "AdamW decay")
+    ema_decay: float = setting(
+        0.9999, "decay of the moving average of the weights that validation and the kept model use; 0 = none"
+    )
+    deterministic: bool = setting(False, "on a GPU use only operations that give the same bits every time")
+    seed: int = setting(0, "one seed for weights, order, augmentation and noise")
+    save_steps: int = setting(
+        5000, "a checkpoint to resume from after every n-th step, and at the end; 0 = at the end only"
+    )
     warmup_steps: int = setting(0, "steps over which the learning rate rises to its value")
     decay_steps: int = setting(0, "last steps, over which the learning rate falls to zero along a cosine; 0 = never")
-    weight_decay: float = setting(0.01, "AdamW decay")
-    max_grad_norm: float = setting(0.0, "gradients are clipped to this norm; 0 = never")
-    ema_decay: float = setting(0.9999, "decay of the moving average that validation and the kept model use; 0 = none")
     unconditional_drop: float = setting(0.2, "share of rows whose context becomes the learned unconditional vector")
     atv_weight: float = setting(0.0, "weight of the attention total variation loss; the paper's second stage: 0.001")
     flip: bool = setting(True, "mirror half of the items")
@@ -101,44 +107,30 @@ class TryOnTrainingSettings:
         "encode all pictures and captions once and keep them in memory (with their mirror images); no colour, no move",
     )
     gradient_checkpointing: bool = setting(False, "compute activations again in the backward pass: less memory, slower")
-    precision: Literal["auto", "fp32", "bf16"] = setting("auto", "auto = bf16 where the GPU has it, else fp32")
-    seed: int = setting(0, "one seed for weights, order, augmentation and noise")
-    log_steps: int = setting(50, "a row of train_metrics.csv after every so many steps", least=1)
-    save_steps: int = setting(
-        5000, "a checkpoint to resume from after every so many steps, and at the end; 0 = at the end only"
-    )
+    log_steps: int = setting(50, "a row of train_metrics.csv after every n-th step", least=1)
     validate_steps: int = setting(
-        5000, "validation pictures after every so many steps, and at the end; 0 = at the end only"
+        5000, "validation pictures after every n-th step, and at the end; 0 = at the end only"
     )
     num_validation_images: int = setting(8, "pairs of the test split that are drawn each time, from the first on")
     validation_inference_steps: int = setting(50, "sampler steps of the validation pictures", least=1)
-    tracker: Literal["none", "tensorboard", "wandb"] = setting("none", "also log to this tracker, through accelerate")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.cache_latents and (self.colour or self.move):
             raise UserError(
                 "cache_latents keeps one encoding of each picture: add --no-colour --no-move, or --no-cache-latents"
             )
         if self.unconditional_drop > 1:
             raise UserError(f"unconditional_drop: a share of rows is at most 1, got {self.unconditional_drop}")
-        if self.ema_decay >= 1:
-            raise UserError(f"ema_decay: must be below 1, got {self.ema_decay}")
 
 
-# What a run that goes on may be given otherwise, because no step depends on it.
+# What may be changed when a run is resumed, because no step depends on it (besides training.resume.FREE).
 FREE_ON_RESUME = (
-    *(
-        "data_root",
-        "num_workers",
-        "max_missing",
-        "output_dir",
-        "overwrite",
-        "resume",
-        "tracker",
-        "log_steps",
-        "save_steps",
-    ),
-    *("validate_steps", "num_validation_images", "validation_inference_steps", "gradient_checkpointing"),
+    "log_steps",
+    "validate_steps",
+    "num_validation_images",
+    "validation_inference_steps",
+    "gradient_checkpointing",
 )
 
 
@@ -163,7 +155,7 @@ class TryOnInferenceSettings:
     height: int = setting(0, "height of the results, pixels; 0 = as in training")
     width: int = setting(0, "width of the results, pixels; 0 = as in training")
     batch_size: int = setting(8, "pairs at once", least=1)
-    limit: int = setting(0, "draw only the first so many pairs; 0 = all")
+    limit: int = setting(0, "draw only the first N pairs; 0 = all")
     scheduler: SchedulerName = setting(
         "default", "sampler; default = the one in the model's folder (PNDM without Runge-Kutta steps)"
     )

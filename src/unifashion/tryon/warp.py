@@ -1,4 +1,4 @@
-"""Zero cross-attention: how the decoder of the denoiser looks at the garment, and the loss that keeps its gaze steady.
+"""Zero cross-attention: how the decoder of the denoiser looks at the garment, and the loss that keeps its attention smooth.
 
     h <- h + zero_conv(T(h, garment))        T: self-attention, cross-attention to the garment's positions, feed-forward
 
@@ -23,20 +23,24 @@ class WarpBlock(nn.Module):
         self.proj_out = nn.Conv2d(width, width, 1)
         self.zero_conv = zero(nn.Conv2d(width, width, 1))
 
-    def forward(self, h_BCHW: Tensor, garment_BChw: Tensor, gaze: bool = False) -> tuple[Tensor, Tensor | None]:
-        """Return the changed features, and with ``gaze`` where each position looks: (B, H, W, 2) rows and columns."""
+    def forward(
+        self, h_BCHW: Tensor, garment_BChw: Tensor, attention_centre: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the changed features, and on request the centre of each position's attention (B, H, W, 2), row and column."""
         size, (rows, columns) = h_BCHW.shape[-2:], garment_BChw.shape[-2:]
         garment_BGC = garment_BChw.flatten(2).transpose(1, 2)
         x_BLC = self.proj_in(self.norm(h_BCHW)).flatten(2).transpose(1, 2)
         block = self.block
         x_BLC = x_BLC + block.attn1(block.norm1(x_BLC))
         query_BLC = block.norm2(x_BLC)
-        where_BHW2 = expected_position(block.attn2, query_BLC, garment_BGC, (rows, columns)) if gaze else None
+        centre_BHW2 = (
+            expected_position(block.attn2, query_BLC, garment_BGC, (rows, columns)) if attention_centre else None
+        )
         x_BLC = x_BLC + block.attn2(query_BLC, garment_BGC)
         x_BLC = x_BLC + block.ff(block.norm3(x_BLC))
         warped_BCHW = self.proj_out(x_BLC.transpose(1, 2).unflatten(2, size)) + h_BCHW
         h_BCHW = h_BCHW + self.zero_conv(warped_BCHW)
-        return h_BCHW, where_BHW2.unflatten(1, size) if where_BHW2 is not None else None
+        return h_BCHW, centre_BHW2.unflatten(1, size) if centre_BHW2 is not None else None
 
 
 def zero(module: nn.Module) -> nn.Module:
@@ -67,21 +71,21 @@ def expected_position(attention: Attention, query_BLC: Tensor, garment_BGC: Tens
         return weight_BNLG.mean(1) @ torch.stack([row_G, column_G], dim=1).to(weight_BNLG)
 
 
-def attention_total_variation(where_BHW2: Tensor, region_BHW: Tensor) -> Tensor:
-    """Return how much the gaze jumps between neighbours inside the region (StableVITON's loss, before its weight).
+def attention_total_variation(centre_BHW2: Tensor, region_BHW: Tensor) -> Tensor:
+    """Return how much the attention centre jumps between neighbours inside the region (StableVITON's loss, before its weight).
 
     Args:
-        where_BHW2: expected (row, column) on the garment of every position.
+        centre_BHW2: expected (row, column) on the garment of every position.
         region_BHW: true where the garment lies on the person; a pair counts when both ends lie inside.
 
     Returns:
         mean |difference| of vertical neighbours plus that of horizontal ones, summed over both coordinates; the means run
         over the pairs of the whole batch. Without a pair: 0, with gradient zero (the original divides by zero).
     """
-    total = where_BHW2.sum() * 0
+    total = centre_BHW2.sum() * 0
     for dim in (1, 2):
-        length = where_BHW2.shape[dim] - 1
-        first, second = (where_BHW2.narrow(dim, start, length) for start in (0, 1))
+        length = centre_BHW2.shape[dim] - 1
+        first, second = (centre_BHW2.narrow(dim, start, length) for start in (0, 1))
         both = region_BHW.narrow(dim, 0, length) & region_BHW.narrow(dim, 1, length)
         jumps = ((first - second).abs().sum(-1) * both).sum()
         total = total + jumps / both.sum().clamp(min=1)

@@ -1,0 +1,158 @@
+"""What the two retrieval tasks share: contrast over the rows of all processes, hard negatives, matching.
+
+Shapes: B rows, M rows of all processes, Q query tokens, D width, L text tokens, R image-text pairs, N image tokens of width W.
+
+Rows of one product, or with one text, are never negatives of one another; hard negatives come from all processes.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from unifashion.config import TrainingSettings
+from unifashion.data.batches import Batch, Row, collate
+from unifashion.distributed import gather, gather_padded, mean_over_ranks, rank, stack_padded
+from unifashion.models.losses import best_query_scores, contrastive_loss, matching_loss
+from unifashion.models.negatives import hard_negatives
+from unifashion.models.qformer import ImageMemory
+from unifashion.models.unifashion import UniFashionModel
+from unifashion.training.tasks.task import Losses, Position, Task, prepare_images
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What the passes over single rows yield."""
+
+    vectors: dict[str, Tensor]  # that rows are compared by
+    losses: Losses  # that need no other row
+    tokens_BNW: Tensor  # of the images that are matched
+    image: ImageMemory  # their keys and values
+
+
+@dataclass(frozen=True, eq=False)
+class ItmPairs:
+    """Images and texts that are shown to the matching head: R = [B matches; wrong images; wrong texts]."""
+
+    wrong_image_I: Tensor  # rows of all processes
+    text_row_T: Tensor  # rows of this process that are shown with a wrong text
+    ids_RL: Tensor
+    mask_RL: Tensor
+    num_pairs: Tensor  # mean over the processes
+
+    def labels(self) -> Tensor:
+        """Return 1 for matches, 0 for the rest."""
+        num_matches = len(self.ids_RL) - len(self.wrong_image_I) - len(self.text_row_T)
+        return (torch.arange(len(self.ids_RL), device=self.ids_RL.device) < num_matches).long()
+
+
+class ContrastiveTask(Task):
+    """A retrieval network with contrast and matching."""
+
+    matched_image: ClassVar[str]  # the batch's name of the images that texts are matched with
+    model: UniFashionModel
+
+    def __init__(self, model: UniFashionModel, settings: TrainingSettings, augment_images: bool = False) -> None:
+        super().__init__(model, settings.loss_weights())
+        self.mining, self.augment_images = settings.itm_negatives, augment_images
+
+    def collate(self, rows: list[Row]) -> Batch:
+        """See ``data.batches``."""
+        return collate(rows, self.model.tokenize)
+
+    def prepare(self, batch: Batch, position: Position) -> Batch:
+        """Normalise the photos, and count the words that are predicted.
+
+        ``num_targets`` is the mean over the processes, so that the mean of their losses is the loss of the whole batch; it is
+        counted here because a gradient cache shows ``encode`` only a part of the batch.
+        """
+        self.model.clamp_temperature()
+        batch = prepare_images(batch, position, self.augment_images)
+        # The first token of a text is not predicted: it opens it.
+        batch["num_targets"] = mean_over_ranks(batch["text_mask"][:, 1:].sum())
+        return batch
+
+    def encode(self, batch: Batch) -> Features:
+        """Run the passes over the rows of a batch, or of a part of one."""
+        raise NotImplementedError
+
+    def contrastive_losses(self, vectors: dict[str, Tensor], batch: Batch) -> tuple[Losses, ItmPairs]:
+        """Return the losses between the vectors of all rows, and the pairs for ``itm_loss``."""
+        raise NotImplementedError
+
+    def losses_of(self, features: Features, batch: Batch) -> Losses:
+        """Return the losses of a batch."""
+        losses, pairs = self.contrastive_losses(features.vectors, batch)
+        return losses | {"itm": self.itm_loss(features, pairs)} | features.losses
+
+    def itm_loss(self, features: Features, pairs: ItmPairs) -> Tensor:
+        """Return the matching loss, all pairs in one pass."""
+        image = features.image
+        tokens_MNW = gather(features.tokens_BNW)
+        if len(tokens_MNW) == len(features.tokens_BNW):
+            own_B = torch.arange(len(tokens_MNW), device=tokens_MNW.device)
+            images = image.rows(torch.cat([own_B, pairs.wrong_image_I, pairs.text_row_T]))
+        else:
+            # Keys and values are many times larger than the tokens they come from: it is cheaper to exchange tokens and project
+            # the few wrong images again.
+            wrong_images = self.model.qformer.project_image(tokens_MNW[pairs.wrong_image_I])
+            images = ImageMemory.concatenate([image, wrong_images, image.rows(pairs.text_row_T)])
+        logits_R2 = self.model.match_logits(images, pairs.ids_RL, pairs.mask_RL)
+        return matching_loss(logits_R2.float(), pairs.labels(), pairs.num_pairs)
+
+    def write(self, folder: Path, weights: dict[str, Tensor]) -> None:
+        """Write a UniFashion model folder."""
+        self.model.write(folder, {name.removeprefix("model."): tensor for name, tensor in weights.items()})
+
+    def read_weights(self, folder: Path) -> dict[str, Tensor]:
+        """Read a UniFashion model folder."""
+        return {f"model.{name}": tensor for name, tensor in self.model.read_weights(folder).items()}
+
+    def _similarities(self, image_BQD: Tensor, text_BD: Tensor) -> tuple[Tensor, Tensor]:
+        """Return image-to-text and text-to-image similarities over the temperature, both (B, M)."""
+        image_BQD, text_BD = image_BQD.float(), text_BD.float()  # a softmax over bf16 scores loses the near ties
+        temperature = self.model.temperature
+        image_to_text_BM = best_query_scores(image_BQD, gather(text_BD)) / temperature
+        text_to_image_BM = best_query_scores(gather(image_BQD), text_BD).T / temperature
+        return image_to_text_BM, text_to_image_BM
+
+    def _itc(self, image_to_text_BM: Tensor, text_to_image_BM: Tensor, exclude_mask_BM: Tensor) -> Tensor:
+        """Return the contrastive loss, the sum of both directions."""
+        offset = rank() * len(exclude_mask_BM)
+        return contrastive_loss(image_to_text_BM, exclude_mask_BM, offset) + contrastive_loss(
+            text_to_image_BM, exclude_mask_BM, offset
+        )
+
+    def _choose_pairs(
+        self,
+        texts: tuple[Tensor, Tensor],
+        wrong_texts: tuple[Tensor, Tensor],
+        similarities: tuple[Tensor, Tensor],
+        exclude_mask_BM: Tensor,
+    ) -> ItmPairs:
+        """Choose what every row is wrongly shown with.
+
+        Args:
+            texts: ids and mask of the texts that match.
+            wrong_texts: of those that wrong ones are taken from.
+            similarities: image-to-text, text-to-image.
+            exclude_mask_BM: True where a row and a candidate belong together.
+        """
+        # BLIP-2 looks for row b's wrong text among the texts near image b; the original UniFashion code uses the two matrices the
+        # other way round (convert/QUIRKS.md).
+        image_to_text_BM, text_to_image_BM = similarities if self.mining == "multinomial" else similarities[::-1]
+        wrong_image_B, has_image_B = hard_negatives(text_to_image_BM, exclude_mask_BM, self.mining)
+        wrong_text_B, has_text_B = hard_negatives(image_to_text_BM, exclude_mask_BM, self.mining)
+        (ids_BL, mask_BL), chosen_T = texts, wrong_text_B[has_text_B]
+        ids_RL = stack_padded([ids_BL, ids_BL[has_image_B], gather_padded(wrong_texts[0])[chosen_T]])
+        mask_RL = stack_padded([mask_BL, mask_BL[has_image_B], gather_padded(wrong_texts[1])[chosen_T]])
+        return ItmPairs(
+            wrong_image_B[has_image_B],
+            has_text_B.nonzero()[:, 0],
+            ids_RL,
+            mask_RL,
+            # A row without a candidate has fewer pairs; the mean over the processes keeps every pair's weight the same.
+            mean_over_ranks(torch.tensor(float(len(ids_RL)), device=ids_RL.device)),
+        )
