@@ -77,7 +77,7 @@ def make_model():
 
 @pytest.fixture
 def shared() -> Path:
-    """The folder of real samples and recordings; the test is skipped where it is absent."""
+    """The folder of real samples; the test is skipped where it is absent."""
     if not SHARED.is_dir():
         pytest.skip("the real samples (../shared) are not on this machine")
     return SHARED

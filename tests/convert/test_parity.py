@@ -1,4 +1,4 @@
-"""Our models against recordings: the project's own (tests/golden), and those of the original code where they are at hand."""
+"""Our models against recordings: the project's own (tests/golden), and those of the original code (tests/golden/original)."""
 
 import dataclasses
 
@@ -48,8 +48,6 @@ def group_of(name):
 def case(request):
     """A recording, and the same numbers computed now."""
     folder, name = request.param
-    if not (folder / f"{name}.json").is_file():
-        pytest.skip("the recordings of the original code (../shared/golden) are not on this machine")
     recording = Recording.read(folder, name)
     return recording, observe(recording.facts, recording.inputs)
 
@@ -82,8 +80,6 @@ def test_every_single_gradient_has_the_recorded_norm(case):
 
 def test_the_language_model_of_the_full_preset_would_read_the_recorded_rows():
     """Its prefix is a linear map of Q-Former rows: with the text in training, without it in generation."""
-    if not (ORIGINALS / "full_llm.json").is_file():
-        pytest.skip("the recordings of the original code (../shared/golden) are not on this machine")
     recording = Recording.read(ORIGINALS, "full_llm")
     model, inputs = build(recording.facts).eval(), as_float32(recording.inputs)
     tokens = model.image_tokens(inputs["image"])

@@ -22,9 +22,8 @@ from unifashion.evaluation.protocols.fashioniq import (
 )
 from unifashion.evaluation.ranks import best_query_scores
 
-SHARED = Path(__file__).resolve().parents[2] / "../shared"
-ANNOTATIONS = SHARED / "data/fashioniq_annotations"
-RECORDING = SHARED / "golden/metrics_fashioniq.safetensors"
+ANNOTATIONS = Path(__file__).resolve().parents[2] / "../shared/data/fashioniq_annotations"
+RECORDING = Path(__file__).resolve().parents[1] / "golden/original/metrics_fashioniq.safetensors"
 
 
 def randn(*shape, seed=0):
@@ -266,7 +265,6 @@ def test_union_gallery_of_the_real_annotations_has_the_known_size(category, num_
     assert {metric.n for metric in metrics} == {len(rows)}
 
 
-@pytest.mark.skipif(not RECORDING.exists(), reason="the recording of the original implementation is not here")
 def test_original_protocol_repeats_the_recorded_scores_and_recalls():
     # The original drops the last 2 of the 42 queries, which do not fill a batch of 4; its numbers are over the other 40.
     recording = load_file(RECORDING)

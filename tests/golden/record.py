@@ -3,7 +3,7 @@
     PYTHONPATH=src python tests/golden/record.py
 
 The model was equal to the original, number by number, when they were made (tests/convert/test_parity.py checks that against
-recordings of the original code, where these are at hand). Make new ones only when that test passes with the originals.
+recordings of the original code, in original/). Make new ones only when that test passes.
 ``full_size.json`` lists names and shapes of the published sizes; tests/parity/lavis.sh compares them with LAVIS itself.
 """
 

@@ -2,7 +2,7 @@
 
     PYTHONPATH=src python tests/golden/record_heads.py
 
-As record.py: make new ones only when tests/llm/test_parity.py passes with the recordings of the original.
+As record.py: make new ones only when tests/llm/test_heads_parity.py passes.
 """
 
 import json

@@ -26,7 +26,7 @@ from unifashion.models.unifashion import UniFashionModel
 from unifashion.training.tasks import TASKS
 
 GOLDEN = Path(__file__).resolve().parent
-ORIGINALS = GOLDEN.parents[2] / "shared" / "golden"
+ORIGINALS = GOLDEN / "original"
 NAMES = {
     "Blip2QformerCirCls": "blip2_cir_cls",
     "Blip2QformerCirRerank": "blip2_cir_rerank",

@@ -195,10 +195,7 @@ class ClosedForm:
     ("ddim10", 10, 1.0), ("ddim10_guided5", 10, 5.0), ("ddim50", 50, 1.0),
 ])  # fmt: skip
 def test_sampling_follows_the_recorded_trajectory(pipe, name, steps, guidance):
-    path = ORIGINALS / "samplers.safetensors"
-    if not path.is_file():
-        pytest.skip("the recordings of the original code (../shared/golden) are not on this machine")
-    recorded = load_file(path)
+    recorded = load_file(ORIGINALS / "samplers.safetensors")
     walker = copy.copy(pipe)
     walker.__dict__ = {**pipe.__dict__}
     formula = ClosedForm()
@@ -223,10 +220,7 @@ class _Context(str):
 
 
 def test_the_start_of_the_original_is_the_noised_latent_at_the_last_timestep(pipe):
-    path = ORIGINALS / "samplers.safetensors"
-    if not path.is_file():
-        pytest.skip("the recordings of the original code (../shared/golden) are not on this machine")
-    recorded = load_file(path)
+    recorded = load_file(ORIGINALS / "samplers.safetensors")
     latent = recorded["inputs.x_T"].float()
     walker = copy.copy(pipe)
     pipe.scheduler.set_timesteps(10)
