@@ -8,7 +8,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from unifashion.config import TrainingSettings
-from unifashion.training.tasks import ComposedTask, CrossModalTask
+from unifashion.training.tasks import RETRIEVAL_TASKS
+from unifashion.training.tasks.task import Position
 
 SETTINGS = dataclasses.replace(TrainingSettings(), itm_negatives="unifashion")
 TEXTS = ["a red dress", "a blue striped shirt with dots", "a green top", "is longer and has short sleeves"]
@@ -21,10 +22,10 @@ def losses_and_gradients(model, rows):
     image = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     texts = {"text_ids": ids[rows, :keep], "text_mask": mask[rows, :keep]}
     same = {"product": torch.arange(4)[rows], "text": torch.arange(4)[rows]}
-    if model.config.model_name == "blip2_cir_cls":
-        losses = CrossModalTask(model, SETTINGS)({"image": image[rows], **texts, **same})
-    else:
-        losses = ComposedTask(model, SETTINGS)({"reference": image[rows], "target": -image[rows], **texts, **same})
+    is_cls = model.config.model_name == "blip2_cir_cls"
+    images = {"image": image[rows]} if is_cls else {"reference": image[rows], "target": -image[rows]}
+    task = RETRIEVAL_TASKS[model.config.model_name](model, SETTINGS)
+    losses = task(task.prepare({**images, **texts, **same}, Position(0, 0, 0, 0)))
     model.zero_grad()
     sum(losses.values()).backward()
     gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])

@@ -23,15 +23,16 @@ from torch import Tensor
 
 from unifashion.apps.toy_catalogue.write import Sizes, write_catalogue
 from unifashion.config import DataSettings, TrainingSettings
-from unifashion.data.batches import Collate, PairRows, Photos, TrainingSet
+from unifashion.data.batches import PairRows, Photos, TrainingSet, collate
 from unifashion.data.fashiongen import read_fashiongen
 from unifashion.data.feature_cache import FeatureCache, key_of
-from unifashion.data.images import ImageTransform, normalise
+from unifashion.data.images import ImageTransform
 from unifashion.models.presets import build_config
 from unifashion.models.tokenizer import DEC, train_wordpiece
 from unifashion.models.unifashion import UniFashionModel
 from unifashion.training.run_folder import machine
-from unifashion.training.tasks import CrossModalTask
+from unifashion.training.tasks.cross_modal import CrossModalTask
+from unifashion.training.tasks.task import Position
 
 BATCH = 8
 
@@ -64,15 +65,14 @@ class Ways:
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
         """Return the sum of the losses, as training computes them."""
         torch.manual_seed(0)
-        if batch["image"].dtype == torch.uint8:
-            batch["image"] = normalise(batch["image"])
-        return sum(CrossModalTask(self.model, TrainingSettings())(batch).values(), torch.zeros(()))
+        task = CrossModalTask(self.model, TrainingSettings())
+        return task.total(task(task.prepare(batch, Position(0, 0, 0, 0))))
 
     def batches(self, way: int) -> Iterator[dict[str, Tensor]]:
         """Yield the batches in file order."""
-        dataset, collate = TrainingSet(self.rows[way], 0), Collate(self.model.tokenize)
+        dataset = TrainingSet(self.rows[way], 0)
         for start in range(0, len(self.rows[way]) - BATCH + 1, BATCH):
-            yield collate([dataset[0, index] for index in range(start, start + BATCH)])
+            yield collate([dataset[0, index] for index in range(start, start + BATCH)], self.model.tokenize)
 
     @torch.no_grad()
     def first_loss(self, way: int) -> float:

@@ -31,7 +31,8 @@ from unifashion.models.unifashion import UniFashionModel
 from unifashion.seeding import only_deterministic
 from unifashion.training.compilation import compile_blocks
 from unifashion.training.run_folder import machine
-from unifashion.training.tasks import find_task
+from unifashion.training.tasks import RETRIEVAL_TASKS
+from unifashion.training.tasks.task import Position, Task
 
 MODELS = ("blip2_cir_cls", "blip2_cir_rerank")
 TINY_TOWER = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8], "depths": [1], "layer_type": "basic"}
@@ -73,13 +74,13 @@ def make_sides(
         target_queries="prompt_tokens" if model_name == "blip2_cir_rerank" else "query_tokens",
     )
     model = UniFashionModel(config)
-    task = find_task(model_name)(model, TrainingSettings(itm_negatives="unifashion"))
+    task = RETRIEVAL_TASKS[model_name](model, TrainingSettings(itm_negatives="unifashion"))
     return task.to(flags.device).train(), PlainSteps(model).to(flags.device).train()
 
 
-def our_loss(task: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def our_loss(task: Task, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Return the sum of our losses."""
-    return sum(task(dict(batch)).values(), torch.zeros((), device=batch["product"].device))
+    return task.total(task(task.prepare(dict(batch), Position(0, 0, 0, 0))))
 
 
 def plain_loss(plain: PlainSteps, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -146,7 +147,7 @@ def parse_tokens(words: str) -> tuple[int, int]:
     return int(number), int(width)
 
 
-def count_operations(task: torch.nn.Module, batches: list[dict[str, torch.Tensor]]) -> float:
+def count_operations(task: Task, batches: list[dict[str, torch.Tensor]]) -> float:
     """Return the floating-point operations of our step."""
     with FlopCounterMode(display=False) as counter:
         for batch in batches:

@@ -15,7 +15,8 @@ from unifashion.data.images import ImageTransform
 from unifashion.data.sampler import EpochSampler
 from unifashion.models.losses import best_query_scores
 from unifashion.training import train
-from unifashion.training.tasks import TASKS
+from unifashion.training.tasks import RETRIEVAL_TASKS
+from unifashion.training.tasks.task import Position
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = ROOT / "src" / "unifashion" / "convert" / "QUIRKS.md"
@@ -33,7 +34,9 @@ def matched_texts(case, mining, monkeypatch, change=None):
     monkeypatch.setattr(torch, "multinomial", lambda weights, *_, **__: weights.argmax(dim=1, keepdim=True))
     match_logits = model.match_logits
     monkeypatch.setattr(model, "match_logits", lambda *given: seen.append(given) or match_logits(*given))
-    TASKS[model.config.model_name](model, dataclasses.replace(TrainingSettings(), itm_negatives=mining))(batch)
+    settings = dataclasses.replace(TrainingSettings(), itm_negatives=mining)
+    task = RETRIEVAL_TASKS[model.config.model_name](model, settings)
+    task(task.prepare(batch, Position(0, 0, 0, 0)))
     ((_, ids, _),) = seen
     return model, batch, ids
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from unifashion.data.batches import Collate, ComposedRows, PairRows, Photos, TrainingSet, number
+from unifashion.data.batches import ComposedRows, PairRows, Photos, TrainingSet, collate, stable_id
 from unifashion.data.feedback import prepare_text
 from unifashion.data.images import ImageError, ImageTransform
 from unifashion.data.records import ComposedQuery, ComposedSplit, ImageText
@@ -66,7 +66,7 @@ def test_a_pair_row_holds_pixels_prepared_words_and_ids(pairs, photos):
     row = TrainingSet(PairRows(pairs, photos), seed=0)[0, 3]
     assert grey_of(row["image"]) == GREYS[3]
     assert row["words"] == "product 1"
-    assert (row["product"], row["text"]) == (number("p1"), number("product 1"))
+    assert (row["product"], row["text"]) == (stable_id("p1"), stable_id("product 1"))
     assert (row["index"], row["broken"]) == (3, [])
 
 
@@ -77,8 +77,8 @@ def test_views_of_a_product_share_its_number_and_others_do_not(pairs, photos):
 
 
 def test_numbers_are_the_same_on_every_machine_and_fit_a_tensor():
-    assert number("p1") == 5253249113598888820
-    numbers = [number(str(value)) for value in range(2000)]
+    assert stable_id("p1") == 5253249113598888820
+    numbers = [stable_id(str(value)) for value in range(2000)]
     assert len(set(numbers)) == 2000 and all(0 <= value < 2**63 for value in numbers)
     assert torch.tensor(numbers).tolist() == numbers
 
@@ -88,15 +88,15 @@ def test_a_composed_row_holds_reference_target_and_feedback(composed, photos):
     assert len(rows) == 2  # what cannot be trained on is not a row
     row = rows.row(1, random.Random(0))
     assert (grey_of(row["reference"]), grey_of(row["target"])) == (GREYS[2], GREYS[3])
-    assert row["product"] == number("n3")
-    assert row["caption"] == "a green dress" and row["text"] == number("a green dress")
+    assert row["product"] == stable_id("n3")
+    assert row["caption"] == "a green dress" and row["text"] == stable_id("a green dress")
 
 
 def test_captions_are_used_only_when_all_targets_have_one(composed, photos):
     assert ComposedRows([composed], photos).row(0, random.Random(0))["caption"] == "a red dress"
     del composed.captions["n3"]
     row = ComposedRows([composed], photos).row(0, random.Random(0))
-    assert "caption" not in row and row["text"] == number(row["words"])
+    assert "caption" not in row and row["text"] == stable_id(row["words"])
 
 
 def test_rows_of_several_categories_follow_one_another(composed, photos):
@@ -152,32 +152,32 @@ def test_a_training_set_without_a_readable_image_says_so(pairs, paths, photos):
 
 def test_collated_rows_have_the_documented_shapes(composed, pairs, photos):
     rows = TrainingSet(PairRows(pairs, photos), seed=0)
-    batch = Collate(word_lengths)([rows[0, index] for index in (4, 0, 5)])
+    batch = collate([rows[0, index] for index in (4, 0, 5)], word_lengths)
     assert batch["image"].shape == (3, 3, SIDE, SIDE) and batch["image"].dtype == torch.uint8
     assert [grey_of(pixels) for pixels in batch["image"]] == [80, 0, 100]
     assert batch["text_ids"].tolist() == [[7, 1]] * 3 and batch["text_mask"].tolist() == [[1, 1]] * 3
     assert batch["product"].shape == batch["text"].shape == (3,)
-    assert batch["product"].tolist() == [number("p2"), number("p0"), number("p2")]
+    assert batch["product"].tolist() == [stable_id("p2"), stable_id("p0"), stable_id("p2")]
     assert (batch["rows"], batch["broken"]) == ([4, 0, 5], [])
     assert set(batch) == {"image", "text_ids", "text_mask", "product", "text", "rows", "broken"}
 
 
 def test_a_composed_batch_has_two_images_and_captions_where_they_exist(composed, photos):
     rows = TrainingSet(ComposedRows([composed], photos), seed=0)
-    batch = Collate(word_lengths)([rows[0, 0], rows[0, 1]])
+    batch = collate([rows[0, 0], rows[0, 1]], word_lengths)
     assert batch["reference"].shape == batch["target"].shape == (2, 3, SIDE, SIDE)
     assert batch["caption_ids"].tolist() == [[1, 3, 5], [1, 5, 5]]
     assert "image" not in batch
     del composed.captions["n1"]
     rows = TrainingSet(ComposedRows([composed], photos), seed=0)
-    assert "caption_ids" not in Collate(word_lengths)([rows[0, 0], rows[0, 1]])
+    assert "caption_ids" not in collate([rows[0, 0], rows[0, 1]], word_lengths)
 
 
 def test_broken_images_of_all_rows_reach_the_batch(pairs, paths, photos):
     paths[1].write_bytes(b"")
     paths[6].write_bytes(b"")
     rows = TrainingSet(PairRows(pairs, photos), seed=0)
-    batch = Collate(word_lengths)([rows[0, index] for index in (0, 1, 6)])
+    batch = collate([rows[0, index] for index in (0, 1, 6)], word_lengths)
     assert batch["broken"] == [(paths[1], "the file is empty"), (paths[6], "the file is empty")]
     assert len(batch["image"]) == 3
 

@@ -10,7 +10,7 @@ import torch
 
 from unifashion.apps.toy_catalogue.write import Sizes, write_catalogue
 from unifashion.config import DataSettings
-from unifashion.data.batches import Collate, PairRows, TrainingSet
+from unifashion.data.batches import PairRows, TrainingSet, collate
 from unifashion.data.datasets import read_pairs
 from unifashion.data.mixture import epoch_rows, epoch_sizes, read_training_pairs, validation_part
 from unifashion.data.sampler import EpochSampler
@@ -82,10 +82,11 @@ def test_every_layout_of_the_catalogue_gives_the_same_training_rows(root, tmp_pa
 def test_a_batch_of_a_mixture_never_holds_views_of_one_product_as_negatives(root):
     mixture = read(root, ALL)
     rows = PairRows(mixture.pairs, lambda path: torch.zeros(3, 2, 2), mixture.sizes, mixture.weights)
-    training, collate = TrainingSet(rows, 0), Collate(lambda words: (torch.zeros(len(words), 1), torch.ones(1)))
+    training = TrainingSet(rows, 0)
     met = 0
     for keys in EpochSampler(*rows.mixture(), seed=0, batch_size=16):
-        batch = collate([training[key] for key in keys])
+        words = lambda texts: (torch.zeros(len(texts), 1), torch.ones(1))  # noqa: E731
+        batch = collate([training[key] for key in keys], words)
         pairs = [mixture.pairs[index] for index in batch["rows"]]
         forbidden = same_item(batch["product"], batch["product"], batch["text"], batch["text"])
         for row, one in enumerate(pairs):

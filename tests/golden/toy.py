@@ -23,7 +23,8 @@ from unifashion.models.negatives import hard_negatives
 from unifashion.models.presets import UniFashionConfig, build_config
 from unifashion.models.qformer import QFormerConfig, attention_mask
 from unifashion.models.unifashion import UniFashionModel
-from unifashion.training.tasks import TASKS
+from unifashion.training.tasks import RETRIEVAL_TASKS
+from unifashion.training.tasks.task import Position
 
 GOLDEN = Path(__file__).resolve().parent
 ORIGINALS = GOLDEN / "original"
@@ -250,14 +251,14 @@ def training_task(model: UniFashionModel):
     """The task that trains the model, with the original's negatives."""
     if hasattr(model, "prompt_tokens"):
         model.config = replace(model.config, target_queries="prompt_tokens")
-    return TASKS[model.config.model_name](model, replace(TrainingSettings(), itm_negatives="unifashion"))
+    return RETRIEVAL_TASKS[model.config.model_name](model, replace(TrainingSettings(), itm_negatives="unifashion"))
 
 
 def _losses(model: UniFashionModel, inputs: dict, facts: dict) -> dict:
     """Losses of a training step, with the logits of matching; gradients stay in the model."""
     task, seen = training_task(model), []
     hook = model.itm_head.register_forward_hook(lambda _, given, logits: seen.extend([given[0], logits]))
-    losses = task(training_batch(inputs))
+    losses = task(task.prepare(training_batch(inputs), Position(0, 0, 0, 0)))
     hook.remove()
     total = sum(losses.values())
     total.backward()
@@ -288,7 +289,7 @@ def _adamw(model: UniFashionModel, inputs: dict, facts: dict) -> dict:
     )
     trace = []
     for _ in range(settings["steps"]):
-        losses = task(training_batch(inputs))
+        losses = task(task.prepare(training_batch(inputs), Position(0, 0, 0, 0)))
         trace.append(torch.stack([losses[name.removeprefix("loss_")].detach() for name in facts["loss_order"]]))
         optimizer.zero_grad()
         sum(losses.values()).backward()

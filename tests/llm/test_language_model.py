@@ -38,7 +38,7 @@ def build(make_model, llm):
 
 def some_rows(model, number=3):
     pixels = torch.randn(number, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    return model.query_rows(model.read_images(pixels))
+    return model.query_rows(model.base.read_images(pixels))
 
 
 def test_every_data_set_has_the_instruction_of_the_paper():
@@ -99,7 +99,7 @@ def test_checkpointed_activations_give_the_same_loss_and_gradients(build):
         model = build(gradient_checkpointing=checkpointing, lora_dropout=0.0).train()
         loss = model.language(some_rows(model, 2), *model.language.tokenize(ANSWERS))[0]
         loss.backward()
-        found.append((loss, model.query_tokens.grad))
+        found.append((loss, model.base.query_tokens.grad))
     assert found[0][0].item() == pytest.approx(found[1][0].item(), rel=1e-6)
     assert found[0][1].abs().max() > 0
     torch.testing.assert_close(found[0][1], found[1][1])
@@ -111,14 +111,14 @@ def test_exactly_the_named_parts_get_gradients(build, diffusion, trainable):
     torch.manual_seed(0)
     rows = some_rows(model, 2)
     loss = model.language(rows, *model.language.tokenize(ANSWERS))[0]
-    (loss + model.drawing(rows, torch.rand(2, 3, 20, 20) * 2 - 1)).backward()
+    (loss + model.diffusion(rows, torch.rand(2, 3, 20, 20) * 2 - 1)).backward()
     moved = {part_of(name) for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
     assert moved - {""} == set(PAPER_PARTS.get(trainable, trainable.split("+")))
 
 
-def test_drawing_loss_is_the_error_of_the_foretold_noise(build, diffusion):
+def test_drawing_loss_is_the_error_of_the_predicted_noise(build, diffusion):
     model = build(diffusion_model=str(diffusion), drawing_size=16).eval()
-    drawing, rows, image = model.drawing, some_rows(model, 2), torch.rand(2, 3, 16, 16) * 2 - 1
+    drawing, rows, image = model.diffusion, some_rows(model, 2), torch.rand(2, 3, 16, 16) * 2 - 1
     torch.manual_seed(3)
     loss = drawing(rows, image)
     torch.manual_seed(3)
@@ -126,8 +126,8 @@ def test_drawing_loss_is_the_error_of_the_foretold_noise(build, diffusion):
     noise, step = torch.randn_like(latents), torch.randint(1000, (2,))
     beta = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
     kept = torch.cumprod(1 - beta, 0)[step].view(-1, 1, 1, 1)
-    told = drawing.unet(kept.sqrt() * latents + (1 - kept).sqrt() * noise, step, drawing.condition(rows)).sample
-    assert loss.item() == pytest.approx((told - noise).pow(2).mean().item(), rel=1e-4)
+    predicted = drawing.unet(kept.sqrt() * latents + (1 - kept).sqrt() * noise, step, drawing.condition(rows)).sample
+    assert loss.item() == pytest.approx((predicted - noise).pow(2).mean().item(), rel=1e-4)
     assert drawing.draw(rows, steps=2).shape == (2, 3, 16, 16)
 
 

@@ -23,7 +23,8 @@ from unifashion.models.losses import best_query_scores
 from unifashion.models.presets import build_config
 from unifashion.models.unifashion import UniFashionModel
 from unifashion.models.vision import VisionTower
-from unifashion.training.tasks import CrossModalTask
+from unifashion.training.tasks.cross_modal import CrossModalTask
+from unifashion.training.tasks.task import Position
 
 LIMIT = 2e-5
 
@@ -84,7 +85,7 @@ def _training(model, recording):
         "product": rows,
         "text": rows,
     }
-    losses = task(batch)
+    losses = task(task.prepare(batch, Position(0, 0, 0, 0)))
     yield "ITM loss", losses["itm"], outputs["loss_itm"]
     yield "LM loss", losses["lm"], outputs["loss_lm"]
 

@@ -21,7 +21,8 @@ from unifashion.distributed import _Gather
 from unifashion.llm.captioner import Captioner
 from unifashion.models.generation import Decoding
 from unifashion.seeding import only_deterministic
-from unifashion.training.tasks import find_task
+from unifashion.training.tasks import RETRIEVAL_TASKS
+from unifashion.training.tasks.task import Position
 from unifashion.training.trainer import Trainer
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
@@ -46,7 +47,7 @@ def fresh_accelerator():
 def step(model, device, precision):
     """Return the losses of one batch and the gradient of their sum, on the CPU."""
     settings = dataclasses.replace(TrainingSettings(), itm_negatives="unifashion")
-    task = find_task(model.config.model_name)(model.to(device), settings)
+    task = RETRIEVAL_TASKS[model.config.model_name](model.to(device), settings)
     ids, mask = model.tokenize(TEXTS)
     image = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     batch = {"text_ids": ids, "text_mask": mask, "product": torch.arange(4), "text": torch.arange(4)}
@@ -56,7 +57,8 @@ def step(model, device, precision):
         batch |= {"reference": image, "target": image.flip(0), "caption_ids": ids.flip(0), "caption_mask": mask.flip(0)}
     model.zero_grad()
     with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
-        losses = task({name: tensor.to(device) for name, tensor in batch.items()})
+        batch = {name: tensor.to(device) for name, tensor in batch.items()}
+        losses = task(task.prepare(batch, Position(0, 0, 0, 0)))
     sum(losses.values()).backward()
     gradient = torch.cat([p.grad.flatten().cpu() for p in model.parameters() if p.grad is not None])
     return {name: loss.item() for name, loss in losses.items()}, gradient

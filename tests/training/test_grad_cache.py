@@ -13,12 +13,13 @@ from unifashion.config import TrainingSettings
 from unifashion.errors import UserError
 from unifashion.seeding import seed_everything
 from unifashion.training.grad_cache import GradCache
-from unifashion.training.tasks import Task, find_task
+from unifashion.training.tasks import RETRIEVAL_TASKS
+from unifashion.training.tasks.task import Position, Task
 
 SETTINGS = dataclasses.replace(TrainingSettings(), itm_negatives="unifashion")
 WEIGHTS = {"itc": 1.0, "itm": 0.5, "lm": 2.0, "ttc": 3.0}
 TEXTS = ["a red dress", "a blue striped shirt with dots", "a green top", "is longer and has short sleeves", "a red top"]
-KEY = (0, 0, 0, 0)
+HERE = Position(0, 0, 0, 0)
 
 
 def make_batch(model, num_rows=5):
@@ -37,17 +38,20 @@ def gradients(model):
 
 def whole(model, batch):
     model.zero_grad()
-    seed_everything(*KEY)
-    losses = find_task(model.config.model_name)(model, SETTINGS)(batch)
+    task = RETRIEVAL_TASKS[model.config.model_name](model, SETTINGS)
+    batch = task.prepare(dict(batch), HERE)
+    seed_everything(*HERE)
+    losses = task(batch)
     sum(WEIGHTS[name] * loss for name, loss in losses.items()).backward()
     return {name: loss.detach() for name, loss in losses.items()}, gradients(model)
 
 
 def chunked(model, batch, chunk):
     model.zero_grad()
-    task = find_task(model.config.model_name)(model, SETTINGS)
-    cache = GradCache(task, chunk, Accelerator(cpu=True), WEIGHTS.__getitem__, is_sharded=False)
-    losses = cache.backward(dict(batch), KEY)
+    task = RETRIEVAL_TASKS[model.config.model_name](model, SETTINGS)
+    task.weights = WEIGHTS
+    cache = GradCache(task, chunk, Accelerator(cpu=True), is_sharded=False)
+    losses = cache.backward(task.prepare(dict(batch), HERE), HERE)
     cache.share_gradients()
     return {name: loss.detach() for name, loss in losses.items()}, gradients(model)
 
@@ -103,31 +107,36 @@ def test_two_processes_have_the_gradients_of_one(make_model, name, port, tmp_pat
     assert_same_gradients(found, expected_gradients)
 
 
-def test_dropout_is_the_same_in_both_readings(make_model):
-    """With dropout the vectors of the second reading must be those that were compared; else gradients are of another loss."""
+def test_dropout_is_the_same_in_both_passes(make_model):
+    """With dropout the vectors of the second pass must be those that were compared; else gradients are of another loss."""
     model = make_model("blip2_cir_cls").train()
     model.vision.freeze()
     for module in [model.qformer, *model.qformer.modules()]:
         if hasattr(module, "dropout"):
             module.dropout = 0.3
     model.qformer.config = dataclasses.replace(model.qformer.config, dropout=0.3)
-    task = find_task("blip2_cir_cls")(model, SETTINGS)
+    task = RETRIEVAL_TASKS["blip2_cir_cls"](model, SETTINGS)
     seen = []
-    read = task.read
-    task.read = lambda *a: seen.append(read(*a)) or seen[-1]
-    cache = GradCache(task, 2, Accelerator(cpu=True), WEIGHTS.__getitem__, is_sharded=False)
-    cache.backward(make_batch(model), KEY)
+    encode = task.encode
+    task.encode = lambda *a: seen.append(encode(*a)) or seen[-1]
+    cache = GradCache(task, 2, Accelerator(cpu=True), is_sharded=False)
+    cache.backward(task.prepare(make_batch(model), HERE), HERE)
     first, second = seen[:3], seen[3:]
-    assert all(torch.equal(a.features["image"], b.features["image"]) for a, b in zip(first, second, strict=True))
-    assert not torch.equal(first[0].features["image"], task.eval().read(make_batch(model, 2)).features["image"])
+    assert all(torch.equal(a.vectors["image"], b.vectors["image"]) for a, b in zip(first, second, strict=True))
+    without = task.eval().encode(task.prepare(make_batch(model, 2), HERE))
+    assert not torch.equal(first[0].vectors["image"], without.vectors["image"])
+
+
+class OtherTask(Task):
+    losses = ()
 
 
 def test_what_cannot_be_taken_apart_is_refused(make_model):
-    task = find_task("blip2_cir_cls")(make_model(), SETTINGS)
+    task = RETRIEVAL_TASKS["blip2_cir_cls"](make_model(), SETTINGS)
     with pytest.raises(UserError, match="normalises over the batch"):
-        GradCache(task, 2, Accelerator(cpu=True), WEIGHTS.__getitem__, is_sharded=False)
+        GradCache(task, 2, Accelerator(cpu=True), is_sharded=False)
     task.model.vision.freeze()
     with pytest.raises(UserError, match="FSDP"):
-        GradCache(task, 2, Accelerator(cpu=True), WEIGHTS.__getitem__, is_sharded=True)
+        GradCache(task, 2, Accelerator(cpu=True), is_sharded=True)
     with pytest.raises(UserError, match="does nothing"):
-        GradCache(Task(make_model(), SETTINGS), 2, Accelerator(cpu=True), WEIGHTS.__getitem__, is_sharded=False)
+        GradCache(OtherTask(make_model(), {}), 2, Accelerator(cpu=True), is_sharded=False)

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from unifashion import io
 from unifashion.errors import UserError
 from unifashion.training import checkpoint
 from unifashion.training.resume import parse_settings
@@ -121,7 +122,7 @@ KILLS = {
     "before the first checkpoint": (Trainer, "_train_batch", 1, die),
     "inside an epoch": (Trainer, "_train_batch", 8, die),
     "inside the writing of a checkpoint": (torch, "save", 3, half_a_file),
-    "before a checkpoint gets its name": (checkpoint, "_to_disk", 45, die),
+    "before a checkpoint gets its name": (io, "to_disk", 25, die),
     "after an epoch's checkpoint, before last is linked": (checkpoint, "link_model", 1, die),
     "inside validation": (Trainer, "_validate", 1, die),
 }

@@ -16,7 +16,7 @@ CONFIG = Path(__file__).resolve().parents[2] / "configs" / "caption_ft.yaml"
 def rates(settings, steps):
     """The learning rate and the first momentum of every step."""
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], settings.learning_rate, settings.betas)
-    schedule = make_schedule(optimizer, settings, steps)
+    schedule = make_schedule(optimizer, steps, settings)
     found = []
     for _ in range(steps):
         found.append((optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["betas"][0]))

@@ -16,16 +16,17 @@ from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor
 
 from unifashion.config import TrainingSettings
-from unifashion.data.batches import PairRows, Photos, TrainingSet
+from unifashion.data.batches import PairRows, Photos
 from unifashion.data.images import ImageTransform
 from unifashion.data.records import ImageText
 from unifashion.distributed import rank, world_size
 from unifashion.errors import UserError
 from unifashion.evaluation.scores import Score
+from unifashion.training.checkpoint import find_checkpoint
 from unifashion.training.run_folder import RunFolder
 from unifashion.training.sharding import check_sharding
-from unifashion.training.tasks import CrossModalTask
-from unifashion.training.trainer import Trainer
+from unifashion.training.tasks.cross_modal import CrossModalTask
+from unifashion.training.train import make_trainer
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = dataclasses.replace(
@@ -70,10 +71,10 @@ def fit(make_model, tmp_path):
         if rank() == 0:
             run = RunFolder.reopen(tmp_path / name) if resume else RunFolder(tmp_path / name)
             run.describe((settings,))
-        rows = TrainingSet(PairRows(pairs, Photos(ImageTransform(32))), settings.seed)
-        trainer = Trainer(CrossModalTask(model, settings), rows, settings, make_accelerator(), run, evaluate)
+        rows = PairRows(pairs, Photos(ImageTransform(32)))
+        trainer = make_trainer(CrossModalTask(model, settings), rows, settings, make_accelerator(), run, evaluate)
         if resume:
-            trainer.resume(tmp_path / name)
+            trainer.resume(find_checkpoint(tmp_path / name))
         trainer.fit()
         return sum(isinstance(parameter, DTensor) for parameter in trainer.task.parameters())
 

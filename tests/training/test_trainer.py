@@ -9,15 +9,16 @@ import torch
 from PIL import Image
 
 from unifashion.config import TrainingSettings
-from unifashion.data.batches import PairRows, Photos, TrainingSet
+from unifashion.data.batches import PairRows, Photos
 from unifashion.data.images import ImageTransform
 from unifashion.data.records import ImageText
 from unifashion.encoders.unifashion import UniFashion
 from unifashion.errors import UserError
 from unifashion.evaluation.scores import Score
 from unifashion.training.run_folder import RunFolder
-from unifashion.training.tasks import CrossModalTask
-from unifashion.training.trainer import Trainer, make_accelerator
+from unifashion.training.tasks.cross_modal import CrossModalTask
+from unifashion.training.train import make_trainer as trainer_of
+from unifashion.training.trainer import make_accelerator
 
 SETTINGS = dataclasses.replace(TrainingSettings(), num_epochs=2, batch_size=4, learning_rate=1e-3)
 
@@ -38,14 +39,13 @@ def make_trainer(make_model, tmp_path):
                 path.write_bytes(b"not an image")
             pairs.append(ImageText(path, f"a dress number {index}", str(index)))
         settings = dataclasses.replace(SETTINGS, output_dir=str(tmp_path / "run"), **changes)
-        rows = TrainingSet(PairRows(pairs, Photos(ImageTransform(32))), settings.seed)
+        rows = PairRows(pairs, Photos(ImageTransform(32)))
         run = RunFolder(tmp_path / "run")
         run.describe((settings,))
         results = iter(values)
         task = CrossModalTask(make_model(), settings)
-        return Trainer(
-            task, rows, settings, make_accelerator(settings, CrossModalTask), run, lambda model: score(next(results))
-        )
+        accelerator = make_accelerator(settings, CrossModalTask)
+        return trainer_of(task, rows, settings, accelerator, run, lambda model: score(next(results)))
 
     return make
 

@@ -8,20 +8,24 @@ import re
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
-from unifashion.training.tryon_trainer import TryOnTrainer
 
 from unifashion.apps.report import write_report
 from unifashion.errors import UserError
 from unifashion.flags import parse, read_yaml, resolve
+from unifashion.training.checkpoint import find_checkpoint, read_state
+from unifashion.training.tasks.tryon import TryOnTask
 from unifashion.training.train_tryon import outcome, read_split, train
+from unifashion.training.trainer import Trainer
 from unifashion.tryon.dataset import RowSampler, TryOnRows, map_names
 from unifashion.tryon.denoiser import Denoised
 from unifashion.tryon.loading import load_pipeline
-from unifashion.tryon.losses import TryOnLoss, draw
+from unifashion.tryon.losses import draw
+from unifashion.tryon.pipeline import default_scheduler
 from unifashion.tryon.settings import (
     TryOnDataSettings,
     TryOnInferenceSettings,
@@ -61,8 +65,11 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
-def weights(run):
-    return torch.load(run / "resume.pt", weights_only=True)
+def state_of(run):
+    """The newest checkpoint: what the optimiser moves, its progress, and the model that is kept."""
+    checkpoint = find_checkpoint(run)
+    state, progress = read_state(checkpoint)
+    return state, progress, load_pipeline(checkpoint / "model").denoiser
 
 
 @pytest.fixture(scope="module")
@@ -90,47 +97,58 @@ def test_a_finished_run_says_its_ssim_beside_that_of_the_hidden_garment(run):
     assert picture.is_file()
 
 
-def test_what_is_kept_is_the_moving_average(run):
-    kept, state = load_pipeline(run).denoiser, weights(run)
-    kept.freeze("all")
-    trained = [parameter for parameter in kept.parameters() if parameter.requires_grad]
-    assert all(torch.equal(a, b) for a, b in zip(trained, state["ema"]["shadow_params"], strict=True))
-    assert any(not torch.equal(a, b) for a, b in zip(trained, state["trained"], strict=True))
+def test_what_is_kept_is_the_moving_average(run, tryon_root, tmp_path):
+    """With a decay of 0.5: after step n the average is d * average + (1 - d) * weights, d = min(0.5, n / (9 + n))."""
+    state, progress, denoiser = state_of(run)
+    kept = {f"model.{name}": tensor for name, tensor in denoiser.state_dict().items()}
+    trained = state["average"]["trained"]
+    assert state["average"]["num_steps"] == progress["step"] == 4
+    assert trained.keys() <= kept.keys() and any(not torch.equal(kept[name], trained[name]) for name in trained)
+    before = {step: train(*settings(tryon_root, tmp_path / str(step), max_steps=step)) for step in (3,)}[3]
+    average = {f"model.{name}": tensor for name, tensor in state_of(before)[2].state_dict().items()}
+    decay = min(0.5, 4 / 13)
+    for name, tensor in trained.items():
+        torch.testing.assert_close(kept[name], decay * average[name] + (1 - decay) * tensor)
 
 
-@pytest.mark.parametrize(("cache", "stop"), [(True, "told to"), (False, "told to"), (True, "killed")])
+@pytest.mark.parametrize(("cache", "stop"), [(True, "signal"), (False, "signal"), (True, "kill")])
 def test_a_resumed_run_equals_one_never_stopped(run, tryon_root, tmp_path, cache, stop, monkeypatch):
     changes = {"cache_latents": cache, "colour": not cache, "move": not cache}
     whole = run if cache else train(*settings(tryon_root, tmp_path / "whole", **changes))
     data, model, training = settings(tryon_root, tmp_path / "parts", **changes)
 
-    def stopped_backward(self, batch, part, backward=TryOnTrainer._backward):
-        losses = backward(self, batch, part)
-        if self.step == 3 and stop == "killed":
+    def stopped_batch(self, batch, interrupt, train_batch=Trainer._train_batch):
+        losses = train_batch(self, batch, interrupt)
+        if self.progress.step == 4 and stop == "kill":
             raise MemoryError
-        if self.step == 2 and stop == "told to":
-            signal.raise_signal(signal.SIGTERM)  # in the middle of a step, which then ends as it would have
+        if self.progress.step == 2 and stop == "signal":
+            signal.raise_signal(signal.SIGTERM)  # the step after this one ends as it would have, and is the last
         return losses
 
     with monkeypatch.context() as patch:
-        patch.setattr(TryOnTrainer, "_backward", stopped_backward)
-        with pytest.raises(MemoryError if stop == "killed" else KeyboardInterrupt):
+        patch.setattr(Trainer, "_train_batch", stopped_batch)
+        with pytest.raises(MemoryError if stop == "kill" else KeyboardInterrupt):
             train(data, model, training)
     parts = tmp_path / "parts"
-    assert (
-        json.loads((parts / "run.json").read_text())["state"] == {"killed": "running", "told to": "interrupted"}[stop]
-    )
-    assert weights(parts)["step"] == {"killed": 2, "told to": 3}[stop]
+    description = json.loads((parts / "run.json").read_text())
+    assert description["state"] == {"kill": "running", "signal": "interrupted"}[stop]
+    assert state_of(parts)[1]["step"] == {"kill": 2, "signal": 3}[stop]
     train(data, model, dataclasses.replace(training, resume=str(parts)))
-    first, second = weights(whole), weights(parts)
-    assert all(torch.equal(a, b) for a, b in zip(first["trained"], second["trained"], strict=True))
-    assert all(
-        torch.equal(a, b) for a, b in zip(first["ema"]["shadow_params"], second["ema"]["shadow_params"], strict=True)
-    )
+    (first, _, kept), (second, _, kept_too) = state_of(whole), state_of(parts)
+    trained = first["average"]["trained"]
+    assert all(torch.equal(tensor, second["average"]["trained"][name]) for name, tensor in trained.items())
+    assert all(torch.equal(a, b) for a, b in zip(kept.parameters(), kept_too.parameters(), strict=True))
     columns = ("step", "noise", "learning_rate")
     logs = [[[row[name] for name in columns] for row in rows_of(r / "train_metrics.csv")] for r in (whole, parts)]
     assert logs[0] == logs[1]
+    ssim = [[float(row["ssim"]) for row in rows_of(r / "validation_metrics.csv")] for r in (whole, parts)]
+    assert ssim[0] == pytest.approx(ssim[1], rel=1e-5) and len(ssim[0]) == 1
     assert json.loads((parts / "run.json").read_text())["state"] == "complete"
+
+
+def test_as_many_checkpoints_stay_as_were_asked_for(tryon_root, tmp_path):
+    run = train(*settings(tryon_root, tmp_path / "run", save_steps=1, keep_last=3))
+    assert [path.name for path in sorted((run / "checkpoints").iterdir())] == [f"step_{n:08d}" for n in (2, 3, 4)]
 
 
 def test_the_second_stage_starts_from_the_first_and_has_its_own_loss(run, tryon_root, tmp_path):
@@ -147,18 +165,24 @@ def test_the_second_stage_starts_from_the_first_and_has_its_own_loss(run, tryon_
     }
 
 
+def batches(sampler):
+    return [row for batch in sampler for row in batch]
+
+
 def test_accumulated_batches_are_as_one_large_one(tryon_root, tmp_path):
     """Four rows in one step or in two halves: the same rows in the same order (their noise differs, so only these)."""
     data, _, training = settings(tryon_root, tmp_path / "x")
     split, _ = read_split(data, "train", map_names("garment"))
     rows = TryOnRows(split.items, map_names("garment"), (24, 18), training)
-    large = [rows.item_number(row) for row in RowSampler(4, 3, 0, 0, 1)]
-    small = [rows.item_number(row) for row in RowSampler(2, 6, 0, 0, 1)]
-    ranks = [list(RowSampler(2, 3, 0, rank, 2)) for rank in (0, 1)]
+    large = [rows.item_number(row) for row in batches(RowSampler(4, 3))]
+    small = [rows.item_number(row) for row in batches(RowSampler(2, 3, accumulation_steps=2))]
+    ranks = [batches(RowSampler(2, 3, rank=rank, world=2)) for rank in (0, 1)]
     assert large == small
     assert sorted(ranks[0] + ranks[1]) == list(range(12))
     assert sorted(large[:6]) == list(range(6)), "an epoch shows every item once"
-    assert list(RowSampler(2, 6, 4, 0, 1)) == list(RowSampler(2, 6, 0, 0, 1))[8:]
+    resumed = RowSampler(2, 6)
+    resumed.start = 4
+    assert batches(resumed) == batches(RowSampler(2, 6))[8:]
 
 
 def test_noise_and_drops_are_drawn_row_by_row():
@@ -188,14 +212,16 @@ def test_the_loss_of_a_perfect_prediction_is_zero_and_its_opposite_is_not(pipe, 
         def forward(self, x13, t, context, hint, attention_centre):
             return Denoised(self.sign * (drawn["noise"] if kind == "epsilon" else v))
 
-    loss = TryOnLoss(Oracle(), 0.0, pipe.scheduler if kind == "v_prediction" else None)
-    assert loss.schedule.config.prediction_type == kind
-    share = loss.schedule.alphas_cumprod[drawn["t"]].view(2, 1, 1, 1)
+    other = pipe.scheduler if kind == "v_prediction" else default_scheduler()
+    parts = {"denoiser": Oracle(), "scheduler": other, "vae": pipe.vae}
+    task = TryOnTask(SimpleNamespace(**parts), TryOnTrainingSettings(), None, encoded=True)
+    assert task.schedule.config.prediction_type == kind
+    share = task.schedule.alphas_cumprod[drawn["t"]].view(2, 1, 1, 1)
     v = share.sqrt() * drawn["noise"] - (1 - share).sqrt() * drawn["image"]
-    text, keep = torch.zeros(2, 3, 32), torch.ones(2, 1, 12, 9)
-    assert float(loss(drawn, text, keep)["noise"]) < 1e-10
-    loss.denoiser.sign = -1
-    assert float(loss(drawn, text, keep)["noise"]) > 1
+    batch = {"text": torch.zeros(2, 3, 32), "keep": torch.ones(2, 1, 12, 9), "drawn": drawn}
+    assert float(task(batch)["noise"]) < 1e-10
+    task.model.sign = -1
+    assert float(task(batch)["noise"]) > 1
 
 
 def test_a_loss_that_is_not_finite_stops_before_it_reaches_the_weights(tryon_root, tmp_path, monkeypatch):
@@ -344,12 +370,21 @@ def test_a_folder_without_a_model_is_one_sentence(tryon_root, tmp_path):
         load_pipeline(tryon_root)
 
 
-def test_a_cut_checkpoint_is_one_sentence(run, tryon_root, tmp_path):
+def test_a_cut_checkpoint_is_passed_over_and_the_one_before_it_is_taken(run, tryon_root, tmp_path):
     shutil.copytree(run, tmp_path / "cut")
-    file = tmp_path / "cut" / "resume.pt"
+    file = tmp_path / "cut" / "checkpoints" / "step_00000004" / "state.pt"
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(UserError, match=r"it has no resume.pt that can be read"):
-        train(*settings(tryon_root, tmp_path / "x", resume=str(tmp_path / "cut")))
+    assert state_of(tmp_path / "cut")[1]["step"] == 2
+    again = train(*settings(tryon_root, tmp_path / "cut", resume=str(tmp_path / "cut")))
+    first, second = (state_of(folder)[0]["average"]["trained"] for folder in (run, again))
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
+def test_a_run_of_version_0_1_is_refused_with_what_to_do(run, tryon_root, tmp_path):
+    shutil.copytree(run, tmp_path / "old")
+    (tmp_path / "old" / "resume.pt").write_bytes(b"")
+    with pytest.raises(UserError, match=r"version 0\.1 kept this run in resume\.pt.*--init-from"):
+        train(*settings(tryon_root, tmp_path / "x", resume=str(tmp_path / "old")))
 
 
 @pytest.mark.parametrize(("flags", "sentence"), [
@@ -361,12 +396,13 @@ def test_a_run_does_not_go_on_as_another(run, tryon_root, tmp_path, capsys, flag
     shutil.copytree(tryon_root / "vitonhd", tmp_path / "vitonhd")
     file = tmp_path / "vitonhd" / "captions.json"
     file.write_text(file.read_text().replace("shirt", "blouse"))
-    before = (run / "resume.pt").read_bytes()
+    state = run / "checkpoints" / "step_00000004" / "state.pt"
+    before = state.read_bytes()
     with pytest.raises(SystemExit) as left:
         entry("train").main(["--resume", str(run), *(flag.format(other=tmp_path) for flag in flags)])
     error = capsys.readouterr().err
     assert left.value.code == 2 and error.count("\n") == 1 and sentence in error
-    assert (run / "resume.pt").read_bytes() == before
+    assert state.read_bytes() == before
 
 
 def test_the_report_of_a_run_has_its_number_its_set_and_its_pictures(run, tmp_path):
@@ -381,7 +417,7 @@ def test_the_report_of_a_run_has_its_number_its_set_and_its_pictures(run, tmp_pa
 def test_what_a_cut_write_left_is_put_in_order(run, tryon_root, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run" / "last").rename(tmp_path / "run" / ".last.old")  # between the two moves of a replacement
-    (tmp_path / "run" / ".last.x1y2").mkdir()
+    (tmp_path / "run" / ".last.999999999").mkdir()
     train(*settings(tryon_root, tmp_path / "run", resume=str(tmp_path / "run")))
     assert not list((tmp_path / "run").glob(".*"))
     load_pipeline(tmp_path / "run")
@@ -389,7 +425,7 @@ def test_what_a_cut_write_left_is_put_in_order(run, tryon_root, tmp_path):
 
 def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_stays(tryon_root, tmp_path, monkeypatch):
     def save(state, path, save=torch.save):
-        if state["step"] == 4:
+        if "step_00000004" in str(path):
             Path(path).write_bytes(b"half of it")
             raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos")
         save(state, path)
@@ -397,8 +433,8 @@ def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_stays(tryon_root, t
     monkeypatch.setattr(torch, "save", save)
     with pytest.raises(UserError, match=r"the checkpoint of step 4 could not be written .* --resume"):
         train(*settings(tryon_root, tmp_path / "run"))
-    assert weights(tmp_path / "run")["step"] == 2
-    assert not list((tmp_path / "run").glob(".*"))
+    assert state_of(tmp_path / "run")[1]["step"] == 2
+    assert not list((tmp_path / "run").rglob(".*"))
     assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "failed"
 
 

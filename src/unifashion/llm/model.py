@@ -84,8 +84,12 @@ class UniFashionFull(nn.Module):
 
     # Files ------------------------------------------------------------------------------------------------------------
 
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the folder described at the top of this module, complete or not at all."""
+        self.write(folder, self.state_dict())
+
     def write(self, folder: str | Path, weights: dict[str, Tensor]) -> None:
-        """Write the folder described at the top of this module, complete or not at all; weights as in ``state_dict``."""
+        """``save_pretrained`` with weights that were gathered from several processes, named as in ``state_dict``."""
         base = {n.removeprefix(BASE): t for n, t in weights.items() if n.startswith(BASE)}
         pretrained.save(
             folder, self.config, base, self.base.tokenizer, lambda unfinished: self._write_heads(unfinished, weights)

@@ -31,8 +31,7 @@ from unifashion.training.compilation import compile_blocks
 from unifashion.training.resume import check_data
 from unifashion.training.run_folder import RunFolder, fingerprint, open_run
 from unifashion.training.schedule import make_schedule
-from unifashion.training.tasks.composed import ComposedTask
-from unifashion.training.tasks.cross_modal import CrossModalTask
+from unifashion.training.tasks import RETRIEVAL_TASKS
 from unifashion.training.tasks.task import Task
 from unifashion.training.trainer import Cadence, Trainer, Validation, make_accelerator
 
@@ -159,8 +158,7 @@ def _make_task(
         from unifashion.training.caption_training import make_caption_task
 
         return make_caption_task(network, rows, data, model.init_from, training, language)
-    task = CrossModalTask if model.blip_model_name == "blip2_cir_cls" else ComposedTask
-    return task(network, training, data.augment)
+    return RETRIEVAL_TASKS[model.blip_model_name](network, training, data.augment)
 
 
 def _cached(

@@ -424,38 +424,35 @@ class Trainer:
 
     def _save(self) -> None:
         """Write a checkpoint, and let ``last`` be a link to its model. Every process must call this."""
-        trained: dict[str, Any] = get_model_state_dict(self.wrapped, options=WHOLE)
-        weights = trained
-        if self.average is not None:
-            with self._averaged():
-                weights = get_model_state_dict(self.wrapped, options=WHOLE)
-        optimizer = get_optimizer_state_dict(self.wrapped, self.optimizer.optimizer, options=WHOLE)
-        if self.run is None:
-            return
-        path, at = self.run.path, self.progress
-        at.lengths = self.run.lengths()
         state = {
             "world_size": self.accelerator.num_processes,
-            "optimizer": optimizer,
+            "optimizer": get_optimizer_state_dict(self.wrapped, self.optimizer.optimizer, options=WHOLE),
             "schedule": self.schedule.state_dict(),
         }
-        if self.sharding is not None:
-            trained, weights = self.sharding.as_saved(trained), self.sharding.as_saved(weights)
         if self.average is not None:
             names = {name for name, parameter in self.task.named_parameters() if parameter.requires_grad}
-            state["average"] = {
-                "num_steps": self.average.num_steps,
-                "trained": {name: tensor for name, tensor in trained.items() if name in names},
-            }
-        checkpoint = write_checkpoint(
-            path,
-            at.step,
-            lambda folder: self.task.write(folder, weights),
-            state,
-            asdict(at),
-            self.settings.keep_last,
-        )
-        link_model(checkpoint, path / "last")
+            # Cloned, because a state dict on the CPU shares its memory with the parameters, which hold the average below.
+            trained = {name: tensor.clone() for name, tensor in self._weights().items() if name in names}
+            state["average"] = {"num_steps": self.average.num_steps, "trained": trained}
+        with self._averaged():
+            weights, at = self._weights(), self.progress
+            if self.run is None:
+                return
+            at.lengths = self.run.lengths()
+            checkpoint = write_checkpoint(
+                self.run.path,
+                at.step,
+                lambda folder: self.task.write(folder, weights),
+                state,
+                asdict(at),
+                self.settings.keep_last,
+            )
+        link_model(checkpoint, self.run.path / "last")
+
+    def _weights(self) -> dict[str, Tensor]:
+        """Return the whole weights of this moment, on the CPU, with the shapes that a model folder has."""
+        weights: dict[str, Any] = get_model_state_dict(self.wrapped, options=WHOLE)
+        return self.sharding.as_saved(weights) if self.sharding is not None else weights
 
     def _finish(self, state: str) -> None:
         if self.run is None:

@@ -1,1 +1,14 @@
 """The tasks: which passes run, which losses come out. One file a task; ``task.py`` says what the trainer asks of them."""
+
+from unifashion.training.tasks.composed import ComposedTask
+from unifashion.training.tasks.contrastive import ContrastiveTask
+from unifashion.training.tasks.cross_modal import CrossModalTask
+
+__all__ = ["RETRIEVAL_TASKS"]
+
+# The tasks of the retrieval networks, by the model's name. Captions (caption.py) and try-on (tryon.py) bring libraries that take
+# seconds to import, so those who train them import them by themselves.
+RETRIEVAL_TASKS: dict[str, type[ContrastiveTask]] = {
+    "blip2_cir_cls": CrossModalTask,
+    "blip2_cir_rerank": ComposedTask,
+}
