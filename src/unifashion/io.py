@@ -49,6 +49,13 @@ def replacing(path: Path, durable: bool = False) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
+def move_file(source: Path, path: Path) -> None:
+    """Give a file that is complete, and forced to the disk, its final name, in the place of what was there."""
+    to_disk(source)
+    source.replace(path)
+    to_disk(path.parent)
+
+
 def atomic_write(path: Path, content: str | bytes, durable: bool = False) -> None:
     """Write text (UTF-8, line ends as given) or bytes; ``path`` keeps its old content until the new one is complete."""
     with replacing(path, durable) as unfinished:
@@ -229,7 +236,7 @@ def claim(record: Path, settings: Mapping[str, Any], subject: str, remedy: str) 
 
 
 @contextmanager
-def disk_errors(path: Path, remedy: str = "name another folder") -> Iterator[None]:
+def disk_errors(path: Path | str, remedy: str = "name another folder") -> Iterator[None]:
     """Turn a disk that is full or may not be written into one sentence.
 
     Raises:

@@ -10,7 +10,7 @@ from toy import GOLDEN, ORIGINALS, rule_weight
 from toy_tryon import build, ldm_shapes, observe, read, sizes
 
 from unifashion.errors import UserError
-from unifashion.tryon.loading import fill_vae
+from unifashion.tryon.loading import load_vae_weights
 from unifashion.tryon.stableviton import from_ldm, from_stable_diffusion, read_ckpt, to_ldm, widen
 
 CASES = [
@@ -231,8 +231,10 @@ def test_the_vae_of_a_checkpoint_is_read():
     sizes = {"block_out_channels": (8, 16), "norm_num_groups": 4, "layers_per_block": 1}
     kinds = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
     source, target = (AutoencoderKL(**sizes, **kinds) for _ in range(2))
-    fill_vae(target, ldm_vae(source), "some.ckpt")
+    load_vae_weights(target, ldm_vae(source), "some.ckpt")
     image = torch.randn(1, 3, 8, 8)
     assert torch.equal(source(image).sample, target(image).sample)
     with pytest.raises(UserError, match="does not fit that of the base"):
-        fill_vae(AutoencoderKL(**{**sizes, "block_out_channels": (8, 32)}, **kinds), ldm_vae(source), "some.ckpt")
+        load_vae_weights(
+            AutoencoderKL(**{**sizes, "block_out_channels": (8, 32)}, **kinds), ldm_vae(source), "some.ckpt"
+        )

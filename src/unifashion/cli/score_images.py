@@ -56,10 +56,10 @@ def run(flags: argparse.Namespace) -> None:
     from unifashion.evaluation.image_networks import weights_folder
     from unifashion.evaluation.scores import format_table, write_scores
     from unifashion.evaluation.tryon_results import read_results, score_folder
-    from unifashion.tryon.results import read_facts, write_examples
+    from unifashion.tryon.results import read_record, write_examples
     from unifashion.tryon.settings import data_root
 
-    settings = read_facts(flags.results).get("settings", {})
+    settings = read_record(flags.results).get("settings", {})
     dataset = flags.dataset or settings.get("dataset") or "vitonhd"
     root = data_root(dataset, flags.data_root or settings.get("data_root"))
     pairs = flags.pairs or settings.get("pairs") or "paired"

@@ -9,8 +9,6 @@ whole parts of the model (``complete.py``). Weights that are stored in half prec
 """
 
 import logging
-import shutil
-import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +24,7 @@ from unifashion.convert.names import summarise
 from unifashion.convert.sizes import qformer_sizes, tower_config
 from unifashion.convert.tower import find_beside, only_tower, read_tower
 from unifashion.errors import UserError
+from unifashion.io import replacing
 from unifashion.models import pretrained
 from unifashion.models.presets import VARIANTS, UniFashionConfig
 from unifashion.models.pretrained import CheckpointSource, Loaded
@@ -52,12 +51,12 @@ _BRANCHES = ("llm_model.", "llm_proj.", "proj_layer.", "text_encoder.", "unet.",
 
 
 @dataclass
-class Found:
+class ForeignCheckpoint:
     """What a foreign checkpoint brings, under our names, and what is known about it beyond shapes."""
 
     source: str
     weights: Weights
-    facts: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
     qformer: dict[str, Any] = field(default_factory=dict)
     vision: dict[str, Any] | None = None
     config: UniFashionConfig | None = None
@@ -80,17 +79,17 @@ def load_any(name: str | Path, tokenizer: str | None = None, vision_tower: str |
     Raises:
         UserError: nothing there, a damaged or dangerous file, a checkpoint of something else, a part that cannot be found.
     """
-    place = pretrained.resolve(name)
-    if is_own(place):
-        config, weights, own_tokenizer = pretrained.read_folder(place)
+    checkpoint = pretrained.resolve(name)
+    if is_own(checkpoint):
+        config, weights, own_tokenizer = pretrained.read_folder(checkpoint)
         return config, weights, own_tokenizer if tokenizer is None else _load_tokenizer(tokenizer)
-    found = _read_lavis(place.path) if place.path.is_file() else _read_huggingface(place, str(name))
-    _add_tower(found, vision_tower)
-    words = _tokenizer(found, tokenizer)
-    config = found.config or _config(found, words)
+    foreign = _read_lavis(checkpoint.path) if checkpoint.path.is_file() else _read_huggingface(checkpoint, str(name))
+    _add_tower(foreign, vision_tower)
+    words = _tokenizer(foreign, tokenizer)
+    config = foreign.config or _config(foreign, words)
     with torch.device("meta"):
         shapes = {key: tensor.shape for key, tensor in UniFashionModel(config).state_dict().items()}
-    return config, complete(found.weights, shapes, found.source, tokenizer or TOKENIZER), words
+    return config, complete(foreign.weights, shapes, foreign.source, tokenizer or TOKENIZER), words
 
 
 def convert(
@@ -133,12 +132,11 @@ def save_lavis(path: Path, config: UniFashionConfig, weights: Weights) -> None:
         raise UserError(f"LAVIS has no model like this one ({config.model_name}, {config.query_passes} query passes)")
     content = {"epoch": 0, fitting[0]: to_lavis(weights, config.vision["model_type"]), OWN_CONFIG: asdict(config)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        torch.save(content, Path(folder) / path.name)
-        shutil.move(Path(folder) / path.name, path)
+    with replacing(path) as unfinished:
+        torch.save(content, unfinished)
 
 
-def _read_lavis(path: Path) -> Found:
+def _read_lavis(path: Path) -> ForeignCheckpoint:
     key, state, beside = read_file(path)
     if any(name.startswith("Fformer.") for name in state):
         raise UserError(
@@ -153,17 +151,19 @@ def _read_lavis(path: Path) -> Found:
         facts = {"model_name": "blip2_cir_rerank" if "prompt_tokens" in weights else "blip2_cir_cls"}
         if key not in ("", "model", "state_dict"):
             log.warning("%s was written by the unknown class %s; read as %s", path, key, facts["model_name"])
-    return Found(str(path), weights, facts, config=_own_config(beside.get(OWN_CONFIG)))
+    return ForeignCheckpoint(str(path), weights, facts, config=_own_config(beside.get(OWN_CONFIG)))
 
 
-def _read_huggingface(place: CheckpointSource, source: str) -> Found:
-    vision, qformer = huggingface.read_sizes(place)
-    weights, unknown = huggingface.read_weights(place)
+def _read_huggingface(checkpoint: CheckpointSource, source: str) -> ForeignCheckpoint:
+    vision, qformer = huggingface.read_sizes(checkpoint)
+    weights, unknown = huggingface.read_weights(checkpoint)
     _require_qformer(weights, source, unknown)
     _report_left_out(source, unknown)
-    has_tokenizer = any((place.path / name).is_file() for name in ("tokenizer.json", "vocab.txt"))
-    facts = {"model_name": "blip2_cir_cls", "max_text_tokens": 32}
-    return Found(source, weights, facts, qformer, vision, tokenizer=str(place.path) if has_tokenizer else None)
+    has_tokenizer = any((checkpoint.path / name).is_file() for name in ("tokenizer.json", "vocab.txt"))
+    settings = {"model_name": "blip2_cir_cls", "max_text_tokens": 32}
+    return ForeignCheckpoint(
+        source, weights, settings, qformer, vision, tokenizer=str(checkpoint.path) if has_tokenizer else None
+    )
 
 
 def _require_qformer(weights: Weights, source: str, names: list[str]) -> None:
@@ -193,37 +193,37 @@ def _own_config(values: Any) -> UniFashionConfig | None:
         return None
 
 
-def _add_tower(found: Found, vision_tower: str | None) -> None:
+def _add_tower(foreign: ForeignCheckpoint, vision_tower: str | None) -> None:
     """See that ``found`` has an image tower and knows its sizes."""
-    if only_tower(found.weights):
-        if found.vision is None:
-            found.vision = found.config.vision if found.config else tower_config(found.weights, found.source)
+    if only_tower(foreign.weights):
+        if foreign.vision is None:
+            foreign.vision = foreign.config.vision if foreign.config else tower_config(foreign.weights, foreign.source)
         return
-    width = found.weights["qformer.layers.0.cross_attention.key.weight"].shape[-1]
-    source = vision_tower or find_beside(Path(found.source), width)
-    tower, found.vision = read_tower(source)
-    if found.vision.get("hidden_size") != width:
-        raise UserError(f"the image tower in {source} does not fit: {found.source} reads images of width {width}")
-    found.weights = {**found.weights, **tower}
-    log.info("%s: image tower taken from %s", found.source, source)
+    width = foreign.weights["qformer.layers.0.cross_attention.key.weight"].shape[-1]
+    source = vision_tower or find_beside(Path(foreign.source), width)
+    tower, foreign.vision = read_tower(source)
+    if foreign.vision.get("hidden_size") != width:
+        raise UserError(f"the image tower in {source} does not fit: {foreign.source} reads images of width {width}")
+    foreign.weights = {**foreign.weights, **tower}
+    log.info("%s: image tower taken from %s", foreign.source, source)
 
 
-def _tokenizer(found: Found, name: str | None) -> PreTrainedTokenizerBase:
+def _tokenizer(foreign: ForeignCheckpoint, name: str | None) -> PreTrainedTokenizerBase:
     """Return the tokenizer that the user names, else the checkpoint's own if it is the Q-Former's, else BERT's."""
-    if name is None and found.tokenizer:
+    if name is None and foreign.tokenizer:
         try:
-            return _check_words(_load_tokenizer(found.tokenizer), found.tokenizer, found)
+            return _check_words(_load_tokenizer(foreign.tokenizer), foreign.tokenizer, foreign)
         except UserError:
-            log.info("%s: its tokenizer is not that of the Q-Former; %s is used", found.source, TOKENIZER)
+            log.info("%s: its tokenizer is not that of the Q-Former; %s is used", foreign.source, TOKENIZER)
     name = name or TOKENIZER
     try:
         words = _load_tokenizer(name)
     except UserError:
         raise UserError(
-            f"{found.source} needs the tokenizer {name!r}, which is neither a folder here nor given by the hub; "
+            f"{foreign.source} needs the tokenizer {name!r}, which is neither a folder here nor given by the hub; "
             "convert with --tokenizer FOLDER"
         ) from None
-    return _check_words(words, name, found)
+    return _check_words(words, name, foreign)
 
 
 def _load_tokenizer(name: str) -> PreTrainedTokenizerBase:
@@ -231,28 +231,28 @@ def _load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     return load_tokenizer(name if Path(name).is_dir() else str(pretrained.resolve(name).path))
 
 
-def _check_words(words: PreTrainedTokenizerBase, name: str, found: Found) -> PreTrainedTokenizerBase:
-    rows = found.weights.get("qformer.word_embeddings.weight")
+def _check_words(words: PreTrainedTokenizerBase, name: str, foreign: ForeignCheckpoint) -> PreTrainedTokenizerBase:
+    rows = foreign.weights.get("qformer.word_embeddings.weight")
     dec = int(words.convert_tokens_to_ids(DEC))  # type: ignore[arg-type]
     fits = rows is None or max(dec + 1, words.vocab_size) <= len(rows) <= len(words)
-    if not fits or (found.config and found.config.dec_token_id != dec):
+    if not fits or (foreign.config and foreign.config.dec_token_id != dec):
         raise UserError(
-            f"tokenizer {name!r} ({len(words)} words) is not that of {found.source} ({0 if rows is None else len(rows)}); "
+            f"tokenizer {name!r} ({len(words)} words) is not that of {foreign.source} ({0 if rows is None else len(rows)}); "
             "give the tokenizer that it was trained with (--tokenizer)"
         )
     words.truncation_side = "right"
     return words
 
 
-def _config(found: Found, words: PreTrainedTokenizerBase) -> UniFashionConfig:
-    assert found.vision is not None
-    weights = found.weights
+def _config(foreign: ForeignCheckpoint, words: PreTrainedTokenizerBase) -> UniFashionConfig:
+    assert foreign.vision is not None
+    weights = foreign.weights
     return UniFashionConfig(
-        vision=found.vision,
-        qformer=qformer_sizes(weights, len(words), found.source, **found.qformer),
+        vision=foreign.vision,
+        qformer=qformer_sizes(weights, len(words), foreign.source, **foreign.qformer),
         num_queries=weights["query_tokens"].shape[1],
         embed_dim=len(weights["vision_proj.weight"]) if "vision_proj.weight" in weights else UniFashionConfig.embed_dim,
         dec_token_id=int(words.convert_tokens_to_ids(DEC)),  # type: ignore[arg-type]
-        image_size=int(found.vision["image_size"]),
-        **found.facts,
+        image_size=int(foreign.vision["image_size"]),
+        **foreign.settings,
     )

@@ -112,10 +112,10 @@ def _fit_vocabulary(tensor: Tensor, name: str, shape: torch.Size) -> Tensor:
 def read_bert(name: str) -> Weights:
     """Return the weights of a BERT (folder or hub id) under our names; empty where there is none."""
     try:
-        place = pretrained.resolve(name)
-        if pretrained.model_type(place.path) != "bert":
+        checkpoint = pretrained.resolve(name)
+        if pretrained.model_type(checkpoint.path) != "bert":
             return {}
-        found = read_sharded(place, lambda key: "pooler" not in key)
+        found = read_sharded(checkpoint, lambda key: "pooler" not in key)
     except UserError:
         return {}
     renamed: Weights = {}

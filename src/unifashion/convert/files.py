@@ -20,9 +20,9 @@ BLIP2 = "blip-2"
 _REFUSED = re.compile(r"GLOBAL (\S+)")
 
 
-def is_own(place: CheckpointSource) -> bool:
+def is_own(checkpoint: CheckpointSource) -> bool:
     """Tell a UniFashion folder from a single file and from a Hugging Face BLIP-2; what is neither is taken for ours."""
-    return place.path.is_dir() and model_type(place.path) != BLIP2
+    return checkpoint.path.is_dir() and model_type(checkpoint.path) != BLIP2
 
 
 def read_torch(path: Path) -> Any:
@@ -97,29 +97,29 @@ def read_file(path: Path) -> tuple[str, Weights, dict[str, Any]]:
     return unwrap(read_torch(path), path)
 
 
-def read_sharded(place: CheckpointSource, wanted: Callable[[str], bool]) -> Weights:
+def read_sharded(checkpoint: CheckpointSource, wanted: Callable[[str], bool]) -> Weights:
     """Read the wanted tensors of a Hugging Face folder: one file or shards, safetensors or ``.bin``.
 
     Raises:
         UserError: files that are missing or damaged.
     """
     for stem in ("model.safetensors", "pytorch_model.bin"):
-        index = place.path / (stem + INDEX)
+        index = checkpoint.path / (stem + INDEX)
         if index.is_file():
             files = _shards(index, wanted)
         else:
-            place.fetch(stem)
-            files = [stem] if (place.path / stem).is_file() else []
+            checkpoint.fetch(stem)
+            files = [stem] if (checkpoint.path / stem).is_file() else []
         if files:
             break
     else:
         raise UserError(
-            f"no weights in {place.path}: expected model.safetensors or pytorch_model.bin, whole or in shards"
+            f"no weights in {checkpoint.path}: expected model.safetensors or pytorch_model.bin, whole or in shards"
         )
-    place.fetch(*files)
+    checkpoint.fetch(*files)
     weights: Weights = {}
     for name in files:
-        path = place.path / name
+        path = checkpoint.path / name
         if not path.is_file():
             raise UserError(f"{path} is missing, though {index} names it; copy or download it again")
         part = read_safetensors(path, wanted) if path.suffix == ".safetensors" else unwrap(read_torch(path), path)[1]

@@ -62,8 +62,8 @@ _TOWER_SIZES = (
 _POSITION_IDS = ("embeddings.position_ids",)
 
 
-def read_weights(place: CheckpointSource, tower_only: bool = False) -> tuple[Weights, list[str]]:
-    """Return the weights of a BLIP-2 folder under our names, and their names that found no place.
+def read_weights(checkpoint: CheckpointSource, tower_only: bool = False) -> tuple[Weights, list[str]]:
+    """Return the weights of a BLIP-2 folder under our names, and their names that have no counterpart.
 
     The language model is not even read.
     """
@@ -73,7 +73,7 @@ def read_weights(place: CheckpointSource, tower_only: bool = False) -> tuple[Wei
 
     ours: Weights = {}
     unknown: list[str] = []
-    for name, tensor in read_sharded(place, wanted).items():
+    for name, tensor in read_sharded(checkpoint, wanted).items():
         renamed = _TABLE.ours(name)
         if renamed is not None:
             ours[renamed] = tensor
@@ -82,13 +82,13 @@ def read_weights(place: CheckpointSource, tower_only: bool = False) -> tuple[Wei
     return ours, unknown
 
 
-def read_sizes(place: CheckpointSource) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_sizes(checkpoint: CheckpointSource) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what shapes do not tell: the tower's config for our model, and the Q-Former settings of ``QFormerConfig``.
 
     Raises:
         UserError: a config that is not BLIP-2's.
     """
-    path = place.path / CONFIG
+    path = checkpoint.path / CONFIG
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         vision = Blip2VisionConfig(**(values.get("vision_config") or {}))

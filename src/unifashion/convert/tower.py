@@ -27,14 +27,14 @@ def read_tower(name: str | Path) -> tuple[Weights, dict[str, Any]]:
     Raises:
         UserError: nothing there, or no EVA-ViT or CLIP ViT in it.
     """
-    place = pretrained.resolve(name)
-    if is_own(place):
-        config, weights, _ = pretrained.read_folder(place)
+    checkpoint = pretrained.resolve(name)
+    if is_own(checkpoint):
+        config, weights, _ = pretrained.read_folder(checkpoint)
         return only_tower(weights), config.vision
-    if place.path.is_dir():
-        vision, _ = huggingface.read_sizes(place)
-        return only_tower(huggingface.read_weights(place, tower_only=True)[0]), vision
-    _, state, _ = read_file(place.path)
+    if checkpoint.path.is_dir():
+        vision, _ = huggingface.read_sizes(checkpoint)
+        return only_tower(huggingface.read_weights(checkpoint, tower_only=True)[0]), vision
+    _, state, _ = read_file(checkpoint.path)
     if any(key.startswith(TOWER) for key in state):
         weights = only_tower(from_lavis(state)[0])
     else:

@@ -10,7 +10,7 @@ from unifashion.data.tryon import TryOnItem, TryOnSplit
 from unifashion.errors import UserError
 from unifashion.evaluation.images import PROFILES, Networks, Pairing, ProfileName, Result, open_networks, score_images
 from unifashion.evaluation.scores import Score, as_scores
-from unifashion.tryon.results import read_facts
+from unifashion.tryon.results import read_record
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def read_results(folder: Path, split: TryOnSplit, repaint: bool = False, model: 
     Raises:
         UserError: no result of the split is there, two files for one, a damaged ``inference.json``.
     """
-    facts = read_facts(folder)
+    facts = read_record(folder)
     files = _pictures(folder)
     items = tuple(item for item in split.items if item.name in files)
     if not items:

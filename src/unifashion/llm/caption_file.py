@@ -21,6 +21,7 @@ from tqdm import tqdm
 from unifashion.data.images import SUFFIXES, ImageError, ImageTransform, load_image
 from unifashion.data.skipped import SkippedImages
 from unifashion.errors import UserError
+from unifashion.io import claim, cut_torn_line, disk_errors, move_file, write_json
 from unifashion.llm.captioner import Captioner
 from unifashion.models.generation import Decoding
 
@@ -68,13 +69,13 @@ def name_images(images: Sequence[Path]) -> list[str]:
     return stems if len(set(stems)) == len(stems) else [image.with_suffix("").as_posix() for image in images]
 
 
-def caption_files(captioner: Captioner, job: Job, facts: dict[str, Any], overwrite: bool = False) -> SkippedImages:
+def caption_files(captioner: Captioner, job: Job, made_with: dict[str, Any], overwrite: bool = False) -> SkippedImages:
     """Caption images into ``job.out``, continuing where a former run with the same settings stopped.
 
     Args:
         captioner: the model.
         job: images, file, decoding.
-        facts: what else must be the same to continue: the checkpoint.
+        made_with: what else must be the same to continue: the checkpoint.
         overwrite: begin anew, whatever is there.
 
     Returns:
@@ -83,26 +84,24 @@ def caption_files(captioner: Captioner, job: Job, facts: dict[str, Any], overwri
     Raises:
         UserError: the file is there and was made otherwise, or cannot be written; no image can be read.
     """
-    settings = {**facts, "decoding": vars(job.decoding), "instruction": job.instruction, "seed": job.seed}
+    settings = {**made_with, "decoding": vars(job.decoding), "instruction": job.instruction, "seed": job.seed}
     part = job.out.with_name(f"{job.out.name}.part")
-    try:
+    with disk_errors(f"-o {job.out}:", "name another file"):
         job.out.parent.mkdir(parents=True, exist_ok=True)
         _claim(job.out, part, settings, overwrite)
-        done = _take_up(part)
-        quarantine = _write(captioner, job, part, done)
-        _write_quarantine(job.out, quarantine)
-        if len(quarantine) == len(job.images):
+        done = _captioned(part)
+        skipped = _write(captioner, job, part, done)
+        _write_skipped(job.out, skipped)
+        if len(skipped) == len(job.images):
             part.unlink()
-            raise UserError(f"none of the {len(job.images)} images can be read; {quarantine.summary()}")
-        part.replace(job.out)
-    except OSError as error:
-        raise UserError(f"-o {job.out}: cannot be written ({error.strerror}); make room or name another file") from None
-    return quarantine
+            raise UserError(f"none of the {len(job.images)} images can be read; {skipped.summary()}")
+        move_file(part, job.out)
+    return skipped
 
 
 def _write(captioner: Captioner, job: Job, part: Path, done: set[str]) -> SkippedImages:
     """Append the rows that are missing, batch by batch."""
-    quarantine = SkippedImages()
+    skipped = SkippedImages()
     names = name_images(job.images)
     left = [index for index, image in enumerate(job.images) if str(image) not in done]
     if done:
@@ -121,7 +120,7 @@ def _write(captioner: Captioner, job: Job, part: Path, done: set[str]) -> Skippe
             good = [(index, pixels) for index, pixels, reason in batch if not reason]
             for index, _, reason in batch:
                 if reason:
-                    quarantine.add(job.images[index], reason)
+                    skipped.add(job.images[index], reason)
             if good:
                 pixels = torch.stack([pixels for _, pixels in good])
                 captions = captioner.caption_pixels(pixels, job.decoding, job.instruction, job.seed + good[0][0])
@@ -132,7 +131,7 @@ def _write(captioner: Captioner, job: Job, part: Path, done: set[str]) -> Skippe
                 file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
                 file.flush()
             bar.update(len(batch))
-    return quarantine
+    return skipped
 
 
 def _claim(out: Path, part: Path, settings: dict[str, Any], overwrite: bool) -> None:
@@ -141,42 +140,27 @@ def _claim(out: Path, part: Path, settings: dict[str, Any], overwrite: bool) -> 
     if overwrite:
         for path in (out, part, record):
             path.unlink(missing_ok=True)
-    if out.exists() or part.exists():
-        try:
-            former = json.loads(record.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            raise UserError(f"-o {out}: it is there already; name another file, or --overwrite it") from None
-        now = json.loads(json.dumps(settings))
-        for key in now:
-            if former.get(key) != now[key]:
-                raise UserError(
-                    f"-o {out}: it was begun with {key} {former.get(key)}, now it is {now[key]}; "
-                    "name another file, or --overwrite it"
-                )
-    fresh = record.with_name(f".{record.name}")
-    fresh.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-    fresh.replace(record)
+    begun = out.exists() or part.exists()
+    if begun and not claim(record, settings, f"-o {out}", "name another file, or --overwrite it"):
+        raise UserError(f"-o {out}: it is there already; name another file, or --overwrite it")
+    write_json(record, settings)
     if out.exists() and not part.exists():
-        out.replace(part)
+        move_file(out, part)
 
 
-def _take_up(part: Path) -> set[str]:
-    """Return the images that have rows; a line that a killed run left unfinished is cut off."""
+def _captioned(part: Path) -> set[str]:
+    """Return the images that have rows."""
+    cut_torn_line(part)
     if not part.exists():
         return set()
-    content = part.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        with part.open("r+b") as file:
-            file.truncate(len(whole))
-    return {json.loads(line)["image"] for line in whole.decode("utf-8").split("\n") if line}
+    return {json.loads(line)["image"] for line in part.read_text(encoding="utf-8").split("\n") if line}
 
 
-def _write_quarantine(out: Path, quarantine: SkippedImages) -> None:
+def _write_skipped(out: Path, skipped: SkippedImages) -> None:
     path = out.with_name(f"{out.stem}.quarantine.csv")
     path.unlink(missing_ok=True)
-    if len(quarantine):
-        quarantine.write(path)
+    if len(skipped):
+        skipped.write(path)
 
 
 class _Pixels(Dataset[tuple[int, Tensor, str]]):
@@ -188,8 +172,8 @@ class _Pixels(Dataset[tuple[int, Tensor, str]]):
     def __len__(self) -> int:
         return len(self.left)
 
-    def __getitem__(self, place: int) -> tuple[int, Tensor, str]:
-        index = self.left[place]
+    def __getitem__(self, position: int) -> tuple[int, Tensor, str]:
+        index = self.left[position]
         try:
             return index, self.transform(load_image(self.images[index])), ""
         except ImageError as error:

@@ -1,4 +1,4 @@
-"""The drawing head (q2I): a Stable Diffusion 1.x that is told by the Q-Former's query rows what to draw.
+"""The diffusion head (q2I): a Stable Diffusion 1.x conditioned on the Q-Former's query rows.
 
     query rows -> adapter -> inserted among CLIP's word embeddings -> CLIP text layers -> cross-attention of the UNet
 
@@ -51,17 +51,18 @@ def encode_with_context(encoder: Any, ids_BL: Tensor, context_BQE: Tensor | None
         encoder: a ``CLIPTextModel``.
         ids_BL: tokens of the prompt.
         context_BQE: rows that are inserted before token ``insert_at``; None = none. Positions count on through them.
-        insert_at: place of the first row.
+        insert_at: position of the first row.
 
     Returns:
-        last hidden state (B, L + Q, E), after the final LayerNorm; every place sees itself and what is before it.
+        last hidden state (B, L + Q, E), after the final LayerNorm; every position sees itself and what is before it.
     """
     clip = getattr(encoder, "text_model", encoder)  # older transformers wrap it once more
     x_BTE = clip.embeddings.token_embedding(ids_BL)
     if context_BQE is not None:
         x_BTE = torch.cat([x_BTE[:, :insert_at], context_BQE.to(x_BTE.dtype), x_BTE[:, insert_at:]], dim=1)
-    x_BTE = clip.embeddings(inputs_embeds=x_BTE)
+    x_BTE = clip.embeddings(inputs_embeds=x_BTE)  # adds the positions, which count on through the inserted rows
     length = x_BTE.shape[1]
+    # The encoder builds its own causal mask only from token ids; given embeddings it has to be passed.
     mask_TT = torch.full((length, length), torch.finfo(x_BTE.dtype).min, dtype=x_BTE.dtype, device=x_BTE.device).triu(1)
     hidden_BTE = clip.encoder(
         inputs_embeds=x_BTE, attention_mask=mask_TT[None, None], is_causal=False

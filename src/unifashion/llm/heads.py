@@ -35,9 +35,9 @@ class Heads:
 
 def find_heads(name: str | Path) -> Path | None:
     """Return the folder with the heads of a run, a saved folder or a hub id; None where the model has none."""
-    place = pretrained.resolve(name)
-    place.fetch(HEADS, HEAD_WEIGHTS, f"{LLM_FOLDER}/*", f"{UNET_FOLDER}/*")
-    return place.path if (place.path / HEADS).is_file() else None
+    checkpoint = pretrained.resolve(name)
+    checkpoint.fetch(HEADS, HEAD_WEIGHTS, f"{LLM_FOLDER}/*", f"{UNET_FOLDER}/*")
+    return checkpoint.path if (checkpoint.path / HEADS).is_file() else None
 
 
 def read_heads(folder: Path) -> Heads:
@@ -58,25 +58,25 @@ def rebuild_language_model(heads: Heads, folder: Path, width: int) -> PrefixLang
     Raises:
         UserError: the base cannot be found, or files in ``folder`` are missing or damaged.
     """
-    place = folder / LLM_FOLDER
+    source = folder / LLM_FOLDER
     if heads.kept != "whole":
         model, tokenizer = load_base(heads.llm, heads.load_in)
     try:
         if heads.kept == "whole":
-            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(place))
-            tokenizer = AutoTokenizer.from_pretrained(place)
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source))
+            tokenizer = AutoTokenizer.from_pretrained(source)
         elif heads.kept == "lora":
-            model = get_peft_model(model, LoraConfig.from_pretrained(str(place)))  # type: ignore[arg-type]
+            model = get_peft_model(model, LoraConfig.from_pretrained(str(source)))  # type: ignore[arg-type]
     except Exception as error:  # transformers and peft raise whatever they stumble over
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"the language model in {place} cannot be read ({reason}); train again or copy it again"
+            f"the language model in {source} cannot be read ({reason}); train again or copy it again"
         ) from None
     return prefix_language_model(model, tokenizer, width, heads)
 
 
 def prefix_language_model(model: Any, tokenizer: Any, width: int, heads: Heads) -> PrefixLanguageModel:
-    """Put the projection before a language model and tell it what it is asked."""
+    """Put the projection before a language model, with the prompt of training."""
     return PrefixLanguageModel(
         model, tokenizer, width, heads.template, heads.instruction, heads.kept, heads.max_answer_tokens
     )

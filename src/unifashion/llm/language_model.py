@@ -4,7 +4,7 @@
     prompt, no loss                                               | loss
 
 The rows pass through one linear map into the width of the word embeddings. In training answers are padded on the right; for
-generation prompts are padded on the left, so that every row goes on where its prompt ends.
+generation prompts are padded on the left, so that generation starts right after every prompt.
 
 Shapes: B rows, P query rows, L answer tokens, T tokens of prompt and answer, H Q-Former width, E word width, V words.
 """
@@ -62,7 +62,7 @@ class PrefixLanguageModel(nn.Module):
 
     @property
     def pad_id(self) -> int:
-        """Return an id for places that nobody looks at."""
+        """Return an id for padded positions, which the mask hides."""
         pad = self.tokenizer.pad_token_id
         return int(self.tokenizer.eos_token_id if pad is None else pad)
 
@@ -89,7 +89,7 @@ class PrefixLanguageModel(nn.Module):
         return torch.cat([parts[0], prefix_BPE, parts[1]], dim=1)
 
     def logits(self, prompt_BTE: Tensor, answer_ids_BL: Tensor, answer_mask_BL: Tensor, num_last: int = 0) -> Tensor:
-        """Return next-word logits (B, T, V) over prompt and answer, or only those of the last ``num_last`` places."""
+        """Return next-word logits (B, T, V) over prompt and answer, or only those of the last ``num_last`` positions."""
         embeds_BTE = torch.cat([prompt_BTE, self.words(answer_ids_BL)], dim=1)
         prompt_mask = answer_mask_BL.new_ones(prompt_BTE.shape[:2])
         mask_BT = torch.cat([prompt_mask, answer_mask_BL], dim=1)
@@ -103,8 +103,8 @@ class PrefixLanguageModel(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return the loss, mean over the answers' tokens (or their sum over ``num_targets``), and their logits (B, L, V)."""
         prompt_BTE = self.embed(rows_BPH, *prompt_ids(self.tokenizer, self.template, self.instruction))
-        num_places = answer_ids_BL.shape[1] + 1  # the prompt's last place foretells the first token
-        logits_BLV = self.logits(prompt_BTE, answer_ids_BL, answer_mask_BL, num_places).float()
+        num_positions = answer_ids_BL.shape[1] + 1  # the prompt's last position predicts the first token
+        logits_BLV = self.logits(prompt_BTE, answer_ids_BL, answer_mask_BL, num_positions).float()
         ids_BL = nn.functional.pad(answer_ids_BL, (1, 0))
         mask_BL = nn.functional.pad(answer_mask_BL, (1, 0))
         loss = language_loss(logits_BLV, ids_BL, mask_BL, smoothing=0.0, num_targets=num_targets)

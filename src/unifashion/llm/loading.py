@@ -88,9 +88,10 @@ def _language_part(model: Any) -> nn.Module:
         causal: Any = AutoModelForCausalLM.from_config(model.config.get_text_config())
     setattr(causal, causal.base_model_prefix, model.get_decoder())
     causal.set_output_embeddings(model.get_output_embeddings())
-    for fact in ("quantization_method", "is_quantized", "is_loaded_in_4bit", "is_loaded_in_8bit", "hf_quantizer"):
-        if hasattr(model, fact):
-            setattr(causal, fact, getattr(model, fact))
+    # What transformers looks at to know that weights are quantised; only a quantised model has these attributes.
+    for name in ("quantization_method", "is_quantized", "is_loaded_in_4bit", "is_loaded_in_8bit", "hf_quantizer"):
+        if hasattr(model, name):
+            setattr(causal, name, getattr(model, name))
     causal.generation_config = model.generation_config
     return causal
 

@@ -18,7 +18,6 @@ A saved folder is a UniFashion folder with more in it:
 What is frozen beyond the tower is neither in the folder nor in ``state_dict``: ``heads.json`` names it.
 """
 
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from torch import Tensor, nn
 
 from unifashion.encoders.unifashion import UniFashion
 from unifashion.errors import UserError
+from unifashion.io import write_json
 from unifashion.llm.diffusion_head import DiffusionHead
 from unifashion.llm.heads import (
     HEAD_WEIGHTS,
@@ -98,7 +98,7 @@ class UniFashionFull(nn.Module):
     def _write_heads(self, folder: Path, weights: dict[str, Tensor]) -> None:
         adapters = {_on_disk(n): t.detach().cpu().contiguous() for n, t in weights.items() if n.startswith(ADAPTERS)}
         save_file(adapters, folder / HEAD_WEIGHTS, metadata={"format": "pt"})
-        (folder / HEADS).write_text(json.dumps(asdict(self.heads), indent=2) + "\n", encoding="utf-8")
+        write_json(folder / HEADS, asdict(self.heads))
         llm = {n.removeprefix(LLM): t for n, t in weights.items() if n.startswith(LLM)}
         save_language_model(folder / LLM_FOLDER, self.language.model, llm, self.heads.kept, self.language.tokenizer)
         if self.diffusion is not None and self.heads.keeps_unet:

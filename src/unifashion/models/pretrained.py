@@ -1,8 +1,6 @@
 """Model folders in Hugging Face style: ``config.json``, ``model.safetensors`` and the tokenizer's files."""
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from unifashion.config import MODEL_NAMES
 from unifashion.errors import UserError
+from unifashion.io import read_json, replacing_folder, write_json
 from unifashion.models.presets import UniFashionConfig
 from unifashion.models.qformer import QFormerConfig
 
@@ -33,39 +32,22 @@ def save(
     tokenizer: PreTrainedTokenizerBase | None,
     write_more: Callable[[Path], None] | None = None,
 ) -> None:
-    """Write the three parts, and what ``write_more`` adds, beside ``folder`` first; move them into place when complete."""
-    folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    """Write the three parts, and what ``write_more`` adds; ``folder`` keeps its old content until the new one is complete."""
+    with replacing_folder(Path(folder)) as unfinished:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-        save_file(tensors, fresh / WEIGHTS, metadata={"format": "pt"})
-        (fresh / CONFIG).write_text(json.dumps({"model_type": MODEL_TYPE, **asdict(config)}, indent=2) + "\n")
+        save_file(tensors, unfinished / WEIGHTS, metadata={"format": "pt"})
+        write_json(unfinished / CONFIG, {"model_type": MODEL_TYPE, **asdict(config)})
         if tokenizer is not None:
-            tokenizer.save_pretrained(str(fresh))
+            tokenizer.save_pretrained(str(unfinished))
         if write_more is not None:
-            write_more(fresh)
-        fresh.chmod(0o755)
-        for path in fresh.rglob("*.safetensors"):
-            path.chmod(0o644)
-        replace_folder(fresh, folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
-def replace_folder(fresh: Path, folder: Path) -> None:
-    """Put ``fresh`` in the place of ``folder``; the old one is removed only once the new one stands."""
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.replace(old)
-    fresh.replace(folder)
-    shutil.rmtree(old, ignore_errors=True)
+            write_more(unfinished)
+        for path in unfinished.rglob("*.safetensors"):
+            path.chmod(0o644)  # safetensors leaves its files to the owner alone; a model folder is to be shared
 
 
 @dataclass(frozen=True)
 class CheckpointSource:
-    """Where a model lies: a file, or a folder, which may be the local copy of hub repository ``repo``."""
+    """A checkpoint on this machine: a file, or a folder, which may be the local copy of hub repository ``repo``."""
 
     path: Path
     repo: str | None = None
@@ -77,7 +59,7 @@ class CheckpointSource:
 
 
 def resolve(name: str | Path) -> CheckpointSource:
-    """Return the place that ``name`` means: a file, a model folder, the ``best`` or ``last`` checkpoint of a run, the hub.
+    """Return the checkpoint that ``name`` means: a file, a model folder, the ``best`` or ``last`` of a run, a hub repository.
 
     Of a hub repository only the small files are there yet.
 
@@ -108,11 +90,8 @@ def _download(repo: str, patterns: Sequence[str]) -> Path:
 
 def model_type(folder: Path) -> str:
     """Return the ``model_type`` that the folder's config names, or an empty string."""
-    try:
-        values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        return str(values["model_type"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
+    config = read_json(folder / CONFIG)
+    return str(config.get("model_type", "")) if isinstance(config, dict) else ""
 
 
 def load(name: str | Path) -> Loaded:

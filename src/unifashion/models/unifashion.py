@@ -69,7 +69,7 @@ class UniFashionModel(nn.Module):
     @property
     def target_tokens(self) -> Tensor:
         """Return the queries (1, Q, H) that read target and gallery images."""
-        return getattr(self, self.config.target_queries)
+        return self.prompt_tokens if self.config.target_queries == "prompt_tokens" else self.query_tokens
 
     def clamp_temperature(self) -> None:
         """Keep the temperature positive; called before each training step."""

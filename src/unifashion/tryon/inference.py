@@ -9,7 +9,6 @@ Every result has a seed of its own, made of --seed and its name: the same pictur
 """
 
 import hashlib
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -27,6 +26,7 @@ from unifashion.data.synthetic import is_synthetic
 from unifashion.data.tryon import TryOnItem, TryOnSplit
 from unifashion.data.tryon_sets import find_tryon, read_tryon
 from unifashion.errors import UserError
+from unifashion.io import read_json, replacing, write_json
 from unifashion.seeding import seed_for
 from unifashion.tryon.api import TryOn
 from unifashion.tryon.dataset import needed_files
@@ -34,7 +34,7 @@ from unifashion.tryon.loading import quiet_libraries
 from unifashion.tryon.maps import load_maps, to_share, to_unit
 from unifashion.tryon.pipeline import TryOnPipeline
 from unifashion.tryon.qformer_context import QFormerContext
-from unifashion.tryon.results import FACTS, write_examples
+from unifashion.tryon.results import RECORD, write_examples
 from unifashion.tryon.settings import TryOnInferenceSettings, data_root
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ def run_inference(settings: TryOnInferenceSettings) -> Path | None:
     used = check_missing(len(split.items), listed, settings.max_missing, "pairs")
     items = split.items[: settings.limit] if settings.limit else split.items
     out = Path(settings.output_dir)
-    facts = {
+    record = {
         "settings": {name: value for name, value in asdict(settings).items() if name not in FREE},
         "model": _digest(pipe),
         "control": config.control,
@@ -80,22 +80,23 @@ def run_inference(settings: TryOnInferenceSettings) -> Path | None:
         "marks": marks(settings, split, find_tryon(settings.dataset, root)),
     }
     if state.is_main_process:
-        _open_folder(out, facts, settings.overwrite)
+        _open_folder(out, record, settings.overwrite)
     state.wait_for_everyone()
     share = items[state.process_index :: state.num_processes]
-    todo = [item for item in share if settings.overwrite or not _place(out, item).is_file()]
+    todo = [item for item in share if settings.overwrite or not _path(out, item).is_file()]
     hidden = not state.is_main_process
     with tqdm(
         total=len(share), initial=len(share) - len(todo), desc="drawing", disable=hidden, dynamic_ncols=True
     ) as bar:
         for batch in _batches(todo, settings.batch_size):
             for item, picture in zip(batch, _draw(pipe, batch, size, settings, tryon.retriever), strict=True):
-                _save(picture, _place(out, item))
+                with replacing(_path(out, item)) as unfinished:
+                    picture.save(unfinished, format="PNG")
                 bar.update()
     state.wait_for_everyone()
     if not state.is_main_process:
         return None
-    write_examples(out, items, [_place(out, item) for item in items])
+    write_examples(out, items, [_path(out, item) for item in items])
     return out
 
 
@@ -146,35 +147,28 @@ def _batches(items: Sequence[TryOnItem], size: int) -> Iterator[Sequence[TryOnIt
         yield items[first : first + max(size, 1)]
 
 
-def _place(out: Path, item: TryOnItem) -> Path:
+def _path(out: Path, item: TryOnItem) -> Path:
     return out / f"{item.name}.png"
 
 
-def _save(picture: Image.Image, path: Path) -> None:
-    fresh = path.with_name(f".{path.name}")
-    picture.save(fresh, format="PNG")
-    fresh.replace(path)
-
-
-def _open_folder(out: Path, facts: dict[str, Any], overwrite: bool) -> None:
-    """Write the facts, unless the folder holds results that other facts made."""
+def _open_folder(out: Path, record: dict[str, Any], overwrite: bool) -> None:
+    """Write the record, unless the folder holds results that other settings made."""
     if out.is_file():
         raise UserError(f"--output-dir {out} is a file; name a folder")
     if out.is_dir() and any(out.iterdir()) and not overwrite:
-        try:
-            found = json.loads((out / FACTS).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            raise UserError(f"--output-dir {out} holds other files; name another folder") from None
-        differing = [name for name in facts if found.get(name) != facts[name]]
+        former = read_json(out / RECORD)
+        if not isinstance(former, dict):
+            raise UserError(f"--output-dir {out} holds other files; name another folder")
+        differing = [name for name in record if former.get(name) != record[name]]
         if differing and any(out.glob("*.png")):
-            old, new = found.get("settings", {}), facts["settings"]
+            old, new = former.get("settings", {}), record["settings"]
             changed = [name for name in new if old.get(name) != new[name]] or differing
             raise UserError(
                 f"--output-dir {out} holds results made with another {', '.join(changed)}; "
                 "name another folder, or add --overwrite"
             )
     out.mkdir(parents=True, exist_ok=True)
-    (out / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    write_json(out / RECORD, record)
 
 
 def _digest(pipe: TryOnPipeline) -> str:

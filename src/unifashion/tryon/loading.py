@@ -1,19 +1,17 @@
 """From a name to a pipeline: a try-on run or folder, a StableVITON ``.ckpt``, or Stable Diffusion 1.x to start training from."""
 
-import json
 import logging
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 from diffusers.utils import logging as diffusers_logging
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers import logging as transformers_logging
 
 from unifashion.errors import UserError
-from unifashion.models.pretrained import replace_folder
+from unifashion.io import read_json, replacing_folder
 from unifashion.tryon.pipeline import TryOnPipeline, default_scheduler
 from unifashion.tryon.settings import ControlRead
 from unifashion.tryon.stableviton import from_stable_diffusion, read_ckpt
@@ -55,20 +53,15 @@ def load_pipeline(name: str | Path, base: str | None = None, control: ControlRea
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{name}: not a try-on model that can be loaded ({_reason(error, name, 200)})") from None
     if control not in ("as-trained", pipe.denoiser.config.control):
-        raise UserError(
-            f"{name} was trained to read the garment's {pipe.denoiser.config.control}; leave --control away"
-        )
+        raise UserError(f"{name} was trained to read the garment's {pipe.denoiser.config.control}; leave --control out")
     return pipe
 
 
 def find_pipeline(path: Path) -> Path | None:
     """Return the folder of a ``TryOnPipeline``: ``path`` or its ``last`` checkpoint; None where there is none."""
     for folder in (path, path / LAST):
-        try:
-            index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if index.get("_class_name") == TryOnPipeline.__name__:
+        index = read_json(folder / INDEX)
+        if isinstance(index, dict) and index.get("_class_name") == TryOnPipeline.__name__:
             return folder
     return None
 
@@ -91,10 +84,9 @@ def start_pipeline(name: str, base: str | None, **changes: Any) -> TryOnPipeline
         return pipe
     unet = _part(UNet2DConditionModel, name, "unet")
     denoiser = from_stable_diffusion(unet, name, **changes)
-    places = [name] if base is None else [base, name]
     tokenizer = _part(CLIPTokenizer, base or name, "tokenizer")
     return TryOnPipeline(
-        _part(AutoencoderKL, places[-1], "vae").eval(),
+        _part(AutoencoderKL, name, "vae").eval(),
         _part(CLIPTextModel, base or name, "text_encoder").eval(),
         tokenizer,
         denoiser,
@@ -103,7 +95,7 @@ def start_pipeline(name: str, base: str | None, **changes: Any) -> TryOnPipeline
 
 
 def _adopt(pipe: TryOnPipeline, changes: dict[str, Any]) -> None:
-    """Set what another training changes; an adapter cannot be added or taken away."""
+    """Set what another training changes; an adapter cannot be added or removed."""
     width = changes.pop("adapter_width", None)
     if width != pipe.denoiser.config.adapter_width:
         raise UserError(
@@ -125,7 +117,7 @@ def _from_ckpt(path: Path, base: str | None) -> TryOnPipeline:
     denoiser, vae_weights = read_ckpt(path)
     vae = _part(AutoencoderKL, base, "vae")
     if vae_weights:
-        fill_vae(vae, vae_weights, str(path))
+        load_vae_weights(vae, vae_weights, str(path))
     else:
         log.warning("%s holds no VAE; that of %s is used", path, base)
     return TryOnPipeline(
@@ -137,14 +129,12 @@ def _from_ckpt(path: Path, base: str | None) -> TryOnPipeline:
     )
 
 
-def fill_vae(vae: AutoencoderKL, weights: dict[str, Any], source: str) -> None:
+def load_vae_weights(vae: AutoencoderKL, weights: dict[str, Any], source: str) -> None:
     """Load a VAE's weights under the names of latent diffusion.
 
     Raises:
         UserError: they do not fit.
     """
-    from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
-
     try:
         vae.load_state_dict(convert_ldm_vae_checkpoint(weights, dict(vae.config)))
     except (RuntimeError, KeyError) as error:
@@ -184,22 +174,6 @@ def convert_ckpt(path: Path, out: Path, base: str, control: ControlRead, overwri
 
 
 def save_pipeline(pipe: TryOnPipeline, folder: Path) -> None:
-    """Write a pipeline beside ``folder`` first and move it into place when it is complete."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    tidy(folder)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        pipe.save_pretrained(fresh)
-        fresh.chmod(0o755)
-        replace_folder(fresh, folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
-def tidy(folder: Path) -> None:
-    """Remove what a write that was cut off left beside ``folder``; where it had moved the folder away, that comes back."""
-    old = folder.with_name(f".{folder.name}.old")
-    if old.is_dir() and not folder.exists():
-        old.replace(folder)
-    for left in folder.parent.glob(f".{folder.name}.*"):
-        shutil.rmtree(left, ignore_errors=True)
+    """Write a pipeline; ``folder`` keeps its old content until the new one is complete."""
+    with replacing_folder(folder) as unfinished:
+        pipe.save_pretrained(unfinished)

@@ -8,7 +8,6 @@
 Results of other programs need no ``inference.json``; then the flags say what it would.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,13 @@ from unifashion.data.contact_sheet import contact_sheet
 from unifashion.data.images import load_image
 from unifashion.data.tryon import TryOnItem
 from unifashion.errors import UserError
+from unifashion.io import read_json, replacing
 
-FACTS, EXAMPLES = "inference.json", "examples.png"
+RECORD, EXAMPLES = "inference.json", "examples.png"
 NUM_EXAMPLES, CELL = 8, 160
 
 
-def read_facts(folder: Path) -> dict[str, Any]:
+def read_record(folder: Path) -> dict[str, Any]:
     """Return what ``inference.json`` says; empty where there is none.
 
     Raises:
@@ -30,13 +30,13 @@ def read_facts(folder: Path) -> dict[str, Any]:
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; name the one that holds the results")
-    path = folder / FACTS
+    path = folder / RECORD
     if not path.is_file():
         return {}
+    record = read_json(path)
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        return {**facts, "settings": dict(facts["settings"]), "marks": list(facts["marks"])}
-    except (OSError, ValueError, KeyError, TypeError):
+        return {**record, "settings": dict(record["settings"]), "marks": list(record["marks"])}
+    except (TypeError, KeyError, ValueError):
         raise UserError(f"{path} is damaged; draw the results again, or remove it and name --pairs yourself") from None
 
 
@@ -54,6 +54,5 @@ def write_examples(folder: Path, items: Sequence[TryOnItem], pictures: Sequence[
     sheet = contact_sheet(
         [load_image(path) for path in files], 2 * len(heads), CELL, heads * len(shown), caption_lines=1
     )
-    fresh = folder / f".{EXAMPLES}"
-    sheet.save(fresh, format="PNG")
-    fresh.replace(folder / EXAMPLES)
+    with replacing(folder / EXAMPLES) as unfinished:
+        sheet.save(unfinished, format="PNG")
