@@ -38,7 +38,6 @@ ERRORS = {
     500: "a bug; see the log of the server",
     503: "too many requests at once; Retry-After says when to come back",
 }
-
 EXAMPLE_HIT: JsonDict = {"id": "17", "image": "/api/items/17/image", "metadata": {"price": 49.9}, "score": 0.83}
 
 

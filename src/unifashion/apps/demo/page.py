@@ -25,9 +25,8 @@ FORGET = 6 * 3600  # seconds after which a history is dropped
 QUEUE, THREADS = 64, 8
 BUSY = "(...given) => { document.body.classList.add('uf-busy'); return given; }"
 DONE = "() => { document.body.classList.remove('uf-busy'); }"
-MOUNT_OPTIONS: dict[
-    str, Any
-] = {  # own styles, system fonts, nothing from or to the network, and none of Gradio's extras
+# Own styles, system fonts, nothing from or to the network, and none of Gradio's extras.
+MOUNT_OPTIONS: dict[str, Any] = {
     "theme": gr.themes.Base(
         font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"], font_mono=["ui-monospace", "monospace"]
     ),
