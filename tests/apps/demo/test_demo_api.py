@@ -257,6 +257,7 @@ def test_the_documentation_shows_requests_that_work_and_the_errors_of_each_route
         f"curl -s http://testserver/api/search -H 'Content-Type: application/json' \\\n     -d '{json.dumps(example)}'"
         in page
     )
+    assert json.dumps(models["SearchAnswer"]["examples"][0]) in page
     section = page.partition("/api/items/{item_id}</code>")[2].partition("</section>")[0]
     assert re.findall("<code>(\\d+)</code>", section) == ["401", "404"] and "{id, image, metadata}" in section
 

@@ -7,6 +7,7 @@ from unifashion.apps.demo.service import Service
 from unifashion.apps.demo.settings import DemoSettings
 from unifashion.errors import UserError, sentence
 from unifashion.llm.captioner import Captioner
+from unifashion.models.unifashion import UniFashionModel
 from unifashion.search import Retriever
 
 CAPTIONS_ITSELF = "blip2_cir_cls"  # the variant that writes captions itself
@@ -35,10 +36,12 @@ def load_service(models: Models, settings: DemoSettings) -> Service:
     return Service(retriever, settings, _captioner(models, retriever.model), _tryon(models))
 
 
-def _captioner(models: Models, own: Any) -> Captioner | None:
+def _captioner(models: Models, own: object) -> Captioner | None:
     if models.caption_model is not None:
         return Captioner.from_pretrained(models.caption_model, models.device)
-    return Captioner(own) if own.config.model_name == CAPTIONS_ITSELF else None
+    if isinstance(own, UniFashionModel) and own.config.model_name == CAPTIONS_ITSELF:
+        return Captioner(own)
+    return None
 
 
 def _tryon(models: Models) -> Any:

@@ -18,10 +18,6 @@ from unifashion.apps.demo.uploads import to_jpeg
 from unifashion.data.images import load_image
 
 LABELS = {"person": "Photo of a person", "mask": "Mask (optional)", "pose": "Body map (optional)"}
-ADVICE = (
-    "Upload a photo of one person from the front. Without a mask and a body map (DensePose) of that photo, the middle from neck "
-    "to hips is simply drawn anew; with them the result follows the body."
-)
 SIDE, QUALITY = 960, 95
 
 
@@ -29,7 +25,7 @@ def add_tryon(service: Service, part: Callable[[str, str], gr.HTML], history: gr
     """Add try-on to the page that is being built; return the part whose ``rejected`` event the caller must show."""
     chosen = gr.State({})
     with gr.Accordion("Try it on", open=False, elem_id="uf-tryon"):
-        gr.HTML(f'<p class="uf-ask">{ADVICE}</p>', apply_default_css=False)
+        gr.HTML(render("tryon_advice"), apply_default_css=False)
         pickers = part(render("tryon_pickers", labels=LABELS, pictures={}), "uf-pickers")
         go = gr.Button("Draw the person in this product", elem_id="uf-tryon-go")
         result = gr.HTML("", elem_id="uf-tryon-result", apply_default_css=False, min_height=80)
