@@ -1,4 +1,4 @@
-"""A real headless browser for tests: Debian's chromium, spoken to over a pipe; needs no package and opens no port.
+"""A real headless browser for tests: Debian's chromium, driven over a pipe; needs no package and opens no port.
 
 def test_the_page_greets(browser):
     with browser.page("http://127.0.0.1:7860", width=390) as page:
@@ -9,7 +9,7 @@ def test_the_page_greets(browser):
 
 ``browser`` skips the test where chromium is absent (``apt-get install chromium``; ``$CHROMIUM`` names another one). One process
 serves all tests of a session; every page has cookies of its own. Names other than loopback do not resolve, so nothing leaves
-the machine; ``left_loopback`` tells what was tried. The commands are those of the Chrome DevTools Protocol.
+the machine; ``left_loopback`` returns what was tried. The commands are those of the Chrome DevTools Protocol.
 """
 
 import base64
@@ -64,17 +64,17 @@ class Browser:
         os.close(command_in)
         os.close(answer_out)
         self._buffer = b""
-        self._number = 0
+        self._last_id = 0
         self._pages: dict[str, Page] = {}
 
     def call(self, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:
-        """Send one command of the protocol and return its result; events that come meanwhile go to their pages."""
-        self._number += 1
-        message = {"id": self._number, "method": method, "params": params}
+        """Send one command of the protocol and return its result; events that arrive meanwhile go to their pages."""
+        self._last_id += 1
+        message = {"id": self._last_id, "method": method, "params": params}
         os.write(self._write, json.dumps(message | ({"sessionId": session} if session else {})).encode() + b"\0")
         end = time.monotonic() + WAIT
         while (answer := self._next(end)) is not None:
-            if answer.get("id") == self._number:
+            if answer.get("id") == self._last_id:
                 assert "error" not in answer, f"{method}: {answer['error']}"
                 return dict(answer["result"])
         raise TimeoutError(f"chromium did not answer {method} within {WAIT:.0f} seconds")
@@ -82,8 +82,8 @@ class Browser:
     def _next(self, end: float) -> dict[str, Any] | None:
         """Return the next answer, or None at ``end``; an event is handed to its page on the way."""
         while time.monotonic() < end:
-            head, found, rest = self._buffer.partition(b"\0")
-            if found:
+            head, separator, rest = self._buffer.partition(b"\0")
+            if separator:
                 self._buffer = rest
                 message: dict[str, Any] = json.loads(head)
                 if "id" in message:
@@ -147,7 +147,7 @@ class Page:
         return self._browser.call(method, self._session, **params)
 
     def take(self, event: str, params: dict[str, Any]) -> None:
-        """Note an event."""
+        """Keep what an event says about requests and errors."""
         if event == "Network.requestWillBeSent":
             self.requests.append(params["request"]["url"])
         elif event == "Runtime.exceptionThrown":
@@ -191,9 +191,9 @@ class Page:
         """Return the visible text of the first element that matches."""
         return str(self.run(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''"))
 
-    def click(self, selector: str, number: int = 0) -> None:
+    def click(self, selector: str, index: int = 0) -> None:
         """Click the middle of a matching element with the mouse, as a person would: what covers it gets the click."""
-        element = f"document.querySelectorAll({json.dumps(selector)})[{number}]"
+        element = f"document.querySelectorAll({json.dumps(selector)})[{index}]"
         self.wait_for(element)
         x, y = self.run(
             f"(() => {{ const e = {element}; e.scrollIntoView({{block: 'center', behavior: 'instant'}});"
@@ -211,15 +211,15 @@ class Page:
     def press(self, key: str) -> None:
         """Press and release a key: Enter, Tab, Escape, ArrowRight..."""
         codes = {"Enter": 13, "Tab": 9, "Escape": 27, "ArrowLeft": 37, "ArrowRight": 39}
-        facts = {"key": key, "code": key, "windowsVirtualKeyCode": codes.get(key, 0)}
-        self.call("Input.dispatchKeyEvent", type="keyDown", text="\r" if key == "Enter" else "", **facts)
-        self.call("Input.dispatchKeyEvent", type="keyUp", **facts)
+        event = {"key": key, "code": key, "windowsVirtualKeyCode": codes.get(key, 0)}
+        self.call("Input.dispatchKeyEvent", type="keyDown", text="\r" if key == "Enter" else "", **event)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **event)
 
     def upload(self, selector: str, *files: Path) -> None:
         """Choose files in an ``<input type=file>``."""
-        found = self.call("Runtime.evaluate", expression=f"document.querySelector({json.dumps(selector)})")["result"]
-        assert "objectId" in found, f"no {selector} on the page"
-        self.call("DOM.setFileInputFiles", files=[str(file) for file in files], objectId=found["objectId"])
+        field = self.call("Runtime.evaluate", expression=f"document.querySelector({json.dumps(selector)})")["result"]
+        assert "objectId" in field, f"no {selector} on the page"
+        self.call("DOM.setFileInputFiles", files=[str(file) for file in files], objectId=field["objectId"])
 
     def screenshot(self, file: Path, whole: bool = True) -> None:
         """Write a PNG of the whole page, or of the window."""
@@ -227,10 +227,10 @@ class Page:
         file.write_bytes(base64.b64decode(data))
 
     def sideways(self) -> int:
-        """Return by how many pixels what is visible sticks out of the window at the right or left (0 = nothing does).
+        """Return by how many pixels something visible sticks out of the window at the right or left (0 = nothing does).
 
-        What lies in a box of its own that scrolls sideways, such as a wide table, is left out, and so is what lies wholly left of
-        the window, where nobody can scroll.
+        What lies in a box of its own that scrolls sideways, such as a wide table, is left out, and so is what lies entirely left
+        of the window, where nobody can scroll.
         """
         return int(self.run(STICKS_OUT))
 

@@ -1,4 +1,4 @@
-"""The browser of the tests sees, clicks, types, uploads and tells on a page."""
+"""The browser of the tests sees, clicks, types, uploads and reports on a page."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def test_a_page_is_filled_in_clicked_and_read(browser, address, width):
         assert page.sideways() == 0 and page.errors == []
 
 
-def test_errors_of_scripts_and_requests_to_other_machines_are_told(browser, address):
+def test_errors_of_scripts_and_requests_to_other_machines_are_reported(browser, address):
     with browser.page(address) as page:
         page.click("#far")
         page.wait_for("fetch('https://fonts.example.com/a.css').then(() => false, () => true)")

@@ -18,7 +18,7 @@ PATIENCE = 120.0  # seconds until a request counts as lost
 
 @dataclass(frozen=True)
 class Answer:
-    """Status and body of an answer, when to come back if it says so, and the seconds it took."""
+    """Status and body of an answer, its Retry-After if there is one, and the seconds it took."""
 
     status: int
     body: bytes
@@ -26,35 +26,35 @@ class Answer:
     seconds: float
 
 
-def ask(address: str, asked: dict[str, Any]) -> Answer:
+def ask(address: str, query: dict[str, Any]) -> Answer:
     """Send one search."""
-    body, headers = json.dumps(asked).encode(), {"Content-Type": "application/json"}
+    body, headers = json.dumps(query).encode(), {"Content-Type": "application/json"}
     request, started = urllib.request.Request(f"{address}/api/search", body, headers), time.perf_counter()
     try:
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-            status, found, later = answer.status, answer.read(), None
+            status, content, retry_after = answer.status, answer.read(), None
     except urllib.error.HTTPError as error:
-        status, found, later = error.code, error.read(), error.headers["Retry-After"]
-    return Answer(status, found, later, time.perf_counter() - started)
+        status, content, retry_after = error.code, error.read(), error.headers["Retry-After"]
+    return Answer(status, content, retry_after, time.perf_counter() - started)
 
 
 def ask_all(address: str, searches: Sequence[dict[str, Any]], clients: int) -> list[Answer]:
-    """Send searches from so many clients, each with its next one as soon as it was answered; answers in the same order."""
+    """Send searches from ``clients`` threads, each with its next one after an answer; return the answers in the same order."""
     with ThreadPoolExecutor(clients) as pool:
-        return list(pool.map(lambda asked: ask(address, asked), searches))
+        return list(pool.map(lambda query: ask(address, query), searches))
 
 
 def mixed_searches(count: int, side: int) -> list[dict[str, Any]]:
     """Return searches by words, by a photo of ``side`` pixels, and by both, in turns."""
     searches: list[dict[str, Any]] = []
-    for number in range(count):
-        words = {"text": f"a {('red', 'blue', 'green')[number % 3]} dress"}
-        photo = {"image": _photo(side, number)}
-        searches.append({"k": 5} | (words, photo, words | photo)[number % 3])
+    for index in range(count):
+        words = {"text": f"a {('red', 'blue', 'green')[index % 3]} dress"}
+        photo = {"image": _photo(side, index)}
+        searches.append({"k": 5} | (words, photo, words | photo)[index % 3])
     return searches
 
 
-def _photo(side: int, number: int) -> str:
+def _photo(side: int, red: int) -> str:
     file = io.BytesIO()
-    Image.new("RGB", (side, side), (number % 256, 90, 160)).save(file, "JPEG")
+    Image.new("RGB", (side, side), (red % 256, 90, 160)).save(file, "JPEG")
     return base64.b64encode(file.getvalue()).decode()

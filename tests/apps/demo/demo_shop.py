@@ -58,11 +58,11 @@ def open_shop(folder: Path, model: UniFashionModel) -> Shop:
     rows: list[dict[str, Any]] = []
     for colour in COLOURS:
         for kind in KINDS:
-            number = len(rows)
-            draw(colour, kind).save(folder / f"{number}.png")
-            facts = {"id": f"{kind}/{number}", "price": f"{20 + 5 * number}.00", "category": kind, "colour": colour}
-            text = f"{colour.capitalize()} {kind} in cotton" if number else NASTY
-            rows.append({"image": f"{number}.png", "text": text, **facts})
+            index = len(rows)
+            draw(colour, kind).save(folder / f"{index}.png")
+            metadata = {"id": f"{kind}/{index}", "price": f"{20 + 5 * index}.00", "category": kind, "colour": colour}
+            text = f"{colour.capitalize()} {kind} in cotton" if index else NASTY
+            rows.append({"image": f"{index}.png", "text": text, **metadata})
     draw("pink", "coat", paper="#888888").save(folder / "again.png")
     rows.append({**rows[-1], "image": "again.png"})
     with (folder / "catalogue.csv").open("w", newline="") as file:
@@ -77,7 +77,7 @@ def open_shop(folder: Path, model: UniFashionModel) -> Shop:
 def served(service: Service) -> Iterator[str]:
     """Serve on a free port of this machine, and give the address."""
     with listen("127.0.0.1", 0) as listener:
-        server = make_server(service, listener)
+        server = make_server(service)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

@@ -1,8 +1,11 @@
-"""The JSON API: what it finds, and how it says no. Requests go through everything that stands before it."""
+"""The JSON API: what it answers, and which errors. Requests go through all of the middleware."""
 
 import base64
 import io
+import json
 import logging
+import re
+from html import unescape
 
 import pytest
 from demo_shop import NASTY, Shop, draw, open_shop
@@ -10,6 +13,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from unifashion.apps.demo.errors import Busy
+from unifashion.apps.demo.html import render
 from unifashion.apps.demo.server import build_app
 from unifashion.apps.demo.service import Service
 from unifashion.apps.demo.settings import DemoSettings
@@ -33,7 +37,7 @@ def encoded(image: Image.Image, kind: str = "PNG") -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def said(answer, status: int) -> str:
+def error_of(answer, status: int) -> str:
     assert answer.status_code == status, answer.text
     assert set(answer.json()) == {"error"}
     return answer.json()["error"]
@@ -78,7 +82,7 @@ def test_large_pictures_reach_the_model_smaller(client, shop):
     assert shop.asked["images"][0].size == (960, 480)
 
 
-def test_an_item_and_the_health_are_told(client):
+def test_an_item_and_the_health_are_returned(client):
     item = client.get("/api/items/dress%2F0").json()
     assert item == {
         "id": "dress/0",
@@ -95,8 +99,8 @@ def test_pictures_are_described(client, shop):
     assert client.post("/api/caption", json={"image_id": "coat/7"}).json() == {"caption": words}
     sent = {"image": encoded(draw("blue", "coat"))}
     assert client.post("/api/caption", json=sent).json() == {"caption": words}
-    assert "Nothing to describe" in said(client.post("/api/caption", json={}), 400)
-    assert "text: " in said(client.post("/api/caption", json={"image_id": "coat/7", "text": "x"}), 400)
+    assert "Nothing to describe" in error_of(client.post("/api/caption", json={}), 400)
+    assert "text: " in error_of(client.post("/api/caption", json={"image_id": "coat/7", "text": "x"}), 400)
 
 
 @pytest.mark.parametrize(
@@ -121,47 +125,47 @@ def test_pictures_are_described(client, shop):
     ],
 )
 def test_what_cannot_be_used_is_answered_by_a_sentence(client, asked, status, words):
-    assert words in said(client.post("/api/search", json=asked), status)
+    assert words in error_of(client.post("/api/search", json=asked), status)
 
 
-def test_a_body_that_is_not_json_is_told(client):
-    assert "see /api/docs" in said(
+def test_a_body_that_is_not_json_is_reported(client):
+    assert "see /api/docs" in error_of(
         client.post("/api/search", content=b"{", headers={"Content-Type": "application/json"}), 400
     )
-    assert "no GET /api/search" in said(client.get("/api/search"), 405)
-    assert "no POST /api/nothing" in said(client.post("/api/nothing"), 404)
+    assert "no GET /api/search" in error_of(client.get("/api/search"), 405)
+    assert "no POST /api/nothing" in error_of(client.post("/api/nothing"), 404)
 
 
 @pytest.mark.parametrize("side", (1, 481, 5000))
 def test_pictures_come_in_a_few_sizes_only(client, side):
-    assert "240, 480, 960" in said(client.get(f"/api/items/coat%2F3/image?side={side}"), 400)
+    assert "240, 480, 960" in error_of(client.get(f"/api/items/coat%2F3/image?side={side}"), 400)
     assert client.get("/api/items/coat%2F3/image?side=240").status_code == 200
 
 
-def test_vector_pictures_and_postscript_are_refused(client):
+def test_vector_pictures_and_postscript_are_rejected(client):
     svg = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
     eps = io.BytesIO()
     Image.new("RGB", (8, 8)).save(eps, "EPS")
     for data in (svg, eps.getvalue()):
-        assert "not a picture of a kind" in said(
+        assert "not a picture of a kind" in error_of(
             client.post("/api/search", json={"image": base64.b64encode(data).decode()}), 400
         )
 
 
-def test_pictures_of_too_many_bytes_or_pixels_are_refused_before_they_are_decoded(client, monkeypatch):
+def test_pictures_of_too_many_bytes_or_pixels_are_rejected_before_they_are_decoded(client, monkeypatch):
     wide = encoded(Image.new("1", (1001, 1000)))
-    assert "more than 1 million pixels" in said(client.post("/api/search", json={"image": wide}), 413)
+    assert "more than 1 million pixels" in error_of(client.post("/api/search", json={"image": wide}), 413)
     noise = encoded(Image.effect_noise((600, 600), 90))
     assert len(noise) * 3 / 4 > 200_000
-    assert "larger than" in said(client.post("/api/search", json={"image": noise}), 413)
+    assert "larger than" in error_of(client.post("/api/search", json={"image": noise}), 413)
     bomb = encoded(Image.new("1", (20_000, 20_000)))
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
-    assert "pixels" in said(client.post("/api/search", json={"image": bomb}), 413)
+    assert "pixels" in error_of(client.post("/api/search", json={"image": bomb}), 413)
 
 
-def test_a_damaged_picture_is_told(client):
+def test_a_damaged_picture_is_reported(client):
     data = base64.b64decode(encoded(Image.effect_noise((60, 60), 90).convert("RGB"), "JPEG"))[:-700]
-    assert "damaged" in said(client.post("/api/search", json={"image": base64.b64encode(data).decode()}), 400)
+    assert "damaged" in error_of(client.post("/api/search", json={"image": base64.b64encode(data).decode()}), 400)
 
 
 def test_a_body_above_the_limit_is_cut_whether_it_names_its_length_or_not(client):
@@ -172,8 +176,8 @@ def test_a_body_above_the_limit_is_cut_whether_it_names_its_length_or_not(client
             yield b" " * 2**16
 
     json_type = {"Content-Type": "application/json"}
-    assert "were sent" in said(client.post("/api/search", content=b" " * (limit + 1), headers=json_type), 413)
-    assert "were sent" in said(client.post("/api/search", content=parts(), headers=json_type), 413)
+    assert "were sent" in error_of(client.post("/api/search", content=b" " * (limit + 1), headers=json_type), 413)
+    assert "were sent" in error_of(client.post("/api/search", content=parts(), headers=json_type), 413)
 
 
 @pytest.mark.parametrize(
@@ -191,9 +195,9 @@ def test_a_body_above_the_limit_is_cut_whether_it_names_its_length_or_not(client
         "/custom_component/a/b/c/d",
     ],
 )
-def test_what_the_page_does_not_need_of_gradio_is_shut(client, path):
+def test_what_the_page_does_not_need_of_gradio_is_closed(client, path):
     for method in ("GET", "POST"):
-        assert "nothing at" in said(client.request(method, path), 404)
+        assert "nothing at" in error_of(client.request(method, path), 404)
 
 
 @pytest.mark.parametrize(
@@ -203,30 +207,30 @@ def test_no_path_climbs_out_of_what_is_served(client, path):
     assert client.get(path).status_code in (403, 404)
 
 
-def test_a_product_whose_picture_is_gone_is_not_there_and_its_path_is_not_told(client, shop):
+def test_a_product_whose_picture_is_gone_is_not_found_and_its_path_is_not_shown(client, shop):
     lost = shop.index.get("coat/23")
     lost.image.rename(lost.image.with_suffix(".away"))
     try:
-        words = said(client.get("/api/items/coat%2F23/image"), 404)
+        words = error_of(client.get("/api/items/coat%2F23/image"), 404)
     finally:
         lost.image.with_suffix(".away").rename(lost.image)
     assert "no such file" in words and str(lost.image.parent) not in words
 
 
-def test_busy_says_when_to_come_back_and_a_bug_says_nothing_of_its_inside(client, shop, caplog):
+def test_busy_says_when_to_come_back_and_a_bug_does_not_show_its_details(client, shop, caplog):
     try:
         shop.broken = Busy("Too many people are searching right now; try again in a few seconds.")
         answer = client.post("/api/search", json={"text": "x"})
-        assert "try again" in said(answer, 503) and answer.headers["retry-after"] == "5"
+        assert "try again" in error_of(answer, 503) and answer.headers["retry-after"] == "5"
         shop.broken = RuntimeError("secret /home/someone")
         with caplog.at_level(logging.ERROR):
-            assert "secret" not in said(client.post("/api/search", json={"text": "x"}), 500)
+            assert "secret" not in error_of(client.post("/api/search", json={"text": "x"}), 500)
         assert "secret" in caplog.text
     finally:
         shop.broken = None
 
 
-def test_every_answer_tells_browsers_to_load_nothing_from_elsewhere(client):
+def test_every_answer_forbids_browsers_to_load_nothing_from_elsewhere(client):
     for path in ("/", "/api/health", "/api/docs", "/nothing"):
         headers = client.get(path).headers
         assert "default-src 'self'" in headers["content-security-policy"]
@@ -241,37 +245,56 @@ def test_the_documentation_names_every_route_and_needs_neither_script_nor_networ
             code for operation in methods.values() for code in operation["responses"]
         } - {"200", "422"}
     assert "<script" not in page and "https://" not in page and " src=" not in page
-    assert "a product of the index as the picture" in page and "image_id" in page
+    assert "id of a product in the index, for its picture" in page and "image_id" in page
+
+
+def test_the_documentation_shows_requests_that_work_and_the_errors_of_each_route(client):
+    page = unescape(client.get("/api/docs").text)
+    models = client.get("/api/openapi.json").json()["components"]["schemas"]
+    example = models["SearchRequest"]["examples"][0]
+    assert client.post("/api/search", json=example).status_code == 200
+    assert (
+        f"curl -s http://testserver/api/search -H 'Content-Type: application/json' \\\n     -d '{json.dumps(example)}'"
+        in page
+    )
+    assert json.dumps(models["SearchAnswer"]["examples"][0]) in page
+    section = page.partition("/api/items/{item_id}</code>")[2].partition("</section>")[0]
+    assert re.findall("<code>(\\d+)</code>", section) == ["401", "404"] and "{id, image, metadata}" in section
+
+
+def test_the_address_that_a_reader_came_by_is_only_text_in_the_documentation(client):
+    page = render("docs", schema=client.get("/api/openapi.json").json(), errors={}, address="http://<script>")
+    assert "<script" not in page and "curl -s http://&lt;script&gt;/api/search" in page
 
 
 @pytest.fixture(scope="module")
-def walled(shop) -> TestClient:
+def protected(shop) -> TestClient:
     settings = DemoSettings(password="naïve secret")
     return TestClient(build_app(Service(shop, settings)), follow_redirects=False)
 
 
-def test_programs_send_the_password_with_every_request(walled):
-    assert "password" in said(walled.get("/api/health"), 401)
-    assert "password" in said(walled.get("/api/health", headers={"Authorization": "Bearer wrong"}), 401)
+def test_programs_send_the_password_with_every_request(protected):
+    assert "password" in error_of(protected.get("/api/health"), 401)
+    assert "password" in error_of(protected.get("/api/health", headers={"Authorization": "Bearer wrong"}), 401)
     right = "Bearer naïve secret".encode()
-    assert walled.get("/api/health", headers={"Authorization": right}).status_code == 200
+    assert protected.get("/api/health", headers={"Authorization": right}).status_code == 200
 
 
-def test_people_are_asked_for_the_password_once(walled):
-    shown = walled.get("/", headers={"Accept": "text/html"})
+def test_people_are_asked_for_the_password_once(protected):
+    shown = protected.get("/", headers={"Accept": "text/html"})
     assert (shown.status_code, shown.headers["location"]) == (303, "/login")
-    assert "Password" in walled.get("/login").text
-    assert "not the password" in walled.post("/login", data={"password": "wrong"}).text
-    entered = walled.post("/login", data={"password": "naïve secret"})
+    assert "Password" in protected.get("/login").text
+    assert "not the password" in protected.post("/login", data={"password": "wrong"}).text
+    entered = protected.post("/login", data={"password": "naïve secret"})
     assert entered.status_code == 303 and "HttpOnly" in entered.headers["set-cookie"]
-    assert walled.get("/api/health").status_code == 200
-    walled.cookies.clear()
-    assert walled.get("/api/health", headers={"Cookie": "unifashion=" + "0" * 64}).status_code == 401
+    assert protected.get("/api/health").status_code == 200
+    protected.cookies.clear()
+    assert protected.get("/api/health", headers={"Cookie": "unifashion=" + "0" * 64}).status_code == 401
 
 
 @pytest.mark.parametrize(
     "path", ["/", "/config", "/gradio_api/info", "/api/docs", "/assets/index.js", "/api/items/a/image"]
 )
-def test_nothing_is_served_without_the_password(walled, path):
-    assert walled.get(path).status_code == 401
-    assert walled.post("/gradio_api/queue/join", json={}).status_code == 401
+def test_nothing_is_served_without_the_password(protected, path):
+    assert protected.get(path).status_code == 401
+    assert protected.post("/gradio_api/queue/join", json={}).status_code == 401

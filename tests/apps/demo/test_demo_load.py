@@ -1,4 +1,4 @@
-"""The demo under a bounded load on loopback: everybody is answered, what is too much is told so, and memory stays."""
+"""The demo under a bounded load on loopback: everybody is answered, what is too much is turned away, memory stays constant."""
 
 import json
 from pathlib import Path
@@ -37,7 +37,7 @@ def test_everybody_gets_the_right_answer_and_memory_stays(shop):
     assert grown < 80  # 80 photos of a megapixel that stayed would be 229
 
 
-def test_more_than_may_wait_is_told_when_to_come_back(shop):
+def test_requests_above_the_limit_are_told_when_to_come_back(shop):
     shop.delay = 0.2
     try:
         with served(Service(shop, DemoSettings(waiting=2))) as address:

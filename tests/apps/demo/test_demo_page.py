@@ -8,9 +8,9 @@ import torch
 from demo_shop import NASTY, Shop, draw, open_shop, served
 from PIL import Image
 
-from unifashion.apps.demo.persons import torso_mask
 from unifashion.apps.demo.service import Service
 from unifashion.apps.demo.settings import DemoSettings
+from unifashion.apps.demo.tryon_person import torso_mask
 from unifashion.llm.captioner import Captioner
 from unifashion.tryon import TryOn
 from unifashion.tryon.tiny import tiny_pipeline
@@ -56,7 +56,7 @@ def open_page(browser, address):
         manager = browser.page(address, **size)
         page = manager.__enter__()
         opened.append((manager, page))
-        parts = (FIELD, ".uf-card", "#uf-options", "#uf-fitting")  # Gradio puts them there one after the other
+        parts = (FIELD, ".uf-card", "#uf-options", "#uf-tryon")  # Gradio puts them there one after the other
         ready(page, " && ".join(f"document.querySelector({part!r})" for part in parts))
         return page
 
@@ -139,11 +139,11 @@ def test_a_search_goes_on_from_a_result_and_back_in_its_history(open_page, shop)
     ready(page, f"document.querySelector('.uf-reference h2').innerText !== {page.text('.uf-reference h2')!r}")
     ask(page, "has dots", 3)
     page.click(".uf-trail button", 1)
-    ready(page, "document.querySelector('.uf-trail [aria-current]').dataset.number === '1'")
+    ready(page, "document.querySelector('.uf-trail [aria-current]').dataset.index === '1'")
     assert ids(page) == second
     assert page.run(f"document.querySelector('{FIELD}').value") == "is longer"
     page.click(".uf-trail button", 0)
-    ready(page, "document.querySelector('.uf-trail [aria-current]').dataset.number === '0'")
+    ready(page, "document.querySelector('.uf-trail [aria-current]').dataset.index === '0'")
     assert ids(page) == first and not page.text("#uf-reference").strip()
     ask(page, "green top", 2)
     assert [words for words in page.text(".uf-trail").split("\n") if words.strip("› ")] == ["blue shirt", "green top"]
@@ -237,16 +237,16 @@ def test_a_product_is_tried_on(open_page, tmp_path):
     mask = tmp_path / "mask.png"
     torso_mask(300, 400).save(mask)
     page = open_page()
-    assert page.run("getComputedStyle(document.querySelector('#uf-fitting')).display") == "none"
+    assert page.run("getComputedStyle(document.querySelector('#uf-tryon')).display") == "none"
     refer(page, 3)
-    page.click("#uf-fitting button")
-    page.click("#uf-dress")
-    page.wait_for("document.querySelector('#uf-dressed').innerText.includes('Add a photo of a person')")
+    page.click("#uf-tryon button")
+    page.click("#uf-tryon-go")
+    page.wait_for("document.querySelector('#uf-tryon-result').innerText.includes('Add a photo of a person')")
     page.upload("[data-uf-file=person]", photo)
     page.wait_for("document.querySelectorAll('.uf-pickers img').length === 1")
     page.upload("[data-uf-file=mask]", mask)
     page.wait_for("document.querySelectorAll('.uf-pickers img').length === 2")
-    page.click("#uf-dress")
+    page.click("#uf-tryon-go")
     page.wait_for("document.querySelector('.uf-drawn img')?.naturalWidth === 36", seconds=60)
 
 
@@ -270,8 +270,8 @@ def test_a_phone_shows_everything_without_scrolling_sideways(open_page):
     ask(page, "in blue and with a really very long wish that does not fit into any field of a phone", 2)
     assert pictures_are_there(page)
     open_options(page)
-    page.click("#uf-fitting button")
-    page.wait_for("document.querySelector('#uf-dress')?.getBoundingClientRect().height > 10")
+    page.click("#uf-tryon button")
+    page.wait_for("document.querySelector('#uf-tryon-go')?.getBoundingClientRect().height > 10")
     assert page.sideways() == 0
     page.go(f"{page.run('location.origin')}/api/docs")
     assert page.sideways() == 0

@@ -1,6 +1,5 @@
 """Load what the demo serves: the index with its model, and the models for captions and try-on."""
 
-import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,15 +7,15 @@ from unifashion.apps.demo.service import Service
 from unifashion.apps.demo.settings import DemoSettings
 from unifashion.errors import UserError, sentence
 from unifashion.llm.captioner import Captioner
+from unifashion.models.unifashion import UniFashionModel
 from unifashion.search import Retriever
 
-log = logging.getLogger(__name__)
-OWN_WORDS = "blip2_cir_cls"  # the model that writes captions itself
+CAPTIONS_ITSELF = "blip2_cir_cls"  # the variant that writes captions itself
 
 
 @dataclass(frozen=True)
 class Models:
-    """Where everything lies."""
+    """Paths of index and models, and the device; the names are those of the flags."""
 
     index: str
     model: str | None = None
@@ -31,16 +30,18 @@ def load_service(models: Models, settings: DemoSettings) -> Service:
     """Open index and models.
 
     Raises:
-        UserError: something is not there or cannot be used.
+        UserError: one of them is missing or cannot be used.
     """
     retriever = Retriever.from_index(models.index, device=models.device, uri=models.uri, model=models.model)
     return Service(retriever, settings, _captioner(models, retriever.model), _tryon(models))
 
 
-def _captioner(models: Models, own: Any) -> Captioner | None:
+def _captioner(models: Models, own: object) -> Captioner | None:
     if models.caption_model is not None:
         return Captioner.from_pretrained(models.caption_model, models.device)
-    return Captioner(own) if own.config.model_name == OWN_WORDS else None
+    if isinstance(own, UniFashionModel) and own.config.model_name == CAPTIONS_ITSELF:
+        return Captioner(own)
+    return None
 
 
 def _tryon(models: Models) -> Any:
@@ -51,11 +52,11 @@ def _tryon(models: Models) -> Any:
 
     quiet_libraries()
     try:
-        made = TryOn.from_pretrained(models.tryon_model, retriever=models.tryon_retriever, device=models.device)
-    except UserError as error:
+        tryon = TryOn.from_pretrained(models.tryon_model, retriever=models.tryon_retriever, device=models.device)
+    except UserError as error:  # the library calls the flag by the name that it has in its own programs
         raise UserError(sentence(error).replace("--retriever", "--tryon-retriever")) from None
-    if made.reads != "garment":
+    if tryon.reads != "garment":
         raise UserError(
             f"{models.tryon_model} draws from sketches; --tryon-model takes one that reads photos of garments"
         )
-    return made
+    return tryon

@@ -1,7 +1,8 @@
-"""What stands before everything: which addresses exist, how much may be sent, and what browsers are told.
+"""What every request passes first: which addresses exist, how much may be sent, and which headers answers carry.
 
 Gradio serves and receives files, proxies addresses and edits apps at addresses of its own. The page needs none of that (pictures
-come by /api, uploads as text), so all of Gradio but ``PAGE_ROUTES`` is shut.
+come by /api, uploads as text), so all of Gradio but ``ROUTES`` is closed: a list of what is open stays right when the next
+version of Gradio brings new addresses.
 """
 
 import re
@@ -12,10 +13,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from unifashion.apps.demo.settings import DemoSettings
 
-PAGE_ROUTES = re.compile(
+ROUTES = re.compile(
     r"/|/login|/api/.*|/config/?|/theme\.css|/robots\.txt|/favicon\.ico|/manifest\.json|/(static|assets|svelte)/.*"
     r"|/gradio_api/(info|startup-events|theme\.css|reset|cancel|queue/(join|data)|heartbeat/[^/]*|run/predict|app_id)/?"
 )
+# default-src 'self': browsers load nothing from elsewhere, neither for Gradio nor for what a catalogue may bring. Gradio has
+# scripts inside its HTML ('unsafe-inline') and makes functions of text, page.js among them ('unsafe-eval'; without it the page
+# stays empty). So the policy cannot stop an injected script from running: that none is injected is up to the escaping in html.py.
 HEADERS = {
     b"content-security-policy": b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; object-src 'none'; "
     b"style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; base-uri 'self'; "
@@ -25,7 +29,7 @@ HEADERS = {
 }
 
 
-class Guard:
+class RequestFilter:
     """An ASGI layer: 404 for closed addresses, 413 for bodies above the limit, headers on every answer."""
 
     def __init__(self, app: ASGIApp, settings: DemoSettings) -> None:
@@ -36,34 +40,41 @@ class Guard:
         """Answer, or pass on (the interface of ASGI)."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
-            return
-        if scope["type"] != "http":
-            return
-        path = str(scope["path"]).removeprefix(scope.get("root_path", ""))
-        if not PAGE_ROUTES.fullmatch(path):
-            await _error(404, f"There is nothing at {path[:200]}; see /api/docs.")(scope, receive, _with_headers(send))
-            return
-        if _length(scope) > self._limit:
-            await _error(413, self._words())(scope, receive, _with_headers(send))
-            return
-        seen = 0
+        elif scope["type"] == "http":  # websockets, which nothing here uses, are never answered
+            path, send = path_of(scope), _with_headers(send)
+            if not ROUTES.fullmatch(path):
+                await error_response(404, f"There is nothing at {path[:200]}; see /api/docs.")(scope, receive, send)
+            elif _length(scope) > self._limit:
+                await error_response(413, self._too_much())(scope, receive, send)
+            else:
+                await self._app(scope, self._counting(receive), send)
 
-        async def counted() -> Message:
-            nonlocal seen
+    def _counting(self, receive: Receive) -> Receive:
+        """Count what arrives as well: a body may come without a length, or with a false one."""
+        received = 0
+
+        async def count() -> Message:
+            nonlocal received
             message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > self._limit:  # a body without a length, or with a false one
-                raise HTTPException(413, self._words())
+            received += len(message.get("body", b""))
+            if received > self._limit:
+                raise HTTPException(413, self._too_much())
             return message
 
-        await self._app(scope, counted, _with_headers(send))
+        return count
 
-    def _words(self) -> str:
+    def _too_much(self) -> str:
         return f"More than {self._limit // 2**20} MiB were sent; send a smaller picture."
 
 
-def _error(status: int, words: str) -> JSONResponse:
-    return JSONResponse({"error": words}, status)
+def path_of(scope: Scope) -> str:
+    """Return the path of a request below the prefix that a proxy or another app has put the demo at."""
+    return str(scope["path"]).removeprefix(scope.get("root_path", ""))
+
+
+def error_response(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    """Return an error as all routes of the API give it."""
+    return JSONResponse({"error": message}, status, headers)
 
 
 def _length(scope: Scope) -> int:

@@ -9,47 +9,43 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from unifashion.apps.demo import api
-from unifashion.apps.demo.auth import PasswordWall
-from unifashion.apps.demo.docs import docs_route
-from unifashion.apps.demo.middleware import Guard
+from unifashion.apps.demo.auth import PasswordMiddleware
+from unifashion.apps.demo.middleware import RequestFilter
 from unifashion.apps.demo.service import Service
 from unifashion.apps.demo.settings import LOOPBACK
 from unifashion.errors import UserError
 
 log = logging.getLogger(__name__)
 MAX_CONNECTIONS = 512  # an open page holds one or two
-MANUAL = "Search a catalogue by words, by a picture, or by a picture and what should change about it."
 
 
-def build_app(service: Service, address: str = "http://127.0.0.1:7860") -> ASGIApp:
-    """Return the whole demo as an ASGI app; ``address`` is what the documentation names."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    import gradio as gr
+def build_app(service: Service) -> ASGIApp:
+    """Return the whole demo as an ASGI app."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # no telemetry and no look for updates, in the whole process
+    import gradio as gr  # takes seconds, and a port that is taken should be reported before
 
-    from unifashion.apps.demo.page import build_page, mount_options
+    from unifashion.apps.demo.page import MOUNT_OPTIONS, build_page
 
     app = FastAPI(
         title="UniFashion API",
         version="1",
-        description=MANUAL,
+        description="Search a catalogue by words, by a picture, or by a picture and what should change about it.",
         openapi_url="/api/openapi.json",
-        docs_url=None,
+        docs_url=None,  # api.py has a page that needs no network
         redoc_url=None,
     )
     api.install_errors(app)
-    app.include_router(docs_route(app, address))
     app.include_router(api.routes(service))
-    guarded: ASGIApp = gr.mount_gradio_app(app, build_page(service), path="/", **mount_options())
+    served: ASGIApp = gr.mount_gradio_app(app, build_page(service), path="/", **MOUNT_OPTIONS)
     if service.settings.password is not None:
-        guarded = PasswordWall(guarded, service.settings.password)
-    return Guard(guarded, service.settings)
+        served = PasswordMiddleware(served, service.settings.password)
+    return RequestFilter(served, service.settings)
 
 
-def make_server(service: Service, listener: socket.socket) -> uvicorn.Server:
-    """Return a server of the demo for a socket of ``listen``; ``run(sockets=[listener])`` starts it."""
-    app = build_app(service, _address(service, listener))
+def make_server(service: Service) -> uvicorn.Server:
+    """Return a server of the demo; ``run(sockets=[listener])``, with a socket of ``listen``, starts it."""
     config = uvicorn.Config(
-        app,
+        build_app(service),
         log_level="warning",
         timeout_graceful_shutdown=3,
         server_header=False,
@@ -61,16 +57,12 @@ def make_server(service: Service, listener: socket.socket) -> uvicorn.Server:
 
 def serve(service: Service, listener: socket.socket) -> None:
     """Serve the demo on a socket of ``listen`` until it is stopped (Ctrl-C)."""
-    settings, address, server = service.settings, _address(service, listener), make_server(service, listener)
-    if settings.host not in LOOPBACK and settings.password is None:
-        log.warning("everybody who reaches this machine can use the demo; --password asks for one")
+    host, password, server = service.settings.host, service.settings.password, make_server(service)
+    if host not in LOOPBACK and password is None:
+        log.warning("anyone who can reach this machine can use the demo; --password asks for one")
+    address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
     log.info("search at %s (API: %s/api/docs); Ctrl-C ends it", address, address)
     server.run(sockets=[listener])
-
-
-def _address(service: Service, listener: socket.socket) -> str:
-    host = service.settings.host
-    return f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -1,6 +1,6 @@
-"""Pictures from outside: small enough, of a plain kind, decoded by Pillow and nothing else.
+"""Pictures from outside: small enough, of a plain format, decoded by Pillow and nothing else.
 
-The kind is read from the bytes, never from a name. Vector formats (SVG, EPS, PDF) are refused because showing them can run
+The format is read from the bytes, never from a name. Vector formats (SVG, EPS, PDF) are rejected because showing them can run
 something. What was decoded is only ever passed on as pixels.
 """
 
@@ -12,63 +12,70 @@ from pathlib import Path
 
 from PIL import Image
 
-from unifashion.apps.demo.errors import Refusal, TooLarge
+from unifashion.apps.demo.errors import RequestError, TooLarge
 from unifashion.apps.demo.settings import DemoSettings
 from unifashion.data.images import ImageError, load_image
 
-KINDS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 ACCEPT = "image/jpeg,image/png,image/webp,image/gif,image/bmp"
 NAME = Path("upload")
 
 
-def decode_upload(data: bytes, settings: DemoSettings) -> Image.Image:
-    """Return the upright RGB picture of a file that somebody sent.
+def decode_base64(text: str, settings: DemoSettings) -> Image.Image:
+    """Return the upright RGB picture of a file from outside, as base64 or as a ``data:`` address.
 
     Raises:
         TooLarge: more bytes or pixels than allowed.
-        Refusal: empty, damaged, or of another kind than ``KINDS``.
+        RequestError: no base64, empty, damaged, or of a format that is not in ``FORMATS``.
     """
-    if len(data) > settings.max_upload_bytes:
-        raise TooLarge(f"The picture is larger than {settings.max_upload_bytes / 2**20:.0f} MiB; send a smaller one.")
-    if not data:
-        raise Refusal("The picture is empty; choose another file.")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=KINDS) as image:
-                width, height = image.size
-    except Image.DecompressionBombError:
-        raise _too_many(settings) from None
-    except Exception:  # a damaged header makes Pillow fail in many ways
-        raise Refusal(f"The file is not a picture of a kind that is read here ({', '.join(KINDS)}).") from None
-    if width * height > settings.max_upload_pixels:
-        raise _too_many(settings)
-    try:
-        return load_image(data, NAME)
-    except ImageError as error:
-        raise Refusal(f"The picture cannot be used: {error.reason}.") from None
-
-
-def decode_base64(text: str, settings: DemoSettings) -> Image.Image:
-    """Return the picture of a base64 text or ``data:`` address; raises as ``decode_upload``."""
-    if len(text) > settings.max_upload_bytes * 4 // 3 + 200:
-        raise TooLarge(f"The picture is larger than {settings.max_upload_bytes / 2**20:.0f} MiB; send a smaller one.")
-    _, _, body = text.rpartition(",") if text.startswith("data:") else ("", "", text)
+    too_large = TooLarge(f"The picture is larger than {settings.max_upload_bytes / 2**20:.0f} MiB; send a smaller one.")
+    if (
+        len(text) > settings.max_upload_bytes * 4 // 3 + 200
+    ):  # four characters for three bytes, and "data:image/jpeg;base64,"
+        raise too_large
+    body = text.rpartition(",")[2] if text.startswith("data:") else text
     try:
         data = base64.b64decode("".join(body.split()), validate=True)
     except (binascii.Error, ValueError):
-        raise Refusal("The picture is not valid base64; send the bytes of a file as standard base64.") from None
-    return decode_upload(data, settings)
+        raise RequestError("The picture is not valid base64; send the bytes of a file as standard base64.") from None
+    if len(data) > settings.max_upload_bytes:
+        raise too_large
+    if not data:
+        raise RequestError("The picture is empty; choose another file.")
+    _check_pixels(data, settings.max_upload_pixels)
+    try:
+        return load_image(data, NAME)
+    except ImageError as error:
+        raise RequestError(f"The picture cannot be used: {error.reason}.") from None
+
+
+def _check_pixels(data: bytes, limit: int) -> None:
+    """Read format and size from the header, before anything is decoded: a few kilobytes can stand for gigabytes of pixels.
+
+    Pillow has a limit of its own, which is higher and at first only warns. Left to itself it tries every decoder that it knows,
+    and hands EPS to Ghostscript: ``formats`` prevents that.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                num_pixels = image.width * image.height
+    except Image.DecompressionBombError:
+        num_pixels = limit + 1
+    except Exception:  # a damaged header makes Pillow fail in many ways
+        raise RequestError(f"The file is not a picture of a kind that is read here ({', '.join(FORMATS)}).") from None
+    if num_pixels > limit:
+        raise TooLarge(f"The picture has more than {limit // 1_000_000} million pixels; send a smaller one.")
 
 
 def shrink(image: Image.Image, side: int) -> Image.Image:
-    """Return a picture with no side above ``side`` pixels."""
+    """Shrink a picture in place until no side is above ``side`` pixels, and return it."""
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     return image
 
 
 def to_jpeg(image: Image.Image, side: int, quality: int = 85) -> bytes:
-    """Return a JPEG with no side above ``side`` pixels, without the file's notes (place, camera)."""
+    """Return a JPEG with no side above ``side`` pixels, without the file's EXIF data (location, camera)."""
     file = io.BytesIO()
     shrink(image.copy(), side).save(file, "JPEG", quality=quality)
     return file.getvalue()

@@ -1,23 +1,23 @@
-"""Any photo of a person, and the maps that a try-on model reads beside it.
+"""The person of any photo, with the maps that a try-on model reads beside it.
 
 The model reads the agnostic mask (white = drawn anew) and a DensePose map of the body. Where they are missing, a box over the
-middle of the photo from neck to hips stands for the mask, and black (no body known) for the map. That is a way to have a look,
-not what the model was trained on; maps of the person make the result.
+middle of the photo from neck to hips stands in for the mask, and black (no body known) for the map. That gives an impression, not
+what the model was trained on; real maps of the person make the result.
 """
 
 from collections.abc import Mapping
 
 from PIL import Image, ImageDraw, ImageOps
 
-from unifashion.apps.demo.errors import Refusal
+from unifashion.apps.demo.errors import RequestError
 from unifashion.tryon import Person
 
 TORSO = (0.2, 0.16, 0.8, 0.68)  # left, top, right, bottom of the box, as shares of the photo
 RATIO_TOLERANCE = 0.02
 
 
-def person_of(photo: Image.Image, maps: Mapping[str, Image.Image], size: tuple[int, int]) -> Person:
-    """Return photo and maps in the frame of a model; the edges are cut to its ratio.
+def make_person(photo: Image.Image, maps: Mapping[str, Image.Image], size: tuple[int, int]) -> Person:
+    """Return photo and maps in the frame of a model; the edges are cropped to its aspect ratio.
 
     Args:
         photo: RGB.
@@ -25,13 +25,13 @@ def person_of(photo: Image.Image, maps: Mapping[str, Image.Image], size: tuple[i
         size: height and width in pixels.
 
     Raises:
-        Refusal: a map of another shape than the photo.
+        RequestError: a map of another shape than the photo.
     """
     height, width = size
     for name, picture in maps.items():
         ratio = picture.width / picture.height * photo.height / photo.width
         if abs(ratio - 1) > RATIO_TOLERANCE:
-            raise Refusal(f"The {name} has another shape than the photo; both must show the same frame.")
+            raise RequestError(f"The {name} has another shape than the photo; both must show the same frame.")
     fitted = {name: ImageOps.fit(picture, (width, height)) for name, picture in maps.items()}
     mask = fitted.get("mask") or torso_mask(width, height)
     return Person(ImageOps.fit(photo, (width, height)), mask, fitted.get("pose") or Image.new("RGB", (width, height)))
