@@ -248,7 +248,7 @@ def test_a_trained_k_bias_cannot_be_written_and_says_so(make_original, tmp_path)
 
 def test_a_tower_that_lavis_does_not_have_is_refused(make_model, tmp_path):
     make_model().save_pretrained(tmp_path / "tiny")
-    with pytest.raises(UserError, match="no place for an image tower of type 'resnet'"):
+    with pytest.raises(UserError, match="LAVIS has no image tower of type 'resnet'"):
         convert(tmp_path / "tiny", tmp_path / "a.pt", "lavis")
 
 

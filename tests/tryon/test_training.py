@@ -174,8 +174,8 @@ def test_accumulated_batches_are_as_one_large_one(tryon_root, tmp_path):
     data, _, training = settings(tryon_root, tmp_path / "x")
     split, _ = read_split(data, "train", map_names("garment"))
     rows = TryOnRows(split.items, map_names("garment"), (24, 18), training)
-    large = [rows.item_number(row) for row in batches(RowSampler(4, 3))]
-    small = [rows.item_number(row) for row in batches(RowSampler(2, 3, accumulation_steps=2))]
+    large = [rows.item_index(row) for row in batches(RowSampler(4, 3))]
+    small = [rows.item_index(row) for row in batches(RowSampler(2, 3, accumulation_steps=2))]
     ranks = [batches(RowSampler(2, 3, rank=rank, world=2)) for rank in (0, 1)]
     assert large == small
     assert sorted(ranks[0] + ranks[1]) == list(range(12))

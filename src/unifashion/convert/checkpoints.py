@@ -194,7 +194,7 @@ def _own_config(values: Any) -> UniFashionConfig | None:
 
 
 def _add_tower(foreign: ForeignCheckpoint, vision_tower: str | None) -> None:
-    """See that ``found`` has an image tower and knows its sizes."""
+    """See that ``foreign`` has an image tower and knows its sizes."""
     if only_tower(foreign.weights):
         if foreign.vision is None:
             foreign.vision = foreign.config.vision if foreign.config else tower_config(foreign.weights, foreign.source)

@@ -55,7 +55,7 @@ def complete(weights: Weights, shapes: Shapes, source: str, text_model: str) -> 
     full = {name: tensor for name, tensor in weights.items() if name in shapes}
     extra = [name for name in weights if name not in shapes]
     if extra:
-        log.warning("%s: left out, the model has no place for them: %s", source, summarise(extra))
+        log.warning("%s: left out, they are not part of the model: %s", source, summarise(extra))
     absent = _absent_parts(full, shapes, source)
     if any(part in _TEXT_PARTS for part in absent):
         _fill_from_bert(full, shapes, source, text_model, [part for part in absent if part in _TEXT_PARTS])
@@ -115,11 +115,11 @@ def read_bert(name: str) -> Weights:
         checkpoint = pretrained.resolve(name)
         if pretrained.model_type(checkpoint.path) != "bert":
             return {}
-        found = read_sharded(checkpoint, lambda key: "pooler" not in key)
+        bert = read_sharded(checkpoint, lambda key: "pooler" not in key)
     except UserError:
         return {}
     renamed: Weights = {}
-    for key, tensor in found.items():
+    for key, tensor in bert.items():
         key = key.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
         renamed["Qformer." + (key if key.startswith(("bert.", "cls.")) else f"bert.{key}")] = tensor
     return from_lavis(renamed)[0]

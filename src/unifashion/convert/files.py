@@ -80,8 +80,12 @@ def unwrap(content: Any, path: Path) -> tuple[str, Weights, dict[str, Any]]:
     if not nested:
         raise UserError(f"{path} holds no weights (its keys: {', '.join(map(str, list(content)[:5])) or 'none'})")
     key = min(nested, key=lambda name: (not name.startswith("Blip2"), name not in ("model", "state_dict")))
-    found = {str(name): value for name, value in nested[key].items() if isinstance(value, Tensor)}
-    return key, _without_ddp_prefix(found), {str(name): value for name, value in content.items() if name not in nested}
+    weights = {str(name): value for name, value in nested[key].items() if isinstance(value, Tensor)}
+    return (
+        key,
+        _without_ddp_prefix(weights),
+        {str(name): value for name, value in content.items() if name not in nested},
+    )
 
 
 def _without_ddp_prefix(weights: Weights) -> Weights:

@@ -96,7 +96,7 @@ UNUSED_HEADS = ("query_proj", "caption_proj", "llm_query_tokens")
 
 
 def our_name(name: str) -> str | None:
-    """Return our name of a LAVIS parameter, or None for one that has no place of its own in our model."""
+    """Return our name of a LAVIS parameter, or None for one that our model does not have."""
     return next((ours for ours in (table.ours(name) for table in TABLES) if ours), None)
 
 
@@ -104,7 +104,7 @@ def from_lavis(weights: Weights) -> tuple[Weights, list[str]]:
     """Rename the parameters of a LAVIS-style state dict.
 
     Returns:
-        our state dict, and the LAVIS names that found no place in it (unused heads, other branches).
+        our state dict, and the LAVIS names that are not part of it (unused heads, other branches).
     """
     ours: Weights = {}
     unknown: list[str] = []
@@ -135,12 +135,10 @@ def to_lavis(weights: Weights, tower: str) -> Weights:
         tower: ``model_type`` of the image tower.
 
     Raises:
-        UserError: a tower that LAVIS does not have, or a k bias that its tower has no place for.
+        UserError: a tower that LAVIS does not have, or a k bias, which its tower does not have.
     """
     if tower not in TOWERS:
-        raise UserError(
-            f"LAVIS has no place for an image tower of type {tower!r}; only vitg and vitl models can be written"
-        )
+        raise UserError(f"LAVIS has no image tower of type {tower!r}; only vitg and vitl models can be written")
     theirs: Weights = {}
     for name, tensor in weights.items():
         bias, in_proj = _OUR_QKV_BIAS.fullmatch(name), _OUR_IN_PROJ.fullmatch(name)

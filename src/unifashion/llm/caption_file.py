@@ -48,7 +48,7 @@ def find_files(names: Sequence[str]) -> list[Path]:
     Raises:
         UserError: no such file or folder, or a folder without images.
     """
-    found: list[Path] = []
+    files: list[Path] = []
     for path in map(Path, names):
         if not path.exists():
             raise UserError(f"{path}: no such file or folder; name images, or folders of images")
@@ -59,8 +59,8 @@ def find_files(names: Sequence[str]) -> list[Path]:
         )
         if not inside:
             raise UserError(f"{path}: no images in this folder; expected files that end in {', '.join(SUFFIXES)}")
-        found += inside
-    return list(dict.fromkeys(found))
+        files += inside
+    return list(dict.fromkeys(files))
 
 
 def name_images(images: Sequence[Path]) -> list[str]:

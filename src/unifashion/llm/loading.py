@@ -129,7 +129,7 @@ def save_language_model(
     """Write what a checkpoint keeps of the language model into a new ``folder``.
 
     Args:
-        folder: a place that does not exist.
+        folder: does not exist yet.
         model: the language model; ``weights`` are its own, gathered.
         weights: by the names of its state dict.
         kept: see the top of this file.

@@ -47,7 +47,7 @@ class Decoding:
         if not 0 < self.top_p <= 1:
             raise UserError(f"--top-p must be above 0 and at most 1, got {self.top_p:g}")
         if self.sample and self.num_beams > 1:
-            raise UserError("--sample and --num-beams exclude each other; leave one of them away")
+            raise UserError("--sample and --num-beams exclude each other; leave one of them out")
 
 
 class _Decoder:
@@ -168,10 +168,10 @@ def _beam_search(
     for length in range(1, longest + 1):
         scores_RV = _allowed(decoder.step(token_R), forbidden, end_id, length <= decoding.min_new_tokens)
         total_BC = (score_BK[:, :, None] + scores_RV.unflatten(0, (num_images, beams))).flatten(1)
-        best_BC, place_BC = total_BC.topk(min(2 * beams, total_BC.shape[1]), dim=-1)
+        best_BC, index_BC = total_BC.topk(min(2 * beams, total_BC.shape[1]), dim=-1)
         chosen: list[tuple[float, int, int]] = []
-        for hypotheses, scores, places in zip(images, best_BC.tolist(), place_BC.tolist(), strict=True):
-            beam_and_token = (divmod(place, scores_RV.shape[1]) for place in places)
+        for hypotheses, scores, indices in zip(images, best_BC.tolist(), index_BC.tolist(), strict=True):
+            beam_and_token = (divmod(index, scores_RV.shape[1]) for index in indices)
             candidates = [(score, *pair) for score, pair in zip(scores, beam_and_token, strict=True)]
             chosen += hypotheses.advance(candidates, length)
         if all(hypotheses.done for hypotheses in images):

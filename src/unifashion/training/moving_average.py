@@ -1,6 +1,6 @@
 """An exponential moving average of the trained weights: what validation, inference and the kept model of a run use.
 
-The decay rises with the number of steps, min(decay, (1 + n) / (10 + n)), so that the average does not hang on to random weights.
+In step n the decay is min(decay, n / (9 + n)): it rises, so that the average soon forgets the weights it started from.
 """
 
 from collections.abc import Iterator, Sequence

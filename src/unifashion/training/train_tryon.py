@@ -117,11 +117,11 @@ def read_split(
         UserError: nothing usable, or more missing than ``max_missing``.
     """
     root = data_root(data.dataset, data.data_root)
-    found = read_tryon(data.dataset, root, split, needed_files(names), pairs)
-    for line in found.missing[:5]:
+    pairs_of_split = read_tryon(data.dataset, root, split, needed_files(names), pairs)
+    for line in pairs_of_split.missing[:5]:
         log.warning("left out: %s", line)
-    listed = len(found.items) + len(found.missing)
-    return found, check_missing(len(found.items), listed, data.max_missing, "pairs")
+    listed = len(pairs_of_split.items) + len(pairs_of_split.missing)
+    return pairs_of_split, check_missing(len(pairs_of_split.items), listed, data.max_missing, "pairs")
 
 
 def validation_items(data: TryOnDataSettings, training: TryOnTrainingSettings) -> tuple[TryOnItem, ...]:
@@ -190,10 +190,10 @@ def _trainer(
         """Draw on the main process; the others wait."""
         if not accelerator.is_main_process:
             return Validation(())
-        found = validate(task.pipe, shown, training.validation_inference_steps, retriever=context)
-        row = {"pairs": len(found.pictures), "ssim": found.ssim, "ssim_agnostic": found.ssim_agnostic}
-        accelerator.log({"ssim": found.ssim})
-        return Validation([row], sheet=found.sheet)
+        drawn = validate(task.pipe, shown, training.validation_inference_steps, retriever=context)
+        row = {"pairs": len(drawn.pictures), "ssim": drawn.ssim, "ssim_agnostic": drawn.ssim_agnostic}
+        accelerator.log({"ssim": drawn.ssim})
+        return Validation([row], sheet=drawn.sheet)
 
     return Trainer(
         TryOnTask(pipe, training, context, encoded=training.cache_latents),
@@ -218,8 +218,8 @@ def _trainer(
 
 def _pictures(rows: TryOnRows) -> Tensor:
     """Return some pictures of all the kinds that the VAE will meet, (B, 3, H, W) in [-1, 1]."""
-    numbers = range(min(len(rows.items), VAE_ITEMS))
-    kept = [pixels for number in numbers for pixels in rows.load(number).values() if len(pixels) == 3]
+    indices = range(min(len(rows.items), VAE_ITEMS))
+    kept = [pixels for index in indices for pixels in rows.load(index).values() if len(pixels) == 3]
     return to_unit(torch.stack(kept))
 
 

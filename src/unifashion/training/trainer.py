@@ -61,7 +61,7 @@ KEPT = replace(WHOLE, strict=False)  # a frozen language model is not kept; what
 
 @dataclass(frozen=True)
 class Validation:
-    """What a validation found: rows of ``validation_metrics.csv``, the number that picks the best checkpoint, a picture."""
+    """The outcome of a validation: rows of ``validation_metrics.csv``, the number that picks the best checkpoint, a picture."""
 
     rows: Sequence[Mapping[str, Any]]
     value: float | None = None  # None = no checkpoint is the best
@@ -390,26 +390,26 @@ class Trainer:
             task = self.task
             if self.sharding is not None:
                 task = self.sharding.whole_task(self.wrapped, self.accelerator.device)
-            found = self.evaluate(task.eval())
+            validation = self.evaluate(task.eval())
         self.task.train()
         at.validated_step = at.step
-        is_best = found.value is not None and (at.best is None or found.value > at.best)
-        if found.value is not None:
-            self.accelerator.log({"validation": found.value}, step=at.step)
+        is_best = validation.value is not None and (at.best is None or validation.value > at.best)
+        if validation.value is not None:
+            self.accelerator.log({"validation": validation.value}, step=at.step)
         if is_best:
-            at.best, at.best_step = found.value, at.step
+            at.best, at.best_step = validation.value, at.step
         if self.run is not None:
-            self._keep_validation(found, is_best)
+            self._keep_validation(validation, is_best)
         self.accelerator.wait_for_everyone()
 
-    def _keep_validation(self, found: Validation, is_best: bool) -> None:
+    def _keep_validation(self, validation: Validation, is_best: bool) -> None:
         assert self.run is not None
         at, path = self.progress, self.run.path
-        rows = [{**self._stamp(), **row} for row in found.rows]
+        rows = [{**self._stamp(), **row} for row in validation.rows]
         self.run.append(VALIDATION_METRICS, rows)
-        if found.sheet is not None:
+        if validation.sheet is not None:
             (path / "validation").mkdir(exist_ok=True)
-            found.sheet.save(path / "validation" / f"step-{at.step}.png")
+            validation.sheet.save(path / "validation" / f"step-{at.step}.png")
             self.run.update(validation=rows[-1])
         checkpoint = path / "checkpoints" / f"step_{at.step:08d}"
         at.lengths = self.run.lengths()

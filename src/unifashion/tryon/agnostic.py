@@ -92,12 +92,12 @@ class Frame:
 
     def chain(self, *names: str) -> list[Point]:
         """Return the points from the first name on, up to the first that is not known."""
-        found: list[Point] = []
+        reachable: list[Point] = []
         for name in names:
             if name not in self.points:
                 break
-            found.append(self.points[name])
-        return found
+            reachable.append(self.points[name])
+        return reachable
 
 
 def _draw_torso(pen: ImageDraw.ImageDraw, frame: Frame) -> None:
@@ -136,7 +136,7 @@ def _stroke(pen: ImageDraw.ImageDraw, points: list[Point], width: int) -> None:
 
 def _hands(labels: Labels, pose: Pose, scheme: Scheme, margin: int) -> Mask:
     """Return the skin of each arm from a little beyond its wrist on (a cuff ends there), as far as a hand reaches."""
-    found = np.zeros(labels.shape, dtype=bool)
+    forearms = np.zeros(labels.shape, dtype=bool)
     ys, xs = np.indices(labels.shape)
     for side, arm in zip(SIDES, scheme.arms, strict=True):
         if f"{side} elbow" not in pose or f"{side} wrist" not in pose:
@@ -148,8 +148,8 @@ def _hands(labels: Labels, pose: Pose, scheme: Scheme, margin: int) -> Mask:
         (ux, uy), (x, y) = (wrist - elbow) / length, wrist
         beyond = (xs - x) * ux + (ys - y) * uy > 0.12 * length
         near = (xs - x) ** 2 + (ys - y) ** 2 < max(0.9 * length, 6 * margin) ** 2
-        found |= (labels == arm) & beyond & near
-    return found
+        forearms |= (labels == arm) & beyond & near
+    return forearms
 
 
 def _neck(labels: Labels, frame: Frame, scheme: Scheme) -> Mask:

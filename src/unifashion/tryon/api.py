@@ -63,15 +63,15 @@ class Person:
 class TryOn:
     """A try-on model that is ready to draw."""
 
-    def __init__(self, pipe: TryOnPipeline, retriever: QFormerContext | None = None) -> None:
+    def __init__(self, pipe: TryOnPipeline, context: QFormerContext | None = None) -> None:
         """Take a pipeline, and the retrieval model if its denoiser was trained with one.
 
         Raises:
             UserError: one without the other.
         """
-        self.pipe, self.retriever = pipe, retriever
+        self.pipe, self.context = pipe, context
         pipe.set_progress_bar_config(disable=True)
-        _check_retriever(pipe, retriever is not None)
+        _check_context(pipe, context is not None)
 
     @classmethod
     def from_pretrained(
@@ -99,13 +99,13 @@ class TryOn:
         Raises:
             UserError: no model there, or it and the retriever do not go together.
         """
-        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         pipe = load_pipeline(name, base, control)
-        bf16 = place.type == "cuda" and torch.cuda.is_bf16_supported() and precision == "auto"
-        pipe.to(place, *([torch.bfloat16] if bf16 or precision == "bf16" else []))
+        bf16 = where.type == "cuda" and torch.cuda.is_bf16_supported() and precision == "auto"
+        pipe.to(where, *([torch.bfloat16] if bf16 or precision == "bf16" else []))
         change_scheduler(pipe, scheduler)
-        _check_retriever(pipe, retriever is not None)
-        return cls(pipe, QFormerContext(retriever, place) if retriever else None)
+        _check_context(pipe, retriever is not None)
+        return cls(pipe, QFormerContext(retriever, where) if retriever else None)
 
     @property
     def reads(self) -> Control:
@@ -134,7 +134,7 @@ class TryOn:
             guidance_scale: 1 = no unconditional pass.
             repaint: put back the photo's pixels where the mask is not white.
             seed: the same seed draws the same picture.
-            on_step: called with the steps done and their number.
+            on_step: called as (steps done, steps in all) after each step.
 
         Raises:
             UserError: a file that cannot be read, or maps that show another frame than the photo.
@@ -142,15 +142,15 @@ class TryOn:
         height, width = self.pipe.denoiser.config.image_size
         control = flatten(_open(garment))
         rows = None
-        if self.retriever is not None:
-            rows = self.retriever(to_map(control, self.reads, height, width)[None], [words])
+        if self.context is not None:
+            rows = self.context(to_map(control, self.reads, height, width)[None], [words])
 
-        def stepped(_: Any, number: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        def stepped(_: Any, index: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             if on_step is not None:
-                on_step(min(number + 1, steps), steps)
+                on_step(min(index + 1, steps), steps)
             return tensors
 
-        found = self.pipe(
+        drawn = self.pipe(
             person=_open(person.image),
             garment=control,
             agnostic_mask=_open(person.agnostic_mask),
@@ -166,7 +166,7 @@ class TryOn:
             rows=rows,
             callback_on_step_end=stepped,
         )
-        return found.images[0]
+        return drawn.images[0]
 
 
 def change_scheduler(pipe: TryOnPipeline, name: str) -> None:
@@ -178,7 +178,7 @@ def change_scheduler(pipe: TryOnPipeline, name: str) -> None:
         pipe.scheduler = getattr(diffusers, kind).from_config(config, **extra)
 
 
-def _check_retriever(pipe: TryOnPipeline, given: bool) -> None:
+def _check_context(pipe: TryOnPipeline, given: bool) -> None:
     width = pipe.denoiser.config.adapter_width
     if given == (width is None):
         raise UserError(

@@ -1,6 +1,6 @@
 """Training rows of try-on: which item comes when, its pixels, and latents that are computed once.
 
-The order is a function of the seed and of the number of a row since the start of training: row ``p`` is item ``p mod N`` of the
+The order is a function of the seed and of the index of a row since the start of training: row ``p`` is item ``p mod N`` of the
 permutation of its epoch, augmented by draws of its own. A run that was stopped and resumed thus sees what it would have seen.
 """
 
@@ -35,7 +35,7 @@ def needed_files(names: Sequence[str]) -> tuple[str, ...]:
 
 
 class TryOnRows(Dataset[Batch]):
-    """Row ``p`` of training: maps (uint8), text, and the item's number."""
+    """Row ``p`` of training: maps (uint8), text, and the item's index."""
 
     def __init__(
         self, items: Sequence[TryOnItem], names: Sequence[str], size: tuple[int, int], settings: TryOnTrainingSettings
@@ -43,35 +43,35 @@ class TryOnRows(Dataset[Batch]):
         self.items, self.names, self.size, self.settings = items, names, size, settings
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
 
-    def item_number(self, row: int) -> int:
-        """Return the number of the item that row ``p`` of training shows."""
-        epoch, place = divmod(row, len(self.items))
+    def item_index(self, row: int) -> int:
+        """Return the index of the item that row ``p`` of training shows."""
+        epoch, position = divmod(row, len(self.items))
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(seed_for(self.settings.seed, "order", epoch))
             self._epoch, self._order = epoch, torch.randperm(len(self.items), generator=generator)
-        return int(self._order[place])
+        return int(self._order[position])
 
     def __getitem__(self, row: int) -> Batch:
-        number = self.item_number(row)
+        index = self.item_index(row)
         chosen = self.settings
         generator = torch.Generator().manual_seed(seed_for(chosen.seed, "augment", row))
-        maps = augment_maps(self.load(number), generator, chosen.flip, chosen.colour, chosen.move)
-        return {"maps": maps, "text": self.items[number].text, "number": number}
+        maps = augment_maps(self.load(index), generator, chosen.flip, chosen.colour, chosen.move)
+        return {"maps": maps, "text": self.items[index].text, "index": index}
 
-    def load(self, number: int) -> Maps:
+    def load(self, index: int) -> Maps:
         """Return the maps of an item, not augmented.
 
         Raises:
             ImageError: a file that cannot be used.
         """
-        return load_maps(self.items[number], self.names, *self.size)
+        return load_maps(self.items[index], self.names, *self.size)
 
 
 def collate(rows: list[Batch]) -> Batch:
     """Stack rows."""
     names = rows[0]["maps"]
     maps = {name: torch.stack([row["maps"][name] for row in rows]) for name in names}
-    return {"maps": maps, "text": [row["text"] for row in rows], "rows": [row["number"] for row in rows]}
+    return {"maps": maps, "text": [row["text"] for row in rows], "rows": [row["index"] for row in rows]}
 
 
 class RowSampler(Sampler[list[int]]):
@@ -96,7 +96,7 @@ class RowSampler(Sampler[list[int]]):
 
 @torch.no_grad()
 def encode_batch(
-    pipe: TryOnPipeline, batch: Batch, device: torch.device, retriever: QFormerContext | None = None
+    pipe: TryOnPipeline, batch: Batch, device: torch.device, context: QFormerContext | None = None
 ) -> Batch:
     """Return what the loss takes: posteriors of the images, masks, text states and Q-Former rows, on the device."""
     maps = {name: pixels.to(device, non_blocking=True) for name, pixels in batch["maps"].items()}
@@ -106,8 +106,8 @@ def encode_batch(
     }
     encoded |= {name: to_share(maps[name]) for name in ("keep", "warped_mask") if name in maps}
     encoded["text"] = encode.text_states(pipe.tokenizer, pipe.text_encoder, batch["text"]).float()
-    if retriever is not None:
-        encoded["query_rows"] = retriever(batch["maps"][names[-1]], batch["text"])
+    if context is not None:
+        encoded["query_rows"] = context(batch["maps"][names[-1]], batch["text"])
     return encoded
 
 
@@ -119,32 +119,30 @@ class LatentCache(Dataset[Batch]):
         rows: TryOnRows,
         pipe: TryOnPipeline,
         device: torch.device,
-        retriever: QFormerContext | None = None,
+        context: QFormerContext | None = None,
         progress: bool = True,
     ) -> None:
         self.rows = rows
         self.flips = 2 if rows.settings.flip else 1
         parts: list[Batch] = []
-        for number in tqdm(range(len(rows.items)), desc="encoding", disable=not progress, dynamic_ncols=True):
-            maps, text = rows.load(number), rows.items[number].text
+        for index in tqdm(range(len(rows.items)), desc="encoding", disable=not progress, dynamic_ncols=True):
+            maps, text = rows.load(index), rows.items[index].text
             for flip in range(self.flips):
-                seen = {name: pixels.flip(-1) if flip else pixels for name, pixels in maps.items()}
-                batch = {"maps": {name: pixels[None] for name, pixels in seen.items()}, "text": [text]}
+                shown = {name: pixels.flip(-1) if flip else pixels for name, pixels in maps.items()}
+                batch = {"maps": {name: pixels[None] for name, pixels in shown.items()}, "text": [text]}
                 parts.append(
-                    {name: value[0].cpu() for name, value in encode_batch(pipe, batch, device, retriever).items()}
+                    {name: value[0].cpu() for name, value in encode_batch(pipe, batch, device, context).items()}
                 )
         self._parts = parts
 
     def __getitem__(self, row: int) -> Batch:
-        number = self.rows.item_number(row)
+        index = self.rows.item_index(row)
         generator = torch.Generator().manual_seed(seed_for(self.rows.settings.seed, "augment", row))
         flip = self.flips == 2 and float(torch.rand(1, generator=generator)) < 0.5
-        return {**self._parts[number * self.flips + flip], "number": number}
+        return {**self._parts[index * self.flips + flip], "index": index}
 
 
 def collate_encoded(rows: list[Batch]) -> Batch:
     """Stack rows of a ``LatentCache``."""
-    stacked: dict[str, Tensor] = {
-        name: torch.stack([row[name] for row in rows]) for name in rows[0] if name != "number"
-    }
-    return {**stacked, "rows": [row["number"] for row in rows]}
+    stacked: dict[str, Tensor] = {name: torch.stack([row[name] for row in rows]) for name in rows[0] if name != "index"}
+    return {**stacked, "rows": [row["index"] for row in rows]}

@@ -7,7 +7,7 @@
     garment encoder    a ControlNet without zero convolutions: conv_in(x13) + zero_conv(hint), the U-Net's down blocks and
                        middle; its feature maps have the shapes of the U-Net's skips
     decoder            every up block after those of the lowest resolution first looks at the garment feature that has the
-                       number of its skip (warp.py)
+                       index of its skip (warp.py)
 
 Shapes: B rows, H x W latent positions, L context tokens, D context width.
 """
@@ -109,22 +109,23 @@ class TryOnDenoiser(ModelMixin, ConfigMixin):
         garment = self.garment_features(x13_BCHW, t_B, context_BLD, hint_BCHW)
         h, time_BE, skips = self._encode(x13_BCHW, t_B, context_BLD)
         plain = len(skips) - len(self.warp_blocks)
-        where = None
+        centre = None
         for up_block in self.unet.up_blocks:
             attentions = getattr(up_block, "attentions", [None] * len(up_block.resnets))
             for resnet, attention in zip(up_block.resnets, attentions, strict=True):
-                number = len(garment) - len(skips) - plain
-                if number >= 0:
-                    look = attention_centre and number == self.attention_block
-                    h, seen = self._run(self.warp_blocks[number], h, garment[len(skips) - 1], look)
-                    where = seen if look else where
+                index = len(garment) - len(skips) - plain
+                if index >= 0:
+                    # One block's centres are enough for the loss, and they cost an attention matrix in float32.
+                    with_centre = attention_centre and index == self.attention_block
+                    h, block_centre = self._run(self.warp_blocks[index], h, garment[len(skips) - 1], with_centre)
+                    centre = block_centre if with_centre else centre
                 h = self._run(resnet, torch.cat([h, skips.pop()], dim=1), time_BE)
                 if attention is not None:
                     h = self._run(attention, h, context_BLD, return_dict=False)[0]
             for upsampler in up_block.upsamplers or []:
                 h = upsampler(h, skips[-1].shape[-2:])
         unet = self.unet
-        return Denoised(unet.conv_out(unet.conv_act(unet.conv_norm_out(h))), where)
+        return Denoised(unet.conv_out(unet.conv_act(unet.conv_norm_out(h))), centre)
 
     @property
     def attention_block(self) -> int:
@@ -198,8 +199,8 @@ class TryOnDenoiser(ModelMixin, ConfigMixin):
 
 def _without_zero_convolutions(control: ControlNetModel) -> ControlNetModel:
     """Turn a ControlNet into the garment encoder: features as they are, and a latent as hint."""
-    for number in range(len(control.controlnet_down_blocks)):
-        control.controlnet_down_blocks[number] = nn.Identity()
+    for index in range(len(control.controlnet_down_blocks)):
+        control.controlnet_down_blocks[index] = nn.Identity()
     control.controlnet_mid_block = nn.Identity()
     width = control.config.block_out_channels[0]
     control.controlnet_cond_embedding = zero(nn.Conv2d(LATENT_CHANNELS, width, 3, padding=1))

@@ -20,7 +20,7 @@ ANCHORS = (
 
 
 def colour_parts(path: Path) -> Image.Image:
-    """Return the picture (RGB, its size) of a map of part numbers.
+    """Return the picture (RGB, its size) of a map of part indices.
 
     Raises:
         ImageError: not a map of the numbers 0 to 24.
@@ -29,10 +29,10 @@ def colour_parts(path: Path) -> Image.Image:
     with Image.open(path) as picture:
         if picture.mode not in ("L", "P"):
             raise ImageError(path, f"a map of body parts holds a number a pixel (mode P or L), this is {picture.mode}")
-        numbers = np.asarray(picture)
-    if numbers.max() > PARTS:
-        raise ImageError(path, f"holds the number {numbers.max()}; body parts are 0 to {PARTS}")
+        parts = np.asarray(picture)
+    if parts.max() > PARTS:
+        raise ImageError(path, f"holds the number {parts.max()}; body parts are 0 to {PARTS}")
     steps = np.linspace(0, PARTS, len(ANCHORS))
     table = np.stack([np.interp(np.arange(PARTS + 1), steps, channel) for channel in np.array(ANCHORS).T], axis=1)
     table[0] = 0
-    return Image.fromarray(table.round().astype(np.uint8)[numbers])
+    return Image.fromarray(table.round().astype(np.uint8)[parts])

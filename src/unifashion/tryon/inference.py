@@ -77,7 +77,7 @@ def run_inference(settings: TryOnInferenceSettings) -> Path | None:
         "model": _digest(pipe),
         "control": config.control,
         "used": used,
-        "marks": marks(settings, split, find_tryon(settings.dataset, root)),
+        "marks": score_marks(settings, split, find_tryon(settings.dataset, root)),
     }
     if state.is_main_process:
         _open_folder(out, record, settings.overwrite)
@@ -89,7 +89,7 @@ def run_inference(settings: TryOnInferenceSettings) -> Path | None:
         total=len(share), initial=len(share) - len(todo), desc="drawing", disable=hidden, dynamic_ncols=True
     ) as bar:
         for batch in _batches(todo, settings.batch_size):
-            for item, picture in zip(batch, _draw(pipe, batch, size, settings, tryon.retriever), strict=True):
+            for item, picture in zip(batch, _draw(pipe, batch, size, settings, tryon.context), strict=True):
                 with replacing(_path(out, item)) as unfinished:
                     picture.save(unfinished, format="PNG")
                 bar.update()
@@ -100,16 +100,16 @@ def run_inference(settings: TryOnInferenceSettings) -> Path | None:
     return out
 
 
-def marks(settings: TryOnInferenceSettings, split: TryOnSplit, root: Path) -> list[str]:
+def score_marks(settings: TryOnInferenceSettings, split: TryOnSplit, root: Path) -> list[str]:
     """Return what every score of the results must say."""
-    found = ["synthetic"] if is_synthetic(root) else []
+    marks = ["synthetic"] if is_synthetic(root) else []
     if split.missing:
-        found.append("incomplete")
+        marks.append("incomplete")
     if settings.repaint:
-        found.append("repaint")
+        marks.append("repaint")
     if settings.start == "ground-truth":
-        found.append("ground-truth-start")
-    return found
+        marks.append("ground-truth-start")
+    return marks
 
 
 def _draw(
@@ -117,7 +117,7 @@ def _draw(
     items: Sequence[TryOnItem],
     size: tuple[int, int],
     settings: TryOnInferenceSettings,
-    retriever: QFormerContext | None,
+    context: QFormerContext | None,
 ) -> list[Image.Image]:
     control = pipe.denoiser.config.control
     names = ("image", "agnostic", "densepose", "keep", control)
@@ -125,7 +125,7 @@ def _draw(
     maps: dict[str, Tensor] = {name: torch.stack([each[name] for each in loaded]) for name in names}
     units = {name: to_share(pixels) if name == "keep" else to_unit(pixels) for name, pixels in maps.items()}
     texts = [item.text for item in items]
-    found = pipe(
+    drawn = pipe(
         person=units["image"],
         garment=units[control],
         agnostic_mask=units["keep"],
@@ -137,9 +137,9 @@ def _draw(
         repaint=settings.repaint,
         start=settings.start,
         generator=pipe.seeded([seed_for(settings.seed, item.name) for item in items]),
-        rows=retriever(maps[control], texts) if retriever else None,
+        rows=context(maps[control], texts) if context else None,
     )
-    return list(found.images)
+    return list(drawn.images)
 
 
 def _batches(items: Sequence[TryOnItem], size: int) -> Iterator[Sequence[TryOnItem]]:

@@ -1,8 +1,8 @@
 """Put a garment on a person, as a diffusers pipeline.
 
     pipe = TryOnPipeline.from_pretrained("runs/tryon").to("cuda")
-    found = pipe(person, garment, agnostic_mask=mask, densepose=pose, prompt="striped t-shirt", generator=pipe.seeded([0]))
-    found.images[0].save("result.png")
+    drawn = pipe(person, garment, agnostic_mask=mask, densepose=pose, prompt="striped t-shirt", generator=pipe.seeded([0]))
+    drawn.images[0].save("result.png")
 
 ``garment`` is what the denoiser was trained to read: a photo of the garment, or its sketch (``pipe.denoiser.config.control``).
 Any diffusers scheduler that predicts noise does: ``pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)``.
@@ -107,7 +107,7 @@ class TryOnPipeline(DiffusionPipeline):
         return_dict: bool = True,
         callback_on_step_end: Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]] | None = None,
     ) -> Any:
-        """Draw each person in the garment that has its number.
+        """Draw each person in the garment at the same index.
 
         Args:
             person: photos: a picture, a list, or a tensor (B, 3, H, W) in [-1, 1].
@@ -182,14 +182,14 @@ class TryOnPipeline(DiffusionPipeline):
         extra = {"generator": generator} if "generator" in accepts else {}
         dtype = self.denoiser.dtype
         timesteps = self.scheduler.timesteps
-        for number, t in enumerate(self.progress_bar(timesteps)):
+        for index, t in enumerate(self.progress_bar(timesteps)):
             x13 = encode.denoiser_input(self.scheduler.scale_model_input(x, t), *fixed).to(dtype)
             t_B = t.expand(len(x))
             passes = [self.denoiser(x13, t_B, context.to(dtype), hint.to(dtype)).noise.float() for context in contexts]
             noise = passes[0] if len(passes) == 1 else passes[1] + guidance_scale * (passes[0] - passes[1])
             x = self.scheduler.step(noise, t, x, return_dict=False, **extra)[0]
             if callback is not None:
-                x = (callback(self, number, t, {"latents": x}) or {}).get("latents", x)
+                x = (callback(self, index, t, {"latents": x}) or {}).get("latents", x)
             if self._interrupt:
                 break
         return x

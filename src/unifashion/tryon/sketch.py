@@ -72,10 +72,10 @@ class Sketcher:
     def _run(self, network: torch.jit.ScriptModule, shown: Image.Image) -> Pixels:
         pixels = torch.from_numpy(np.asarray(shown).copy()).permute(2, 0, 1)[None].float() / 255
         try:
-            found = network(pixels)
+            maps = network(pixels)
         except RuntimeError as error:
             raise UserError(f"--sketch-model does not take a photo: {str(error).splitlines()[-1]}") from None
-        edges = found[-1] if isinstance(found, Sequence) else found
+        edges = maps[-1] if isinstance(maps, Sequence) else maps
         if not isinstance(edges, Tensor) or edges.squeeze().shape != pixels.shape[-2:]:
             raise UserError(f"--sketch-model must return one map of {tuple(pixels.shape[-2:])} pixels")
         drawn: Pixels = (edges.squeeze().float().clamp(0, 1) * 255).round().byte().numpy()

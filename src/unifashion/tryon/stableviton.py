@@ -57,10 +57,10 @@ def ldm_name(name: str, layers: int = 2) -> str | None:
         return "learnable_vector"
     warp = _WARP.fullmatch(name)
     if warp:
-        number, rest = warp.groups()
+        index, rest = warp.groups()
         if rest.startswith("zero_conv."):
-            return f"{UNET}warp_zero_convs.{number}.{rest.removeprefix('zero_conv.')}"
-        return f"{UNET}warp_flow_blks.{number}.{rest.replace('block.', 'transformer_blocks.0.', 1)}"
+            return f"{UNET}warp_zero_convs.{index}.{rest.removeprefix('zero_conv.')}"
+        return f"{UNET}warp_flow_blks.{index}.{rest.replace('block.', 'transformer_blocks.0.', 1)}"
     for ours, theirs in (("unet.", UNET), ("garment_encoder.", CONTROL)):
         if name.startswith(ours):
             inner = _unet_name(name.removeprefix(ours), layers)
@@ -80,8 +80,8 @@ def _unet_name(name: str, layers: int) -> str | None:
         return f"output_blocks.{level * (layers + 1) + layers}.{1 if level == 0 else 2}.conv.{leaf}"
     part, middle = _PART.fullmatch(name), _MIDDLE.fullmatch(name)
     if part:
-        way, level, kind, number, rest = part[1], int(part[2]), part[3], int(part[4]), part[5]
-        index = level * (layers + 1) + number + (way == "down")
+        way, level, kind, layer, rest = part[1], int(part[2]), part[3], int(part[4]), part[5]
+        index = level * (layers + 1) + layer + (way == "down")
         prefix = f"{'input' if way == 'down' else 'output'}_blocks.{index}.{0 if kind == 'resnets' else 1}."
     elif middle:
         kind, rest = middle[1], middle[3]
@@ -125,7 +125,7 @@ def from_ldm(weights: Weights, source: str, num_heads: int = 8) -> TryOnDenoiser
     unexpected = [name for name in weights if name.startswith((UNET, CONTROL)) and name not in known]
     if unexpected:
         log.warning(
-            "%s: %d parameters have no place in UNIStableVITON and are left out: %s",
+            "%s: %d parameters are not part of UNIStableVITON and are left out: %s",
             source,
             len(unexpected),
             summarise(unexpected),
