@@ -62,6 +62,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_M: Tensor) -> Tensor:
         grad_M = grad_M.contiguous()
+        # The loss of every rank looks at the rows of all, so this rank's rows collect gradients from all of them.
         dist.all_reduce(grad_M)
         return grad_M[rank() * ctx.num_rows : (rank() + 1) * ctx.num_rows]
 
@@ -97,6 +98,7 @@ def mean_gradients(parameters: list[Tensor]) -> None:
     """
     with torch.no_grad():
         for parameter in parameters:
+            # All ranks must enter the same collectives in the same order, so they first agree which parameters have a gradient.
             present = mean_over_ranks(torch.tensor(float(parameter.grad is not None), device=parameter.device))
             if present == 0:
                 continue

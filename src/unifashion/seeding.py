@@ -23,6 +23,7 @@ def seed_everything(*key: int | str) -> None:
     """Start the generators of Python, numpy and torch, on all devices, from ``key``."""
     seed = seed_for(*key)
     random.seed(seed)
+    # numpy's old generator takes 32 bits.
     np.random.seed(seed & 0xFFFFFFFF)
     torch.manual_seed(seed)
 
@@ -32,5 +33,6 @@ def only_deterministic(wanted: bool) -> None:
     if not torch.cuda.is_available():
         return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+    # Filling fresh memory with nan finds bugs, costs a pass over every new tensor, and changes no result.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.use_deterministic_algorithms(wanted)

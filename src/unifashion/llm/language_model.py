@@ -105,6 +105,7 @@ class PrefixLanguageModel(nn.Module):
         prompt_BTE = self.embed(rows_BPH, *prompt_ids(self.tokenizer, self.template, self.instruction))
         num_positions = answer_ids_BL.shape[1] + 1  # the prompt's last position predicts the first token
         logits_BLV = self.logits(prompt_BTE, answer_ids_BL, answer_mask_BL, num_positions).float()
+        # language_loss compares position i with token i + 1; the pad stands for the prompt's last position.
         ids_BL = nn.functional.pad(answer_ids_BL, (1, 0))
         mask_BL = nn.functional.pad(answer_mask_BL, (1, 0))
         loss = language_loss(logits_BLV, ids_BL, mask_BL, smoothing=0.0, num_targets=num_targets)
@@ -127,6 +128,7 @@ class PrefixLanguageModel(nn.Module):
             self.embed(row_PH[None], *prompt_ids(self.tokenizer, self.template, instruction))[0]
             for row_PH, instruction in zip(rows_BPH, asked, strict=True)
         ]
+        # On the left, because generate() appends after the last position of every row.
         embeds_BTE = pad_sequence(prompts, True, padding_side="left")
         mask_BT = pad_sequence([torch.ones(len(p), device=p.device) for p in prompts], True, padding_side="left").long()
         sampling = {"top_p": decoding.top_p, "top_k": 0, "temperature": 1.0} if decoding.sample else {}

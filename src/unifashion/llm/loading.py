@@ -84,6 +84,7 @@ def _quantisation(load_in: LoadIn) -> BitsAndBytesConfig:
 
 def _language_part(model: Any) -> nn.Module:
     """Return the causal language model inside a vision-language model such as LLaVA, without the rest."""
+    # Only the shell is built: its weights are those of the vision-language model, not a second copy.
     with torch.device("meta"):
         causal: Any = AutoModelForCausalLM.from_config(model.config.get_text_config())
     setattr(causal, causal.base_model_prefix, model.get_decoder())

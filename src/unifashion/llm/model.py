@@ -196,6 +196,7 @@ def _leave_out_frozen(model: nn.Module, state: dict[str, Any], prefix: str, _: A
             del state[name]
 
 
+# load_state_dict(strict=True) would otherwise ask for the weights that _leave_out_frozen keeps out.
 def _excuse_frozen(model: nn.Module, keys: Any) -> None:
     """Do not call missing what ``state_dict`` leaves out; the names carry a prefix that is not known here."""
     for name in list(keys.missing_keys):

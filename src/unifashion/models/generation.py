@@ -60,6 +60,7 @@ class _Decoder:
         self.cache: list[tuple[Tensor, Tensor]] = []
         self.num_tokens = 0
         num_images = image.keys[0].shape[0]
+        # The queries do not see the text (causal mask), so one pass gives their keys and values for all words to come.
         x_BQH = self.qformer.norm(model.query_tokens).expand(num_images, -1, -1)
         shares = iter(zip(image.keys, image.values, strict=True))
         for layer in self.layers:
@@ -168,6 +169,7 @@ def _beam_search(
     for length in range(1, longest + 1):
         scores_RV = _allowed(decoder.step(token_R), forbidden, end_id, length <= decoding.min_new_tokens)
         total_BC = (score_BK[:, :, None] + scores_RV.unflatten(0, (num_images, beams))).flatten(1)
+        # Twice as many candidates as beams: if half of them end here, the other half can still fill all beams.
         best_BC, index_BC = total_BC.topk(min(2 * beams, total_BC.shape[1]), dim=-1)
         chosen: list[tuple[float, int, int]] = []
         for hypotheses, scores, indices in zip(images, best_BC.tolist(), index_BC.tolist(), strict=True):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 def best_query_scores(image_BQD: Tensor, text_MD: Tensor) -> Tensor:
     """Score every image against every text by its best-matching query token, as a (B, M) matrix."""
+    # The max over the queries is the image's score: one query may have found the sleeve, another the pattern.
     return torch.einsum("bqd,md->bmq", image_BQD, text_MD).amax(dim=-1)
 
 
@@ -23,6 +24,7 @@ def contrastive_loss(scores_BM: Tensor, forbidden_BM: Tensor | None = None, offs
     target_B = torch.arange(offset, offset + len(scores_BM), device=scores_BM.device)
     if forbidden_BM is not None:
         not_self_BM = torch.ones_like(forbidden_BM).scatter(1, target_B[:, None], False)
+        # The lowest number rather than -inf: a row in which all others are excluded must give a loss of 0, not nan.
         scores_BM = scores_BM.masked_fill(forbidden_BM & not_self_BM, torch.finfo(scores_BM.dtype).min)
     return F.cross_entropy(scores_BM, target_B)
 

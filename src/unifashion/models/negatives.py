@@ -35,6 +35,7 @@ def hard_negatives(
     """
     scores_BM = scores_BM.detach().float().masked_fill(forbidden_BM, -torch.inf)
     valid_B = ~forbidden_BM.all(dim=1)
+    # argmax of a row of -inf is 0, a candidate that is not allowed; valid_B tells the caller to leave it out.
     if mining == "unifashion":
         return scores_BM.argmax(dim=1), valid_B
     # The constant keeps a far candidate drawable, and a row without candidates (all nan) well-formed.

@@ -122,8 +122,10 @@ class QFormerLayer(nn.Module):
     ) -> Tensor:
         """Return (B, T, H). ``reads`` says whether this pass has an image, ``image`` is this layer's share of it."""
         x_BTH = self.attention(x_BTH, *self.attention.project(x_BTH), mask)
+        # Without an image every row, queries too, takes the text feed-forward: SPRC's checkpoints were trained with such a pass.
         if not reads:
             return self.text_ffn(x_BTH)
+        # Text rows never attend to the image themselves; they see it through the queries, in self-attention.
         query_BQH, text_BLH = x_BTH.split([num_queries, x_BTH.shape[1] - num_queries], dim=1)
         if self.cross_attention is not None and image is not None:
             query_BQH = self.cross_attention(query_BQH, *image)
@@ -143,6 +145,7 @@ class QFormer(nn.Module):
             QFormerLayer(config, index % config.cross_attention_freq == 0) for index in range(config.num_layers)
         )
         self.apply(self._initialise)
+        # BLIP-2 starts the queries' feed-forward as a copy of the text's, which comes from BERT.
         for layer in self._each_layer():
             layer.query_ffn.load_state_dict(layer.text_ffn.state_dict())
 
@@ -187,6 +190,7 @@ class QFormer(nn.Module):
             positions_L = torch.arange(text_ids_BL.shape[1], device=text_ids_BL.device)
             parts.append(self.word_embeddings(text_ids_BL) + self.position_embeddings(positions_L))
         num_queries = 0 if query_BQH is None else query_BQH.shape[1]
+        # Queries have no position embedding: their order means nothing. BERT's first LayerNorm is applied to them too.
         x_BTH = F.dropout(self.norm(torch.cat(parts, dim=1)), self.config.dropout, self.training)
         mask = attention_mask(num_queries, text_mask_BL, causal)
 
@@ -201,10 +205,12 @@ def attention_mask(num_queries: int, text_mask_BL: Tensor | None, causal: bool) 
     """Return who may look at whom as a bool (B, 1, 1 or T, T) tensor; None when everybody sees everything."""
     if text_mask_BL is None:
         return None
+    # Queries are never padding. A boolean mask, because scaled_dot_product_attention adds float masks in the dtype of the scores.
     keys_BT = F.pad(text_mask_BL.bool(), (num_queries, 0), value=True)
     if not causal:
         return keys_BT[:, None, None, :]
     total = keys_BT.shape[1]
     allowed_TT = torch.ones(total, total, dtype=torch.bool, device=keys_BT.device).tril()
+    # The queries must not see the caption that they are to predict, so that this pass also gives the features of the image pass.
     allowed_TT[:num_queries, :num_queries] = True
     return keys_BT[:, None, None, :] & allowed_TT

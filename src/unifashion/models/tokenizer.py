@@ -29,6 +29,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         ) from None
     if None in (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id):
         raise UserError(f"tokenizer {name!r} lacks [CLS], [SEP] or a padding token; use a BERT-style tokenizer")
+    # The embeddings of BLIP-2 have one row more than BERT's vocabulary, for this token; it must be the last one.
     if tokenizer.convert_tokens_to_ids(DEC) in (None, tokenizer.unk_token_id):
         tokenizer.add_special_tokens({"bos_token": DEC})
     return tokenizer

@@ -73,6 +73,7 @@ class UniFashionModel(nn.Module):
 
     def clamp_temperature(self) -> None:
         """Keep the temperature positive; called before each training step."""
+        # A temperature near 0 lets one pair dominate the gradient; the range is BLIP's.
         with torch.no_grad():
             self.temperature.clamp_(*TEMPERATURE_RANGE)
 
@@ -85,6 +86,7 @@ class UniFashionModel(nn.Module):
             image: normalised pixels (B, 3, S, S), or what the tower said about them (B, N, W), from a feature cache.
         """
         tokens_BNW = self.vision(image) if image.ndim == 4 else image
+        # LAVIS computes this LayerNorm in float32, under autocast as well.
         with torch.autocast(tokens_BNW.device.type, enabled=False):
             return self.ln_vision(tokens_BNW.float())
 
@@ -107,6 +109,7 @@ class UniFashionModel(nn.Module):
         """Return the composed query: its text vector (B, D) and its query vectors (B, Q, D), all of unit length."""
         queries_BQH = self._queries(self.query_tokens, reference)
         query_BQH, text_BLH = self._split(self.qformer(queries_BQH, ids_BL, mask_BL, reference))
+        # SPRC reads the feedback once more, beside the queries that the first pass gave and without the image.
         if self.config.query_passes == 2:
             _, text_BLH = self._split(self.qformer(query_BQH, ids_BL, mask_BL))
         return F.normalize(self.text_proj(text_BLH[:, 0]), dim=-1), self.project_queries(query_BQH)
@@ -126,6 +129,7 @@ class UniFashionModel(nn.Module):
         The first token of each text, [CLS], is read as [DEC]. The query rows do not see the text, so the features equal
         those of ``image_features``.
         """
+        # [CLS] opens a text that is understood, [DEC] one that is generated; the weights of BLIP-2 know them apart by it.
         ids_BL = torch.cat([torch.full_like(ids_BL[:, :1], self.config.dec_token_id), ids_BL[:, 1:]], dim=1)
         queries_BQH = self._queries(self.query_tokens, image)
         query_BQH, text_BLH = self._split(self.qformer(queries_BQH, ids_BL, mask_BL, image, causal=True))

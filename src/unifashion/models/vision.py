@@ -25,6 +25,7 @@ class VisionTower(nn.Module):
             encoder = AutoModel.from_config(AutoConfig.for_model(config["model_type"], **options))
             self.encoder = getattr(encoder, "vision_model", encoder)  # older transformers wrap CLIP's tower once more
         if config["model_type"] in (Blip2VisionConfig.model_type, CLIPVisionConfig.model_type):
+            # BLIP-2 replaces it by ln_vision, which trains; keeping both would normalise twice.
             self.encoder.post_layernorm = nn.Identity()
         self.frozen = False
 
@@ -40,6 +41,7 @@ class VisionTower(nn.Module):
 
     def forward(self, pixels_B3SS: Tensor) -> Tensor:
         """Return tokens (B, N, W), before ``ln_vision``."""
+        # Not inference_mode: its tensors could not enter the Q-Former's backward pass.
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             features = self.encoder(pixel_values=pixels_B3SS).last_hidden_state
         return features.flatten(2).transpose(1, 2) if features.ndim == 4 else features

@@ -23,4 +23,5 @@ def compile_blocks(model: UniFashionModel) -> None:
                 block.compile()
     for module in model.qformer.modules():
         if isinstance(module, Attention | FeedForward):
+            # Texts have any length; a program for each would compile for longer than it trains.
             module.compile(dynamic=True)

@@ -20,6 +20,7 @@ class Interrupt:
         self._former: dict[int, Any] = {}
 
     def __enter__(self) -> "Interrupt":
+        # Python delivers signals to the main thread only, and forbids others to set handlers.
         if threading.current_thread() is threading.main_thread():
             self._former = {number: signal.signal(number, self._receive) for number in SIGNALS}
         return self

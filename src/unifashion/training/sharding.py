@@ -37,6 +37,7 @@ class Sharding:
     def whole_task(self, wrapped: nn.Module, device: torch.device) -> Task:
         """Return the task with the weights of this moment, on every process, which all must call this."""
         weights: dict[str, Any] = get_model_state_dict(wrapped, options=StateDictOptions(full_state_dict=True))
+        # strict=False: what a checkpoint does not keep (a frozen language model) is in the copy already.
         self.plain.load_state_dict(self.as_saved(weights), strict=False)
         return self.plain.to(device)
 

@@ -136,7 +136,7 @@ def _stroke(pen: ImageDraw.ImageDraw, points: list[Point], width: int) -> None:
 
 def _hands(labels: Labels, pose: Pose, scheme: Scheme, margin: int) -> Mask:
     """Return the skin of each arm from a little beyond its wrist on (a cuff ends there), as far as a hand reaches."""
-    forearms = np.zeros(labels.shape, dtype=bool)
+    hands = np.zeros(labels.shape, dtype=bool)
     ys, xs = np.indices(labels.shape)
     for side, arm in zip(SIDES, scheme.arms, strict=True):
         if f"{side} elbow" not in pose or f"{side} wrist" not in pose:
@@ -148,8 +148,8 @@ def _hands(labels: Labels, pose: Pose, scheme: Scheme, margin: int) -> Mask:
         (ux, uy), (x, y) = (wrist - elbow) / length, wrist
         beyond = (xs - x) * ux + (ys - y) * uy > 0.12 * length
         near = (xs - x) ** 2 + (ys - y) ** 2 < max(0.9 * length, 6 * margin) ** 2
-        forearms |= (labels == arm) & beyond & near
-    return forearms
+        hands |= (labels == arm) & beyond & near
+    return hands
 
 
 def _neck(labels: Labels, frame: Frame, scheme: Scheme) -> Mask:

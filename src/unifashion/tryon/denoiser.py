@@ -139,6 +139,7 @@ class TryOnDenoiser(ModelMixin, ConfigMixin):
     def _encode(self, x13_BCHW: Tensor, t_B: Tensor, context_BLD: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Run the U-Net down to its middle; without gradient where its way down is frozen, as in the original."""
         unet = self.unet
+        # A frozen way down still feeds the trained decoder blocks, but no gradient ends in it: its activations need not be kept.
         trains = unet.conv_in.weight.requires_grad and torch.is_grad_enabled()
         with torch.set_grad_enabled(trains):
             time_BE = unet.time_embedding(unet.get_time_embed(x13_BCHW, t_B))
@@ -184,6 +185,7 @@ class TryOnDenoiser(ModelMixin, ConfigMixin):
         self.requires_grad_(True)
         self.unet.requires_grad_(trainable == "all")
         encoder, levels = self.garment_encoder, len(self.config.block_out_channels)
+        # DDP waits for the gradient of every trained parameter, and these would never get one.
         encoder.mid_block.requires_grad_(False)
         encoder.down_blocks[levels - 1].requires_grad_(False)
         for downsampler in encoder.down_blocks[levels - 2].downsamplers or []:

@@ -21,6 +21,7 @@ def latents(vae: AutoencoderKL, posterior_B8hw: Tensor, noise_B4hw: Tensor | Non
     """Return scaled latents (B, 4, h, w): a sample of the posterior for standard normal ``noise``, else its mean."""
     mean, log_variance = posterior_B8hw.chunk(2, dim=1)
     if noise_B4hw is not None:
+        # The clamp is that of diffusers' DiagonalGaussianDistribution.
         mean = mean + noise_B4hw.to(mean) * (0.5 * log_variance.clamp(-30.0, 20.0)).exp()
     return mean * vae.config.scaling_factor
 

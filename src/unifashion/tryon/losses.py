@@ -37,6 +37,7 @@ def draw(batch: Batch, vae: AutoencoderKL, drop: float, generators: Sequence[tor
     device = batch["image"].device
     _, channels, height, width = batch["image"].shape
 
+    # On the CPU and row by row: a row's noise is then the same on every device and beside every other row.
     def normal() -> Tensor:
         shape = (channels // 2, height, width)
         return torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(device)

@@ -183,9 +183,11 @@ class TryOnPipeline(DiffusionPipeline):
         dtype = self.denoiser.dtype
         timesteps = self.scheduler.timesteps
         for index, t in enumerate(self.progress_bar(timesteps)):
+            # Only the noisy latent is scaled for samplers over sigmas; agnostic latent, mask and surface carry no noise.
             x13 = encode.denoiser_input(self.scheduler.scale_model_input(x, t), *fixed).to(dtype)
             t_B = t.expand(len(x))
             passes = [self.denoiser(x13, t_B, context.to(dtype), hint.to(dtype)).noise.float() for context in contexts]
+            # The unconditional pass keeps the garment encoder's hint: guidance acts on the context alone.
             noise = passes[0] if len(passes) == 1 else passes[1] + guidance_scale * (passes[0] - passes[1])
             x = self.scheduler.step(noise, t, x, return_dict=False, **extra)[0]
             if callback is not None:
@@ -204,6 +206,7 @@ class TryOnPipeline(DiffusionPipeline):
         if start == "ground-truth":
             latent = encode.latents(self.vae, encode.posterior(self.vae, person))
         last = self.scheduler.config.num_train_timesteps - 1
+        # Samplers over sigmas look their first timestep up in a table; the others take the last step of training.
         t = (
             self.scheduler.timesteps[:1]
             if hasattr(self.scheduler, "sigmas")

@@ -64,6 +64,7 @@ def expected_position(attention: Attention, query_BLC: Tensor, garment_BGC: Tens
     q_BNLD = attention.to_q(query_BLC).unflatten(2, (attention.heads, -1)).transpose(1, 2)
     k_BNGD = attention.to_k(garment_BGC).unflatten(2, (attention.heads, -1)).transpose(1, 2)
     rows, columns = size
+    # bf16 has 8 bits of mantissa, too few for a mean over hundreds of positions.
     with torch.autocast(query_BLC.device.type, enabled=False):
         weight_BNLG = (q_BNLD.float() @ k_BNGD.float().transpose(2, 3) * attention.scale).softmax(-1)
         row_G = torch.arange(rows, device=query_BLC.device).repeat_interleave(columns)
@@ -82,6 +83,7 @@ def attention_total_variation(centre_BHW2: Tensor, region_BHW: Tensor) -> Tensor
         mean |difference| of vertical neighbours plus that of horizontal ones, summed over both coordinates; the means run
         over the pairs of the whole batch. Without a pair: 0, with gradient zero (the original divides by zero).
     """
+    # Keeps the loss in the graph when no pair counts, which DDP needs on every process.
     total = centre_BHW2.sum() * 0
     for dim in (1, 2):
         length = centre_BHW2.shape[dim] - 1
