@@ -40,7 +40,7 @@ class Task(nn.Module):
         losses: names of the losses, in the order in which they are printed; some may be absent from a batch.
         uses_all_parameters: whether every trained parameter takes part in every step (if not, DDP must look for the idle ones).
         model: the network that is trained; its weights are named ``model.*`` in the task's ``state_dict``.
-        weights: how much each loss counts in the sum.
+        weights: how much each loss counts in the sum; 1 where no setting says so.
     """
 
     losses: ClassVar[tuple[str, ...]]
@@ -49,7 +49,7 @@ class Task(nn.Module):
     def __init__(self, model: nn.Module, weights: Mapping[str, float]) -> None:
         super().__init__()
         self.model = model
-        self.weights = {name: float(weights[name]) for name in self.losses}
+        self.weights = {name: float(weights.get(name, 1.0)) for name in self.losses}
 
     def collate(self, rows: list[Any]) -> Batch:
         """Stack rows of the data set into a batch; runs in the loader's processes."""
