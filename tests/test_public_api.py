@@ -51,6 +51,7 @@ def names(make_model, tmp_path, monkeypatch):
         unifashion.UniFashion.embed_images,
         unifashion.UniFashion.embed_texts,
         unifashion.UniFashion.embed_queries,
+        unifashion.UniFashion.match,
         unifashion.Retriever.search,
         unifashion.Captioner.caption,
     ],

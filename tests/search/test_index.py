@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from serving.conftest import QUICK, write_table
 
+from search.conftest import QUICK, write_table
 from unifashion.cli import main
 from unifashion.encoders.embedder import Embedder
 from unifashion.encoders.unifashion import UniFashion
@@ -54,7 +54,7 @@ def test_a_second_call_embeds_nothing(build, monkeypatch):
 
 def test_broken_images_are_reported_and_the_others_stored(build, tmp_path):
     done = build()
-    assert [path.name for path in done.quarantine.reasons] == ["broken.png"]
+    assert [path.name for path in done.skipped.reasons] == ["broken.png"]
     assert "not an image" in (tmp_path / "index" / "quarantine.csv").read_text()
     assert len(Index.open(tmp_path / "index")) == 12
 
@@ -63,8 +63,8 @@ def test_the_same_image_is_stored_once(build, shop, tmp_path):
     (shop / "copy.png").write_bytes((shop / "3.png").read_bytes())
     rows = [*rows_of(shop), {"image": "copy.png", "id": "copy", "category": "dress"}]
     write_table(shop, rows)
-    assert build().repeated == {"copy": "g3"}
-    assert build().repeated == {"copy": "g3"}
+    assert build().duplicates == {"copy": "g3"}
+    assert build().duplicates == {"copy": "g3"}
     assert len(Index.open(tmp_path / "index")) == 12
 
 
@@ -78,7 +78,7 @@ def test_changed_rows_and_pictures_are_updated_and_an_open_retriever_sees_it(bui
     (shop / "1.png").write_bytes((shop / "2.png").read_bytes())
     (shop / "2.png").unlink()
     done = build()
-    assert done.updated == ["g0"] and done.repeated == {"g1": "g2"}
+    assert done.updated == ["g0"] and done.duplicates == {"g1": "g2"}
     after = {hit.id: hit for hit in retriever.search("a red dress", k=12)}
     assert after["g0"].metadata["price"] == 99 and after["g0"].score == before["g0"].score
 
@@ -139,8 +139,8 @@ def test_two_writers_at_once_are_refused(build, tmp_path):
 def test_a_full_disk_is_one_sentence_and_loses_nothing(build, tmp_path, monkeypatch, what):
     calls = []
 
-    def fsync(number):
-        calls.append(number)
+    def to_disk(path):
+        calls.append(path)
         if len(calls) > 1:
             raise (
                 OSError(errno.ENOSPC, "No space left on device")
@@ -149,9 +149,9 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(build, tmp_path, monkeypa
             )
 
     with monkeypatch.context() as patch:
-        patch.setattr(writer_module.os, "fsync", fsync)
-        patch.setattr("unifashion.search.build.BATCHES_A_STEP", 1)
-        with pytest.raises(UserError, match="is full; what is stored is kept: make room and call again"):
+        patch.setattr(writer_module, "to_disk", to_disk)
+        patch.setattr("unifashion.search.build.BATCHES_PER_COMMIT", 1)
+        with pytest.raises(UserError, match="the disk is full; make room and run the same command again"):
             build()
     assert len(Index.open(tmp_path / "index")) == 4
     done = build()
@@ -164,7 +164,7 @@ def test_a_killed_call_goes_on_where_it_stood(build, shop, tmp_path, make_model)
     code = f"""
 import time, unifashion.search.build as build, unifashion.search.writer as writer
 from unifashion.cli import main
-build.BATCHES_A_STEP = 1
+build.BATCHES_PER_COMMIT = 1
 old = writer.Writer.put
 def put(self, entries, rows):
     old(self, entries, rows)
