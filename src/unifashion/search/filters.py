@@ -4,16 +4,15 @@
     FIELD [not] in (VALUE, VALUE, ...)
     and, or, not, ( )                           as in Python; upper or lower case
 
-    FIELD    a name of letters, digits and _, or any other one in `backquotes`; upper or lower case
+    FIELD    a name of letters, digits and _, or any other one in `backquotes`
     VALUE    a number, or a text in 'single' or "double" quotes (a backslash takes the next character as it is)
 
-Python's own parser finds the structure, but it never sees what a user typed: every field and value becomes a name such as ``t3``,
-the number of its token, and only the nodes named in ``_Reader`` are taken from the tree. Nothing is evaluated as code, and since
-filters are answered here, over arrays, no value becomes part of a query to SQLite or Milvus.
+Python's own parser finds the structure, but never sees what a user typed: every field and value becomes a name such as ``t3``,
+the number of its token, and only the nodes named in ``_Filter.mask`` are taken from the tree. Nothing is evaluated as code, and
+since filters are answered here, over arrays, no value becomes part of a query to SQLite or Milvus.
 
 Text knows ``==``, ``!=`` and ``in``; upper and lower case differ. An item without a value of a field fits no comparison of that
-field, and ``not`` turns every comparison into its opposite: ``not price < 50`` is ``price >= 50``. In SQL's logic of three values
-the same item would fit or not depending on how the filter is written.
+field, and ``not`` turns every comparison into its opposite: ``not price < 50`` is ``price >= 50``.
 """
 
 import ast
@@ -31,71 +30,35 @@ Kind = Literal["text", "number"]
 Mask = NDArray[np.bool_]
 
 MAX_LENGTH, MAX_DEPTH = 2000, 40  # characters; brackets and "not" within one another
-OPPOSITE = {"==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
-COMPARE: dict[str, Callable[..., Mask]] = {
-    "==": np.equal,
-    "!=": np.not_equal,
-    "<": np.less,
-    "<=": np.less_equal,
-    ">": np.greater,
-    ">=": np.greater_equal,
+COMPARE: dict[type[ast.cmpop], tuple[str, Callable[..., Mask], Callable[..., Mask]]] = {
+    ast.Eq: ("==", np.equal, np.not_equal),
+    ast.NotEq: ("!=", np.not_equal, np.equal),
+    ast.Lt: ("<", np.less, np.greater_equal),
+    ast.LtE: ("<=", np.less_equal, np.greater),
+    ast.Gt: (">", np.greater, np.less_equal),
+    ast.GtE: (">=", np.greater_equal, np.less),
 }
-OPERATORS = {ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One field against one value."""
-
-    field: str
-    sign: str
-    value: str | float
-
-
-@dataclass(frozen=True)
-class Group:
-    """Filters of which all ("and") or any ("or") must hold."""
-
-    how: Literal["and", "or"]
-    parts: "tuple[Filter, ...]"
-
-
-Filter = Comparison | Group
 
 
 @dataclass(frozen=True)
 class Column:
     """The values of one field for all items: float64, or texts; ``present`` is False where there is none."""
 
+    kind: Kind
     values: NDArray[np.float64] | NDArray[np.str_]
     present: Mask
 
 
-def matches(tree: Filter, columns: Mapping[str, Column]) -> Mask:
-    """Return, for all items at once, whether they fit."""
-    if isinstance(tree, Group):
-        masks = [matches(part, columns) for part in tree.parts]
-        return (np.logical_and if tree.how == "and" else np.logical_or).reduce(masks)
-    column = columns[tree.field]
-    return COMPARE[tree.sign](column.values, tree.value) & column.present
-
-
-def opposite(tree: Filter) -> Filter:
-    """Return the filter in which every comparison says the contrary."""
-    if isinstance(tree, Group):
-        return Group("or" if tree.how == "and" else "and", tuple(opposite(part) for part in tree.parts))
-    return Comparison(tree.field, OPPOSITE[tree.sign], tree.value)
-
-
-def parse_filter(text: str, fields: Mapping[str, Kind]) -> Filter:
-    """Read a filter.
+def filter_mask(text: str, columns: Mapping[str, Column]) -> Mask:
+    """Return, for all items at once, whether they fit a filter.
 
     Raises:
         UserError: not a filter; a field that no item has; a text where the field holds numbers, or the reverse.
     """
     if len(text) > MAX_LENGTH:
         raise UserError(f"the filter has {len(text)} characters; {MAX_LENGTH} is the limit")
-    return _Reader(text, fields).read()
+    reader = _Filter(text, columns)
+    return reader.mask(reader.parse())
 
 
 class _Token(NamedTuple):
@@ -128,11 +91,11 @@ _NEXT = {
 }
 
 
-class _Reader:
-    """From a text to tokens, to Python's syntax tree, to a filter."""
+class _Filter:
+    """From a text to tokens, to Python's syntax tree, to a mask."""
 
-    def __init__(self, text: str, fields: Mapping[str, Kind]) -> None:
-        self.text, self.fields = text, fields
+    def __init__(self, text: str, columns: Mapping[str, Column]) -> None:
+        self.text, self.columns = text, columns
         self.tokens: list[_Token] = []
 
     def _wrong(self, what: str) -> UserError:
@@ -142,8 +105,8 @@ class _Reader:
         where = "ends" if token.kind == "end" else f"has {token.word!r} at character {token.start + 1}"
         return self._wrong(f"{where} where {what} is expected")
 
-    def read(self) -> Filter:
-        """Return the filter."""
+    def parse(self) -> ast.expr:
+        """Read all tokens; return the tree of an expression in which every field and value is the name of its token."""
         kind, depth, num_not = "start", 0, 0
         while kind != "end":
             token = self._next_token(kind)
@@ -158,7 +121,7 @@ class _Reader:
             if depth + num_not > MAX_DEPTH:
                 raise self._wrong(f"has more than {MAX_DEPTH} brackets within brackets")
             self.tokens.append(token)
-        return self._filter(ast.parse(" ".join(map(self._python, range(len(self.tokens)))), mode="eval").body)
+        return ast.parse(" ".join(map(self._python, range(len(self.tokens)))), mode="eval").body
 
     def _next_token(self, before: str) -> _Token:
         start = self.tokens[-1].start + len(self.tokens[-1].word) if self.tokens else 0
@@ -179,43 +142,47 @@ class _Reader:
             return f"t{number}"
         return "==" if word == "=" else " ".join(word.lower().split())
 
-    def _filter(self, node: ast.expr) -> Filter:
+    def mask(self, node: ast.expr, inverted: bool = False) -> Mask:
+        """Return which items fit; ``inverted``: the node stands in the scope of a ``not``, which goes down to comparisons."""
         match node:
             case ast.BoolOp(op=operator, values=parts):
-                return Group("and" if isinstance(operator, ast.And) else "or", tuple(map(self._filter, parts)))
+                combine = np.logical_and if isinstance(operator, ast.And) != inverted else np.logical_or
+                return combine.reduce([self.mask(part, inverted) for part in parts])
             case ast.UnaryOp(op=ast.Not(), operand=part):
-                return opposite(self._filter(part))
+                return self.mask(part, not inverted)
             case ast.Compare(left=ast.Name() as left, ops=[operator], comparators=[right]):
-                return self._comparison(self._field(left), operator, right)
+                return self._compare(self._field(left), operator, right, inverted)
         raise self._wrong("has a comma outside of 'in (...)'")
 
-    def _comparison(self, field: str, operator: ast.cmpop, right: ast.expr) -> Filter:
+    def _compare(self, field: str, operator: ast.cmpop, right: ast.expr, inverted: bool) -> Mask:
+        column = self.columns[field]
         if isinstance(operator, ast.In | ast.NotIn):
-            values = right.elts if isinstance(right, ast.Tuple) else [right]
-            parts = tuple(Comparison(field, "==", self._value(field, value)) for value in values)
-            tree = parts[0] if len(parts) == 1 else Group("or", parts)
-            return tree if isinstance(operator, ast.In) else opposite(tree)
-        sign = OPERATORS[type(operator)]
-        if self.fields[field] == "text" and sign not in ("==", "!="):
-            raise self._wrong(f"compares {field} with {sign}, but {field} holds text, which knows ==, != and in")
-        return Comparison(field, sign, self._value(field, right))
+            values = [self._value(field, node) for node in (right.elts if isinstance(right, ast.Tuple) else [right])]
+            fits = np.isin(column.values, values, invert=isinstance(operator, ast.NotIn) != inverted)
+        else:
+            sign, compare, opposite = COMPARE[type(operator)]
+            if column.kind == "text" and sign not in ("==", "!="):
+                raise self._wrong(f"compares {field} with {sign}, but {field} holds text, which knows ==, != and in")
+            fits = (opposite if inverted else compare)(column.values, self._value(field, right))
+        return fits & column.present
 
     def _token_of(self, node: ast.Name) -> _Token:
         return self.tokens[int(node.id[1:])]
 
     def _field(self, node: ast.Name) -> str:
         name = self._token_of(node).word.strip("`")
-        if name not in self.fields and name.lower() in self.fields:
+        if name not in self.columns and name.lower() in self.columns:
             name = name.lower()
-        if name not in self.fields:
-            known = ", ".join(sorted(self.fields)) or "none"
-            raise UserError(f"filter: no item has a field {name!r}{nearest(name, list(self.fields))}; fields: {known}")
+        if name not in self.columns:
+            known = ", ".join(sorted(self.columns)) or "none"
+            raise UserError(f"filter: no item has a field {name!r}{nearest(name, list(self.columns))}; fields: {known}")
         return name
 
     def _value(self, field: str, node: ast.expr) -> str | float:
         if not isinstance(node, ast.Name):
             raise self._wrong("has more than values in the brackets of 'in (...)'")
         kind, word, _ = self._token_of(node)
-        if kind != self.fields[field]:
-            raise self._wrong(f"compares {field}, which holds {self.fields[field]}s, with the {kind} {word}")
+        own = self.columns[field].kind
+        if kind != own:
+            raise self._wrong(f"compares {field}, which holds {own}s, with the {kind} {word}")
         return float(word) if kind == "number" else re.sub(r"\\(.)", r"\1", word[1:-1], flags=re.DOTALL)

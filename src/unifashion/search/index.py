@@ -78,7 +78,7 @@ class Index:
         """Take a folder that is there already; use ``open`` or ``create``."""
         self.folder, self.config = folder, config
         self._change_counter = b""
-        self._snapshot = Snapshot([])
+        self.snapshot = Snapshot([])
         self._vectors: NDArray[Any] | None = None
         self.refresh()
 
@@ -123,17 +123,12 @@ class Index:
         return cls(folder, config)
 
     def __len__(self) -> int:
-        return len(self._snapshot.ids)
+        return len(self.snapshot.ids)
 
     @property
     def fields(self) -> dict[str, Kind]:
         """Return the fields that filters know, with what they hold."""
-        return self._snapshot.fields
-
-    @property
-    def snapshot(self) -> Snapshot:
-        """Return the items as of the last ``refresh``."""
-        return self._snapshot
+        return self.snapshot.fields
 
     def get(self, item_id: str) -> Item:
         """Return one item.
@@ -141,7 +136,7 @@ class Index:
         Raises:
             UserError: no item has this id.
         """
-        snapshot = self._snapshot
+        snapshot = self.snapshot  # once: another thread may refresh
         if item_id not in snapshot.row_of:
             raise UserError(f"no item has the id {item_id!r}")
         return snapshot.item(snapshot.row_of[item_id])
@@ -155,8 +150,8 @@ class Index:
                 query = "SELECT slot, id, image, metadata FROM items WHERE NOT dead ORDER BY slot"
                 snapshot = Snapshot(database.execute(query).fetchall())
             self._vectors = None  # the file has grown; map it again when it is needed
-            self._snapshot, self._change_counter = snapshot, counter
-        return self._snapshot
+            self.snapshot, self._change_counter = snapshot, counter
+        return self.snapshot
 
     def _read_change_counter(self) -> bytes:
         """Return SQLite's own count of transactions: 4 bytes of the file's header, far cheaper than to open the database."""
@@ -169,7 +164,7 @@ class Index:
 
     def vectors(self, slots: NDArray[np.int64]) -> Tensor:
         """Return the vectors (n, Q, D) of some slots, in the precision in which they are kept."""
-        whole = self._vectors  # once: another thread may refresh
+        whole = self._vectors
         if whole is None:
             whole = self._vectors = self._map_vectors()
         # Slots in a row are a view of the mapped file, without a copy; that is most of an exact search.
@@ -182,7 +177,7 @@ class Index:
         dtype = np.dtype(DTYPES[config.precision])
         # Rounded down: a writer that was killed may have left a part of a slot at the end.
         num_slots = file.stat().st_size // (config.num_vectors * config.width * dtype.itemsize)
-        if len(self._snapshot.slots) and num_slots <= self._snapshot.slots[-1]:
+        if len(self.snapshot.slots) and num_slots <= self.snapshot.slots[-1]:
             raise UserError(f"{file} is shorter than {ITEMS} says; make the index again with: unifashion index")
         shape = (num_slots, config.num_vectors, config.width)
         # "c", copy on write: torch warns of arrays that cannot be written, and nothing ever reaches the file.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unifashion.search.filters import Column, Kind, Mask, matches, parse_filter
+from unifashion.search.filters import Column, Kind, Mask, filter_mask
 
 NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?")  # 007 is a code, not a number
 
@@ -66,14 +66,12 @@ class Snapshot:
         for name, kind in self.fields.items():
             present = np.array([name in row for row in rows], dtype=bool)
             values = np.array([row.get(name, "0" if kind == "number" else "") for row in rows], dtype=str)
-            columns[name] = Column(values.astype(float if kind == "number" else str), present)
+            columns[name] = Column(kind, values.astype(float if kind == "number" else str), present)
         return columns
 
     def select(self, text: str | None) -> Mask | None:
-        """Return which rows fit a filter; None where the filter is empty. Raises as ``parse_filter``."""
-        if text is None or not text.strip():
-            return None
-        return matches(parse_filter(text, self.fields), self.columns)
+        """Return which rows fit a filter; None where the filter is empty. Raises as ``filter_mask``."""
+        return None if text is None or not text.strip() else filter_mask(text, self.columns)
 
     def item(self, row: int) -> Item:
         """Return one item, its numbers as numbers."""

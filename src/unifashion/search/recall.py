@@ -42,26 +42,20 @@ class Recall:
 
 def measure_recall(index: Index, searcher: Searcher, kind: str, queries_MD: Sequence[Tensor], k: int) -> Recall:
     """Search both ways, in turns, so that a machine that slows down or warms up does so for both."""
-    exact = Searcher(index, exact=True)
-    shares: list[float] = []
-    exact_ms: list[float] = []
-    ann_ms: list[float] = []
+    milliseconds: dict[Searcher, list[float]] = {Searcher(index, exact=True): [], searcher: []}
+    shares = []
     for query_D in queries_MD:
-        exact_scores = _timed(exact, query_D, k, exact_ms)
-        scores = _timed(searcher, query_D, k, ann_ms)
+        scores = []
+        for side, taken in milliseconds.items():
+            start = time.perf_counter()
+            scores.append(side.search(query_D, k)[1])
+            taken.append(1000 * (time.perf_counter() - start))
+        exact_scores, found_scores = scores
         if exact_scores:
             least = exact_scores[-1] - 1e-6  # the same score, summed in another order
-            shares.append(sum(score >= least for score in scores) / len(exact_scores))
-    medians = statistics.median(exact_ms), statistics.median(ann_ms)
+            shares.append(sum(score >= least for score in found_scores) / len(exact_scores))
+    medians = map(statistics.median, milliseconds.values())
     return Recall(kind, len(queries_MD), k, statistics.fmean(shares), *medians)
-
-
-def _timed(searcher: Searcher, query_D: Tensor, k: int, milliseconds: list[float]) -> list[float]:
-    """Return the scores of a search, and note how long it took."""
-    start = time.perf_counter()
-    _, scores = searcher.search(query_D, k)
-    milliseconds.append(1000 * (time.perf_counter() - start))
-    return scores
 
 
 def photo_queries(index: Index, num: int) -> list[Tensor]:
