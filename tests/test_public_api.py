@@ -117,7 +117,7 @@ def test_importing_the_package_imports_nothing_heavy():
 
 
 def test_every_name_is_there():
-    assert set(unifashion.__all__) == set(unifashion._PLACES)
+    assert set(unifashion.__all__) == set(unifashion._MODULES)
     for name in unifashion.__all__:
         assert getattr(unifashion, name).__name__ == name
 

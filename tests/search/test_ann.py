@@ -2,6 +2,7 @@
 
 import json
 import logging
+import subprocess
 import threading
 
 import numpy as np
@@ -309,3 +310,12 @@ def test_writing_to_a_cluster_goes_on_where_it_was_stopped(index, cluster, monke
     assert calls == [0, 100, 100, 200]
     query_D = queries(1)[0]
     assert Searcher(index).search(query_D, 5) == exact_search(index, query_D, 5)
+
+
+def test_what_a_killed_faiss_writer_left_is_removed(index):
+    child = subprocess.Popen(["true"])
+    child.wait()
+    leftover = index.folder / f".nearest.faiss.{child.pid}"
+    leftover.write_bytes(b"half a file")
+    approximate(index, "ivf")
+    assert not leftover.exists() and (index.folder / "nearest.faiss").is_file()

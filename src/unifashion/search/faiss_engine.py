@@ -110,10 +110,8 @@ class FaissEngine:
 
 def _import_faiss() -> Any:
     logging.getLogger("faiss").setLevel(logging.WARNING)  # it logs that it was loaded
-    try:
-        import faiss
-    except ImportError:
-        raise UserError("an approximate search needs FAISS: pip install 'unifashion[search]'") from None
+    import faiss
+
     return faiss
 
 

@@ -136,10 +136,10 @@ class _Filter:
             kind = "list" if (before, word) == ("in", "(") else word.lower()
         return _Token(kind, word, match.end() - len(word))
 
-    def _python(self, number: int) -> str:
-        kind, word, _ = self.tokens[number]
+    def _python(self, index: int) -> str:
+        kind, word, _ = self.tokens[index]
         if kind in ("field", "number", "text"):
-            return f"t{number}"
+            return f"t{index}"
         return "==" if word == "=" else " ".join(word.lower().split())
 
     def mask(self, node: ast.expr, inverted: bool = False) -> Mask:

@@ -2,8 +2,8 @@
 
 A milvus-lite file is open in one process at a time.
 
-A collection belongs to one index, whose name is in its own. One row is one vector: ``row`` = slot x Q + number of the vector,
-``slot``, ``vector``. Rows are written by their number, so writing them twice changes nothing, and a writer that was stopped
+A collection belongs to one index, whose name is in its own. One row is one vector: ``row`` = slot x Q + index of the vector,
+``slot``, ``vector``. Rows are written by their key, so writing them twice changes nothing, and a writer that was stopped
 continues without looking at what is there. A cluster that asks for a token gets ``$MILVUS_TOKEN``. What fails is tried again,
 later and later; then one sentence says so.
 """
@@ -133,11 +133,8 @@ class MilvusEngine:
         Raises:
             UserError: it failed every time.
         """
-        try:
-            import grpc
-            from pymilvus.exceptions import ConnectionConfigException, MilvusException
-        except ImportError:
-            raise UserError("an index in Milvus needs its client: pip install 'unifashion[milvus]'") from None
+        import grpc
+        from pymilvus.exceptions import ConnectionConfigException, MilvusException
 
         for delay in (*DELAYS, None):
             try:

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Hit:
-    """An item that was found. ``score`` is that of the vectors, also where the matching head gave the order."""
+    """One answer. ``score`` is that of the vectors, also where the matching head gave the order."""
 
     id: str
     score: float

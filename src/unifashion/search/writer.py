@@ -64,7 +64,7 @@ class Writer:
 
     @contextmanager
     def _transaction(self) -> Iterator[tuple[Connection, int]]:
-        """Yield the table of items and the number of this revision; an exception rolls back what the block has changed."""
+        """Yield the table of items and the number of the new revision; an exception rolls back what the block has changed."""
         with index_errors(self.index.folder), closing(self.index.connect()) as database, database:
             database.execute("BEGIN IMMEDIATE")
             (revision,) = database.execute("SELECT COALESCE(MAX(revision), 0) + 1 FROM items").fetchone()
