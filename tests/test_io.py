@@ -21,6 +21,7 @@ from unifashion.io import (
     file_hash,
     file_stamp,
     lock,
+    move_file,
     read_json,
     remove_leftovers,
     replacing,
@@ -104,11 +105,12 @@ def test_a_writer_that_is_killed_leaves_the_old_file_and_a_leftover_that_can_be_
     """)
     assert path.read_text() == "old" and names(tmp_path) == [f".a[1].txt.{process}", "a[1].txt"]
     living = tmp_path / f".a[1].txt.{os.getpid()}"
-    strange = tmp_path / ".a[1].txt.backup"
     living.write_text("still being written")
-    strange.write_text("not ours")
+    others = [".a[1].txt.backup", ".a[1].txt.20261127210000", ".a[1].txt"]
+    for name in others:
+        (tmp_path / name).write_text("not ours")
     remove_leftovers(path)
-    assert names(tmp_path) == sorted([living.name, strange.name, path.name])
+    assert names(tmp_path) == sorted([living.name, *others, path.name])
 
 
 @pytest.mark.parametrize("durable", [False, True])
@@ -119,6 +121,15 @@ def test_durable_forces_the_file_to_the_disk_before_the_rename_and_its_name_afte
     atomic_write(path, "new", durable)
     assert steps == ([(f".a.txt.{os.getpid()}", "old"), (tmp_path.name, "new")] if durable else [])
     assert path.read_text() == "new"
+
+
+def test_a_complete_file_is_forced_to_the_disk_before_it_gets_its_final_name(tmp_path, monkeypatch):
+    part, path, steps = tmp_path / "a.part", tmp_path / "a.txt", []
+    part.write_text("new")
+    path.write_text("old")
+    monkeypatch.setattr(io, "to_disk", lambda forced: steps.append((forced.name, path.read_text())))
+    move_file(part, path)
+    assert steps == [("a.part", "old"), (tmp_path.name, "new")] and names(tmp_path) == ["a.txt"]
 
 
 def test_to_disk_forces_files_and_folders_and_closes_them(tmp_path, monkeypatch):

@@ -120,7 +120,7 @@ def remove_leftovers(path: Path) -> None:
 
 
 def _is_alive(process: int) -> bool:
-    with suppress(PermissionError):  # another user's process is alive
+    with suppress(PermissionError, OverflowError):  # another user's process is alive; so long a number is no process's
         try:
             os.kill(process, 0)
         except ProcessLookupError:
