@@ -10,10 +10,10 @@ import torch
 from accelerate.state import AcceleratorState, PartialState
 
 from unifashion.config import DataSettings
+from unifashion.encoders.unifashion import UniFashion
 from unifashion.models.presets import UniFashionConfig
 from unifashion.models.qformer import QFormerConfig
 from unifashion.models.tokenizer import train_wordpiece
-from unifashion.models.unifashion import UniFashionModel
 
 pytest_plugins = ["browser"]  # the fixture ``browser``
 torch.set_num_threads(1)  # toy tensors: threads only wait for one another
@@ -68,9 +68,9 @@ def tiny_config(model_name: str = "blip2_cir_cls", **changes) -> UniFashionConfi
 def make_model():
     """Build a tiny model of a named preset; the same name gives the same weights."""
 
-    def make(model_name: str = "blip2_cir_cls", **changes) -> UniFashionModel:
+    def make(model_name: str = "blip2_cir_cls", **changes) -> UniFashion:
         torch.manual_seed(0)
-        return UniFashionModel(tiny_config(model_name, **changes), train_wordpiece(WORDS))
+        return UniFashion(tiny_config(model_name, **changes), train_wordpiece(WORDS))
 
     return make
 

@@ -51,6 +51,7 @@ def names(make_model, tmp_path, monkeypatch):
         unifashion.UniFashion.embed_images,
         unifashion.UniFashion.embed_texts,
         unifashion.UniFashion.embed_queries,
+        unifashion.UniFashion.match,
         unifashion.Retriever.search,
         unifashion.Captioner.caption,
     ],
@@ -116,7 +117,7 @@ def test_importing_the_package_imports_nothing_heavy():
 
 
 def test_every_name_is_there():
-    assert set(unifashion.__all__) == set(unifashion._PLACES)
+    assert set(unifashion.__all__) == set(unifashion._MODULES)
     for name in unifashion.__all__:
         assert getattr(unifashion, name).__name__ == name
 

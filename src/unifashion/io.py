@@ -15,6 +15,7 @@ An unfinished file is called ``.NAME.PID`` and lies beside its place, because a 
 import csv
 import errno
 import fcntl
+import glob
 import hashlib
 import io
 import json
@@ -100,14 +101,26 @@ def restore_folder(folder: Path) -> None:
     old = folder.with_name(f".{folder.name}.old")
     if old.is_dir() and not folder.exists():
         old.replace(folder)
-    for leftover in folder.parent.glob(f".{folder.name}.*"):
+    shutil.rmtree(old, ignore_errors=True)
+    remove_leftovers(folder)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what processes that were killed while they wrote the file or folder ``path`` left beside it.
+
+    ``replacing`` does not do this by itself, as it would list a whole folder for each of its files. Call it for large files.
+    """
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
         owner = leftover.name.rpartition(".")[2]
-        if leftover.is_dir() and (owner == "old" or (owner.isdigit() and not _is_alive(int(owner)))):
-            shutil.rmtree(leftover, ignore_errors=True)
+        if owner.isdigit() and not _is_alive(int(owner)):
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
 
 
 def _is_alive(process: int) -> bool:
-    with suppress(PermissionError):  # another user's process is alive
+    with suppress(PermissionError, OverflowError):  # another user's process is alive; so long a number is no process's
         try:
             os.kill(process, 0)
         except ProcessLookupError:

@@ -27,9 +27,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unifashion.search.index import About, Index
+from unifashion.search.ann import Searcher, catch_up, requested_record
+from unifashion.search.index import Index, IndexConfig
 from unifashion.search.items import Entry
-from unifashion.search.nearest import Finder, catch_up, wanted_record
 from unifashion.search.writer import writing
 from unifashion.training.run_folder import machine
 
@@ -54,7 +54,7 @@ def make_vectors(flags: argparse.Namespace) -> Iterator[Tensor]:
 
 def make_index(folder: Path, flags: argparse.Namespace) -> Index:
     """Write an index with a price for each item, and print how long it took."""
-    index = Index.create(folder, About("none", "blip2_cir_cls", "none", flags.vectors, flags.width, "fp16"))
+    index = Index.create(folder, IndexConfig("none", "blip2_cir_cls", "none", flags.vectors, flags.width, "fp16"))
     started = time.perf_counter()
     with writing(index) as writer:
         first = 0
@@ -65,7 +65,7 @@ def make_index(folder: Path, flags: argparse.Namespace) -> Index:
         seconds = [time.perf_counter() - started]
         index.refresh()
         started = time.perf_counter()
-        catch_up(index, wanted_record(index, flags.ann, flags.uri) or _unreachable())
+        catch_up(index, requested_record(index, flags.ann, flags.uri) or _unreachable())
         seconds.append(time.perf_counter() - started)
     gib = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**30
     print(
@@ -82,8 +82,8 @@ def _unreachable() -> Any:
 def make_queries(index: Index, num: int) -> list[Tensor]:
     """Return unit vectors near vectors of the index."""
     generator = np.random.default_rng(1)
-    slots, tokens = generator.integers(len(index), size=num), generator.integers(index.about.num_vectors, size=num)
-    noise = torch.from_numpy(generator.normal(size=(num, index.about.width)).astype(np.float32))
+    slots, tokens = generator.integers(len(index), size=num), generator.integers(index.config.num_vectors, size=num)
+    noise = torch.from_numpy(generator.normal(size=(num, index.config.width)).astype(np.float32))
     near = torch.stack([index.vectors(np.array([s]))[0, t].float() for s, t in zip(slots, tokens, strict=True)])
     return list(F.normalize(near + 0.3 * F.normalize(noise, dim=-1), dim=-1))
 
@@ -96,13 +96,13 @@ def plain_search(whole_NQD: NDArray[np.float32], query: NDArray[np.float32]) -> 
 def make_side(side: str, index: Index) -> Callable[[Tensor], list[int]]:
     """Return a function from a query to the best rows."""
     if side == "numpy":
-        whole_NQD = np.empty((len(index), index.about.num_vectors, index.about.width), dtype=np.float32)
+        whole_NQD = np.empty((len(index), index.config.num_vectors, index.config.width), dtype=np.float32)
         for start in range(0, len(index), BLOCK):
             part = np.arange(start, min(len(index), start + BLOCK))
             whole_NQD[part] = index.vectors(part).float().numpy()
         return lambda query_D: plain_search(whole_NQD, query_D.numpy())
-    finder = Finder(index, exact=side == "exact")
-    return lambda query_D: finder.find(query_D, K)[0]
+    searcher = Searcher(index, exact=side == "exact")
+    return lambda query_D: searcher.search(query_D, K)[0]
 
 
 def memory(side: str, folder: Path, threads: int) -> tuple[float, float]:
@@ -128,8 +128,8 @@ def compare(folder: Path, flags: argparse.Namespace) -> None:
     )
     index = make_index(folder, flags)
     searches = [make_side(side, index) for side in SIDES]
-    _, cheap = index.snapshot.select("price < 50")
-    finder, exact = Finder(index), Finder(index, exact=True)
+    cheap = index.snapshot.select("price < 50")
+    searcher, exact = Searcher(index), Searcher(index, exact=True)
     milliseconds: dict[str, list[float]] = {side: [] for side in (*SIDES, "approximate, filter")}
     shares, filtered, differing = [], [], 0
     for number, query_D in enumerate(make_queries(index, flags.queries + WARM_UP)):
@@ -139,12 +139,12 @@ def compare(folder: Path, flags: argparse.Namespace) -> None:
             found.append(search(query_D))
             milliseconds[side].append(1000 * (time.perf_counter() - started))
         started = time.perf_counter()
-        some = finder.find(query_D, K, cheap)[0]
+        some = searcher.search(query_D, K, cheap)[0]
         milliseconds["approximate, filter"].append(1000 * (time.perf_counter() - started))
         differing += found[0] != found[1]
         shares.append(len(set(found[2]) & set(found[1])) / K)
         if number < 20:
-            filtered.append(len(set(some) & set(exact.find(query_D, K, cheap)[0])) / K)
+            filtered.append(len(set(some) & set(exact.search(query_D, K, cheap)[0])) / K)
     base = np.array(milliseconds["numpy"][WARM_UP:])
     for side, values in milliseconds.items():
         times = np.array(values[WARM_UP:])

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from unifashion.cli import main
-from unifashion.search import nearest
+from unifashion.search import ann
 
 
 @pytest.fixture
 def folder(make_retriever, monkeypatch):
-    monkeypatch.setattr(nearest, "FEW", 2)
+    monkeypatch.setattr(ann, "EXACT_BELOW", 2)
     return str(make_retriever().index.folder)
 
 
@@ -39,7 +39,7 @@ def test_a_later_call_brings_the_approximate_search_up_to_date(folder, shop, cap
     said(capsys, "index", folder, "--ann", "flat")
     (shop / "broken.png").write_bytes((shop / "3.png").read_bytes() + b"more")
     assert "1 added" in said(capsys, "index", str(shop), "-o", folder)
-    assert nearest.read_record(Path(folder)).covered == 13
+    assert ann.read_record(Path(folder)).covered == 13
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import json
 import os
@@ -10,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from serving.conftest import QUICK, write_table
 
+from search.conftest import QUICK, write_table
 from unifashion.cli import main
 from unifashion.encoders.embedder import Embedder
 from unifashion.encoders.unifashion import UniFashion
@@ -20,6 +21,7 @@ from unifashion.search import Retriever
 from unifashion.search import writer as writer_module
 from unifashion.search.build import Options, build_index, check_model
 from unifashion.search.index import Index
+from unifashion.search.items import Entry
 from unifashion.search.writer import writing
 
 
@@ -54,7 +56,7 @@ def test_a_second_call_embeds_nothing(build, monkeypatch):
 
 def test_broken_images_are_reported_and_the_others_stored(build, tmp_path):
     done = build()
-    assert [path.name for path in done.quarantine.reasons] == ["broken.png"]
+    assert [path.name for path in done.skipped.reasons] == ["broken.png"]
     assert "not an image" in (tmp_path / "index" / "quarantine.csv").read_text()
     assert len(Index.open(tmp_path / "index")) == 12
 
@@ -63,8 +65,8 @@ def test_the_same_image_is_stored_once(build, shop, tmp_path):
     (shop / "copy.png").write_bytes((shop / "3.png").read_bytes())
     rows = [*rows_of(shop), {"image": "copy.png", "id": "copy", "category": "dress"}]
     write_table(shop, rows)
-    assert build().repeated == {"copy": "g3"}
-    assert build().repeated == {"copy": "g3"}
+    assert build().duplicates == {"copy": "g3"}
+    assert build().duplicates == {"copy": "g3"}
     assert len(Index.open(tmp_path / "index")) == 12
 
 
@@ -78,7 +80,7 @@ def test_changed_rows_and_pictures_are_updated_and_an_open_retriever_sees_it(bui
     (shop / "1.png").write_bytes((shop / "2.png").read_bytes())
     (shop / "2.png").unlink()
     done = build()
-    assert done.updated == ["g0"] and done.repeated == {"g1": "g2"}
+    assert done.updated == ["g0"] and done.duplicates == {"g1": "g2"}
     after = {hit.id: hit for hit in retriever.search("a red dress", k=12)}
     assert after["g0"].metadata["price"] == 99 and after["g0"].score == before["g0"].score
 
@@ -139,8 +141,8 @@ def test_two_writers_at_once_are_refused(build, tmp_path):
 def test_a_full_disk_is_one_sentence_and_loses_nothing(build, tmp_path, monkeypatch, what):
     calls = []
 
-    def fsync(number):
-        calls.append(number)
+    def to_disk(path):
+        calls.append(path)
         if len(calls) > 1:
             raise (
                 OSError(errno.ENOSPC, "No space left on device")
@@ -149,9 +151,9 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(build, tmp_path, monkeypa
             )
 
     with monkeypatch.context() as patch:
-        patch.setattr(writer_module.os, "fsync", fsync)
-        patch.setattr("unifashion.search.build.BATCHES_A_STEP", 1)
-        with pytest.raises(UserError, match="is full; what is stored is kept: make room and call again"):
+        patch.setattr(writer_module, "to_disk", to_disk)
+        patch.setattr("unifashion.search.build.BATCHES_PER_COMMIT", 1)
+        with pytest.raises(UserError, match="the disk is full; make room and run the same command again"):
             build()
     assert len(Index.open(tmp_path / "index")) == 4
     done = build()
@@ -164,7 +166,7 @@ def test_a_killed_call_goes_on_where_it_stood(build, shop, tmp_path, make_model)
     code = f"""
 import time, unifashion.search.build as build, unifashion.search.writer as writer
 from unifashion.cli import main
-build.BATCHES_A_STEP = 1
+build.BATCHES_PER_COMMIT = 1
 old = writer.Writer.put
 def put(self, entries, rows):
     old(self, entries, rows)
@@ -240,3 +242,74 @@ def test_the_two_commands_index_and_search(build, shop, tmp_path, monkeypatch, c
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     main(["search", "by_command", "a red dress", "--filter", "price > 1000"])
     assert capsys.readouterr().out == "nothing fits\n"
+
+
+def test_an_index_of_the_first_format_opens_is_searched_and_goes_on(build, make_model, tmp_path):
+    """Written out by hand, as every version must read it: column names, file names, the layout of the vectors."""
+    build()
+    folder, made = tmp_path / "first", Index.open(tmp_path / "index")
+    folder.mkdir()
+    config = {
+        "model": str(tmp_path / "model"),
+        "model_name": "blip2_cir_cls",
+        "fingerprint": make_model().weights_hash(),
+    }
+    config |= {"num_vectors": 4, "width": 12, "precision": "fp32", "name": "a" * 32, "format": 1}
+    (folder / "index.json").write_text(json.dumps(config, indent=1))
+    with contextlib.closing(sqlite3.connect(folder / "items.sqlite")) as database, database:
+        database.executescript(
+            "CREATE TABLE items (slot INTEGER PRIMARY KEY, id TEXT NOT NULL, image TEXT NOT NULL, digest TEXT NOT NULL,"
+            "metadata TEXT NOT NULL, revision INTEGER NOT NULL, dead INTEGER NOT NULL DEFAULT 0);"
+            "CREATE UNIQUE INDEX living ON items (id) WHERE NOT dead; CREATE INDEX changed ON items (revision);"
+        )
+        with contextlib.closing(sqlite3.connect(tmp_path / "index" / "items.sqlite")) as other:
+            columns = "slot, id, image, digest, metadata, revision, dead"
+            rows = other.execute(f"SELECT {columns} FROM items WHERE slot < 10").fetchall()
+        database.executemany(f"INSERT INTO items ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        database.execute("UPDATE items SET dead = 1, revision = 9 WHERE slot = 1")
+    vectors = made.vectors(made.snapshot.slots).numpy()
+    (folder / "vectors.bin").write_bytes(vectors[:10].astype("<f4").tobytes() + b"torn")
+
+    hits = Retriever.from_index(folder, device="cpu").search("a red dress", k=12)
+    scores = {
+        hit.id: hit.score for hit in Retriever.from_index(tmp_path / "index", device="cpu").search("a red dress", k=12)
+    }
+    assert {hit.id: hit.score for hit in hits} == {f"g{n}": scores[f"g{n}"] for n in (0, *range(2, 10))}
+    index = Index.open(folder)
+    with writing(index) as writer:
+        writer.put([Entry("new", Path("new.png"), "digest", {})], torch.from_numpy(vectors[11:]))
+        writer.delete(["g0"])
+    assert index.refresh().ids[-1] == "new" and len(index) == 9
+    assert torch.equal(index.vectors(index.snapshot.slots[-1:]), torch.from_numpy(vectors[11:]))
+
+
+def test_an_index_of_another_version_and_a_damaged_one_are_named(build, tmp_path):
+    build()
+    file = tmp_path / "index" / "index.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps(config | {"format": 2, "more": 1}))
+    with pytest.raises(UserError, match="is an index of another version; make it again"):
+        Index.open(tmp_path / "index")
+    for text in ("{", "[]", json.dumps({"format": 1}), json.dumps(config | {"more": 1})):
+        file.write_text(text)
+        with pytest.raises(UserError, match=r"holds no readable index .*make it again"):
+            Index.open(tmp_path / "index")
+    file.write_text(json.dumps(config))
+    (tmp_path / "index" / "items.sqlite").write_bytes(b"no database" * 100)
+    with pytest.raises(UserError, match=r"holds no readable index .*not a database.*make it again"):
+        Index.open(tmp_path / "index")
+
+
+def test_an_index_that_may_not_be_written_is_one_sentence(build, tmp_path, monkeypatch):
+    build()
+    index = Index.open(tmp_path / "index")
+
+    def locked(*_, **__):
+        raise sqlite3.OperationalError("database is locked")
+
+    with writing(index) as writer:
+        monkeypatch.setattr(index, "connect", locked)
+        with pytest.raises(
+            UserError, match=r"index cannot be written \(items.sqlite: database is locked\); make it writ"
+        ):
+            writer.delete(["g0"])

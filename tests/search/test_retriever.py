@@ -1,15 +1,20 @@
 import logging
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from unifashion.data.images import ImageError
+from unifashion.data.images import ImageError, open_image
 from unifashion.encoders.embedder import Embedder
+from unifashion.encoders.protocol import Encoder
 from unifashion.errors import UserError
 from unifashion.models.losses import best_query_scores
-from unifashion.search import Hit
+from unifashion.search import Hit, Retriever
+from unifashion.search.build import Options, build_index
+from unifashion.search.index import Index
+from unifashion.search.writer import writing
 
 WORDS = "a red dress"
 
@@ -143,3 +148,69 @@ def test_a_kind_of_query_that_the_model_was_not_trained_for_is_told_once(
         retriever.search("is longer", [shop / "2.png"] if with_image else [])
         retriever.search(*([WORDS] if with_image else ["is longer", [shop / "2.png"]]))
     assert [record.getMessage().count(sentence) for record in caplog.records] == [1]
+
+
+def test_an_index_that_changes_while_a_query_is_read_answers_as_it_was_before(make_retriever, monkeypatch):
+    retriever = make_retriever()
+    rule = "category == 'shirt'"
+    before = retriever.search(WORDS, k=12, filter=rule)
+    embed = retriever.model.embed_texts
+
+    def meanwhile(texts):
+        with writing(retriever.index) as writer:
+            writer.delete(["g0", "g1", "g2"])
+        retriever.index.refresh()  # as another request would do
+        return embed(texts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(retriever.model, "embed_texts", meanwhile)
+        assert retriever.search(WORDS, k=12, filter=rule) == before
+    assert len(retriever.search(WORDS, k=12)) == 9
+
+
+class Colours:
+    """An encoder that is no network at all: an image is its mean colour, a text the colour that it names."""
+
+    name, num_vectors, width, composes = "colours", 1, 3, False
+
+    def weights_hash(self):
+        return "three numbers"
+
+    def embed_images(self, images, batch_size=32):
+        means = [np.asarray(open_image(image), dtype=np.float32).mean(axis=(0, 1)) for image in images]
+        return F.normalize(torch.tensor(np.array(means), dtype=torch.float32).view(-1, 1, 3), dim=-1)
+
+    def embed_files(self, paths, batch_size=32, num_workers=0):
+        broken = {path: "not an image" for path in paths if path.name == "broken.png"}
+        vectors = torch.zeros(len(paths), 1, 3)
+        good = [row for row, path in enumerate(paths) if path not in broken]
+        vectors[good] = self.embed_images([paths[row] for row in good])
+        return vectors, broken
+
+    def embed_texts(self, texts, batch_size=32):
+        colour = {"red": (1.0, 0, 0), "blue": (0, 0, 1.0), "green": (0, 1.0, 0)}
+        return torch.tensor([colour[text.split()[1]] for text in texts])
+
+    def match(self, text, images):
+        raise UserError("colours only makes vectors")
+
+    def remarks(self, text):
+        return []
+
+
+def test_another_kind_of_model_is_indexed_and_searched_through_the_same_door(shop, tmp_path, caplog):
+    encoder: Encoder = Colours()
+    result = build_index(shop, encoder, "none", tmp_path / "colours", Options("fp32", progress=False))
+    assert len(result.added) == 12 and [path.name for path in result.skipped.reasons] == ["broken.png"]
+    index = Index.open(tmp_path / "colours")
+    assert (index.config.model_name, index.config.num_vectors, index.config.width) == ("colours", 1, 3)
+    retriever = Retriever(index, encoder)
+    assert [hit.id for hit in retriever.search("a blue one", k=2)] in (["g1", "g7"], ["g7", "g1"])
+    assert {hit.id for hit in retriever.search(images=[shop / "0.png"], k=2)} == {"g0", "g6"}
+    assert retriever.search("a blue one", k=1, filter="category = 'dress'")[0].id == "g1"
+    with caplog.at_level(logging.WARNING):
+        assert len(retriever.search("a red one", [shop / "1.png"], k=4)) == 4
+    assert "a colours was not trained on images with feedback" in caplog.text
+    with pytest.raises(UserError, match="only makes vectors"):
+        retriever.search("a red one", rerank=3)
+    assert build_index(shop, encoder, "none", tmp_path / "colours", Options("fp32", progress=False)).added == []

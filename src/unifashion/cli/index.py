@@ -42,14 +42,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(flags: argparse.Namespace) -> None:
     """Do it and say what was done."""
     from unifashion.errors import UserError
-    from unifashion.search.index import ABOUT
+    from unifashion.search.index import CONFIG
 
     if flags.delete:
         sys.stdout.write(_delete(flags) + "\n")
         return
     if flags.batch_size < 1 or flags.num_workers < 0 or flags.queries < 1:
         raise UserError("--batch-size and --queries must be at least 1, --num-workers must not be negative")
-    is_index = (flags.source / ABOUT).is_file()
+    is_index = (flags.source / CONFIG).is_file()
     if flags.out is None and not (is_index and (flags.ann or flags.uri or flags.check)):
         raise UserError(
             f"{flags.source} is an index: say what to change (--ann, --uri, --check, --delete)"
@@ -65,16 +65,16 @@ def run(flags: argparse.Namespace) -> None:
 def _approximate(flags: argparse.Namespace) -> list[str]:
     from tqdm import tqdm
 
+    from unifashion.search.ann import catch_up, drop_ann, requested_record
     from unifashion.search.index import Index
-    from unifashion.search.nearest import catch_up, forget, wanted_record
     from unifashion.search.writer import writing
 
     index = Index.open(flags.out or flags.source)
     with writing(index):
         if flags.ann == "exact":
-            forget(index)
+            drop_ann(index)
             return [f"{index.folder} is searched exactly"]
-        wanted = wanted_record(index, flags.ann, flags.uri)
+        wanted = requested_record(index, flags.ann, flags.uri)
         if wanted is None:
             return []
         with tqdm(desc="approximate search", unit=" items", delay=1) as bar:
@@ -88,20 +88,20 @@ def _approximate(flags: argparse.Namespace) -> list[str]:
 
 def _check(flags: argparse.Namespace) -> list[str]:
     from unifashion.search import Retriever
-    from unifashion.search.nearest import Finder, read_record
-    from unifashion.search.recall import measure, photo_queries, word_queries
+    from unifashion.search.ann import Searcher, read_record
+    from unifashion.search.recall import measure_recall, photo_queries, word_queries
 
     folder = flags.out or flags.source
     record = read_record(folder)
     if record is None:
         return [f"{folder} is searched exactly: recall 100 % by definition; --ann ivf makes it approximate"]
     retriever = Retriever.from_index(folder, flags.device, model=flags.model)
-    index, finder = retriever.index, Finder(retriever.index)
+    index, searcher = retriever.index, Searcher(retriever.index)
     queries = {
         "photos of its items": photo_queries(index, flags.queries),
         "texts of its items": word_queries(index, retriever.model, flags.queries),
     }
-    return [str(measure(index, finder, kind, found, 10)) for kind, found in queries.items() if found]
+    return [str(measure_recall(index, searcher, kind, some, 10)) for kind, some in queries.items() if some]
 
 
 def _delete(flags: argparse.Namespace) -> str:
@@ -119,21 +119,21 @@ def _build(flags: argparse.Namespace) -> list[str]:
     from accelerate import PartialState
     from transformers.utils import logging as transformers_logging
 
-    from unifashion.encoders.unifashion import UniFashion
+    from unifashion.encoders.unifashion import load_encoder
     from unifashion.errors import UserError
     from unifashion.search.build import Options, build_index
-    from unifashion.search.index import ABOUT, Index
+    from unifashion.search.index import CONFIG, Index
 
     transformers_logging.set_verbosity_error()
     name = flags.model
     if name is None:
-        if not (flags.out / ABOUT).is_file():
+        if not (flags.out / CONFIG).is_file():
             raise UserError("--model is required for a new index: a run, a saved model folder or a hub id")
-        name = Index.open(flags.out).about.model
+        name = Index.open(flags.out).config.model
     state = PartialState()
     if not state.is_main_process:
         logging.disable(logging.WARNING)
-    model = UniFashion.from_pretrained(name).to(flags.device or state.device)
+    model = load_encoder(name, flags.device or state.device)
     name = str(Path(name).absolute()) if Path(name).exists() else name
     options = Options(flags.precision, flags.batch_size, flags.num_workers, flags.prune)
     done = build_index(flags.source, model, name, flags.out, options)
@@ -142,7 +142,7 @@ def _build(flags: argparse.Namespace) -> list[str]:
     parts = [f"{flags.out} holds {len(Index.open(flags.out)):,} items"]
     parts.append(f"{len(done.added):,} added, {len(done.updated):,} updated, {len(done.kept):,} as they were")
     parts += [f"{len(done.deleted):,} deleted"] if done.deleted else []
-    if done.repeated:
-        first, same = next(iter(done.repeated.items()))
-        parts.append(f"{len(done.repeated):,} not stored because the same image is there already ({first} = {same})")
-    return ["; ".join([*parts, done.quarantine.summary()])]
+    if done.duplicates:
+        first, same = next(iter(done.duplicates.items()))
+        parts.append(f"{len(done.duplicates):,} not stored because the same image is there already ({first} = {same})")
+    return ["; ".join([*parts, done.skipped.summary()])]

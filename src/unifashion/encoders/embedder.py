@@ -1,4 +1,4 @@
-"""Turn images, texts and composed queries into vectors that can be compared.
+"""Run a UniFashion network over lists of images, texts and composed queries, in batches and on several processes.
 
 Shapes: G images, V vectors an image (one per query token), D width, M texts, Q queries.
 """
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -17,10 +16,10 @@ from tqdm import tqdm
 from unifashion.data.feedback import prepare_text
 from unifashion.data.images import ImageError, ImageTransform, normalise, open_image
 from unifashion.distributed import gather_rows, is_main_process, merge_dicts, shard_batches
+from unifashion.encoders.protocol import Picture
 from unifashion.models.unifashion import UniFashionModel
 
 log = logging.getLogger(__name__)
-Picture = str | Path | Image.Image
 
 
 class Embedder:
@@ -67,10 +66,10 @@ class Embedder:
                 for row, (index, _, reason) in enumerate(batch):
                     if reason:
                         note_broken(index, reason)
-                        features[row] = 0
+                        features[row] = 0  # rows stay aligned with paths; callers drop the zeros
                 parts.append(([index for index, _, _ in batch], features))
         config = self.model.config
-        return self._together(parts, (len(pictures), config.num_queries, config.embed_dim))
+        return gather_rows(parts, (len(pictures), config.num_queries, config.embed_dim), self.device)
 
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Embed texts, as given by the data set; returns text_MD on the CPU in float32."""
@@ -80,7 +79,7 @@ class Embedder:
             for rows in self._batches(len(words), "embedding texts"):
                 ids, mask = (x.to(self.device) for x in self.model.tokenize([words[row] for row in rows]))
                 parts.append((rows, self.model.text_features(ids, mask).float().cpu()))
-        return self._together(parts, (len(words), self.model.config.embed_dim))
+        return gather_rows(parts, (len(words), self.model.config.embed_dim), self.device)
 
     def composed(self, references: Sequence[Picture], feedback: Sequence[str]) -> Tensor:
         """Embed composed queries from readable reference images and joined feedback; returns fused_QD like ``texts``."""
@@ -92,16 +91,16 @@ class Embedder:
                 rows = [index for index, _, _ in batch]
                 ids, mask = (x.to(self.device) for x in self.model.tokenize([words[row] for row in rows]))
                 parts.append((rows, self.model.fused_features(image, ids, mask)[0].float().cpu()))
-        return self._together(parts, (len(words), self.model.config.embed_dim))
+        return gather_rows(parts, (len(words), self.model.config.embed_dim), self.device)
 
     def match(self, texts: Sequence[str], paths: Sequence[Picture], pairs_P2: Tensor) -> Tensor:
         """Score (text, image) pairs, given as row numbers, with the matching head.
 
-        Returns (P,): the positive logit, averaged over the query tokens. Pairs are read in the order of their images, so
-        that each image is read about once.
+        Returns (P,): the positive logit, averaged over the query tokens.
         """
         words = [prepare_text(text) for text in texts]
         pixels = _Pixels(paths, self.transform)
+        # Sorted by image, so that the tower, the expensive part, runs once for all pairs of an image in a batch.
         order_P = pairs_P2[:, 1].argsort(stable=True)
         parts: list[tuple[list[int], Tensor]] = []
         with torch.inference_mode():
@@ -113,26 +112,23 @@ class Embedder:
                 ids, mask = (x.to(self.device) for x in self.model.tokenize(chunk))
                 logits = self.model.match_logits(memory.rows(row_of_pair.to(self.device)), ids, mask)
                 parts.append((chosen.tolist(), logits[:, 1].float().cpu()))
-        return self._together(parts, (len(pairs_P2),))
+        return gather_rows(parts, (len(pairs_P2),), self.device)
 
     def _pixels(self, batch: list[tuple[int, Tensor, str]]) -> Tensor:
         return normalise(torch.stack([pixels for _, pixels, _ in batch]).to(self.device))
 
-    def _loader(self, paths: Sequence[Picture], what: str) -> Iterator[list[tuple[int, Tensor, str]]]:
+    def _loader(self, paths: Sequence[Picture], description: str) -> Iterator[list[tuple[int, Tensor, str]]]:
         loader: DataLoader[Any] = DataLoader(
             _Pixels(paths, self.transform),
             batch_sampler=shard_batches(len(paths), self.batch_size),
             num_workers=self.num_workers,
             collate_fn=list,
         )
-        return iter(tqdm(loader, desc=what, disable=not self.progress, dynamic_ncols=True, leave=False))
+        return iter(tqdm(loader, desc=description, disable=not self.progress, dynamic_ncols=True, leave=False))
 
-    def _batches(self, num_rows: int, what: str) -> Iterator[list[int]]:
+    def _batches(self, num_rows: int, description: str) -> Iterator[list[int]]:
         batches = shard_batches(num_rows, self.batch_size)
-        return iter(tqdm(batches, desc=what, disable=not self.progress, dynamic_ncols=True, leave=False))
-
-    def _together(self, parts: Sequence[tuple[list[int], Tensor]], shape: tuple[int, ...]) -> Tensor:
-        return gather_rows(parts, shape, self.device)
+        return iter(tqdm(batches, desc=description, disable=not self.progress, dynamic_ncols=True, leave=False))
 
 
 class _Pixels(Dataset[tuple[int, Tensor, str]]):

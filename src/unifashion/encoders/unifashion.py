@@ -12,20 +12,24 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from huggingface_hub import HfApi
-from PIL import Image
 from torch import Tensor
 from typing_extensions import Self
 
 from unifashion.convert import load_any
+from unifashion.data.feedback import MAX_WORDS, prepare_text
 from unifashion.data.images import open_image
 from unifashion.encoders.embedder import Embedder
+from unifashion.encoders.protocol import Encoder, Picture
 from unifashion.errors import UserError
+from unifashion.models.presets import VARIANTS
+from unifashion.models.pretrained import weights_hash
 from unifashion.models.unifashion import UniFashionModel
 
 
 class UniFashion(UniFashionModel):
-    """The network with a door for files and words; what it computes is all in ``UniFashionModel``."""
+    """The network as an ``Encoder``, with files and words going in; what it computes is all in ``UniFashionModel``."""
 
     @classmethod
     def from_pretrained(cls, name: str | Path) -> Self:
@@ -39,7 +43,31 @@ class UniFashion(UniFashionModel):
         """
         return cls.from_parts(load_any(name), name)
 
-    def embed_images(self, images: Sequence[str | Path | Image.Image], batch_size: int = 32) -> Tensor:
+    @property
+    def name(self) -> str:
+        """Return the name of the preset."""
+        return self.config.model_name
+
+    @property
+    def num_vectors(self) -> int:
+        """Return Q."""
+        return self.config.num_queries
+
+    @property
+    def width(self) -> int:
+        """Return D."""
+        return self.config.embed_dim
+
+    @property
+    def composes(self) -> bool:
+        """Return whether it is a phase 2 model, trained on images with feedback."""
+        return VARIANTS[self.config.model_name].has_prompt_tokens
+
+    def weights_hash(self) -> str:
+        """Return a hash of all weights, their names and shapes."""
+        return weights_hash(self.state_dict())
+
+    def embed_images(self, images: Sequence[Picture], batch_size: int = 32) -> Tensor:
         """Return unit vectors (G, Q, D) of images, files or Pillow images, on the CPU.
 
         >>> model.embed_images(["front.png", "back.png"]).shape
@@ -50,6 +78,12 @@ class UniFashion(UniFashionModel):
         """
         return self._embedder(batch_size).pictures(images)
 
+    def embed_files(
+        self, paths: Sequence[Path], batch_size: int = 32, num_workers: int = 0
+    ) -> tuple[Tensor, dict[Path, str]]:
+        """Return unit vectors (G, Q, D), with zero rows for broken files, and the broken ones with the reason."""
+        return Embedder(self, batch_size, num_workers, progress=False).images(paths)
+
     def embed_texts(self, texts: Sequence[str], batch_size: int = 32) -> Tensor:
         """Return one unit vector (M, D) per text, on the CPU.
 
@@ -59,9 +93,7 @@ class UniFashion(UniFashionModel):
         """
         return self._embedder(batch_size).texts(texts)
 
-    def embed_queries(
-        self, texts: Sequence[str], images: Sequence[str | Path | Image.Image], batch_size: int = 32
-    ) -> Tensor:
+    def embed_queries(self, texts: Sequence[str], images: Sequence[Picture], batch_size: int = 32) -> Tensor:
         """Return one unit vector (M, D) per reference image with its feedback, on the CPU.
 
         >>> model.embed_queries(["is longer"], ["front.png"]).shape
@@ -75,6 +107,31 @@ class UniFashion(UniFashionModel):
             raise UserError(f"{len(texts)} texts for {len(images)} images: give one feedback text per reference image")
         return self._embedder(batch_size).composed([open_image(image) for image in images], texts)
 
+    def match(self, text: str, images: Sequence[Picture]) -> Tensor:
+        """Return the matching head's logit (G,) that each image shows what the text says.
+
+        >>> model.match("a red dress", ["front.png", "back.png"]).shape
+        torch.Size([2])
+
+        Raises:
+            ImageError: an image that cannot be read.
+        """
+        pairs_G2 = torch.tensor([[0, row] for row in range(len(images))]).view(-1, 2)
+        return self._embedder(batch_size=32).match([text], images, pairs_G2)
+
+    def remarks(self, text: str) -> list[str]:
+        """Return what the model cannot read of a text, as sentences: words beyond its limit, or none that it knows."""
+        remarks = []
+        num_words = len(prepare_text(text, max_words=len(text) + 1).split())
+        if num_words > MAX_WORDS:
+            remarks.append(f"the text has {num_words} words; the model reads the first {MAX_WORDS}")
+        ids, _ = self.tokenize([prepare_text(text)])
+        assert self.tokenizer is not None
+        special = {self.tokenizer.cls_token_id, self.tokenizer.sep_token_id, self.tokenizer.pad_token_id}
+        if {int(token) for token in ids[0]} - special <= {self.tokenizer.unk_token_id}:
+            remarks.append(f"the model knows none of the words in {text[:40]!r}: what it finds is arbitrary")
+        return remarks
+
     def _embedder(self, batch_size: int) -> Embedder:
         return Embedder(self, batch_size, progress=False)
 
@@ -86,3 +143,13 @@ class UniFashion(UniFashionModel):
             self.save_pretrained(Path(folder) / "model")
             done = api.upload_folder(repo_id=repo_id, folder_path=Path(folder) / "model", commit_message=commit_message)
         return str(done)
+
+
+def load_encoder(name: str | Path, device: str | torch.device | None = None) -> Encoder:
+    """Open a model to make vectors with, in evaluation mode; the one place that decides which class reads it.
+
+    Args:
+        name: as ``UniFashion.from_pretrained``, which says what it raises.
+        device: as torch names it; default: the GPU where there is one.
+    """
+    return UniFashion.from_pretrained(name).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -1,11 +1,13 @@
 """Model folders in Hugging Face style: ``config.json``, ``model.safetensors`` and the tokenizer's files."""
 
+import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
@@ -159,3 +161,17 @@ def check_fit(model: nn.Module, weights: dict[str, Tensor], source: str | Path) 
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise UserError(f"the weights in {source} do not fit their config: {'; '.join(wrong[:3])}{more}")
+
+
+def weights_hash(weights: Mapping[str, Tensor], size: int = 16) -> str:
+    """Return a hash of every weight, its name, type and shape, as hexadecimal digits.
+
+    Args:
+        weights: such as a state dict; their order does not count.
+        size: of the hash, bytes. It is part of the hash: a shorter one is not the beginning of a longer one.
+    """
+    digest = hashlib.blake2b(digest_size=size)
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

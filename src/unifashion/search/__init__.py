@@ -1,4 +1,4 @@
-"""For people who use it: index a catalogue, search it, show it."""
+"""Index a catalogue of photos and search it."""
 
 from unifashion.search.retriever import Hit, Retriever
 

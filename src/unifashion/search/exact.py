@@ -16,20 +16,21 @@ from torch import Tensor
 
 from unifashion.search.filters import Mask
 from unifashion.search.index import Index
+from unifashion.search.items import Snapshot
 
-CHUNK = 2**19  # numbers turned to float32 at a time
+CHUNK = 2**19  # numbers turned to float32 at a time: 2 MiB
 
 
 def exact_scores(index: Index, query_D: Tensor, slots: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return the score of some items: the highest product of the query with one of their vectors."""
-    about = index.about
-    step = max(1, CHUNK // (about.num_vectors * about.width))
+    config = index.config
+    step = max(1, CHUNK // (config.num_vectors * config.width))
     scores = np.empty(len(slots), dtype=np.float32)
     with _one_thread():
         for start in range(0, len(slots), step):
             image_CQD = index.vectors(slots[start : start + step])
             products = image_CQD.float().flatten(0, 1) @ query_D  # much faster than a batch of matrices and a vector
-            scores[start : start + step] = products.view(-1, about.num_vectors).amax(dim=1).numpy()
+            scores[start : start + step] = products.view(-1, config.num_vectors).amax(dim=1).numpy()
     return scores
 
 
@@ -43,21 +44,36 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def best_first(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
-    """Return the places of the ``k`` highest scores, best first; equal ones in the order in which they stand."""
-    if k < len(scores):
-        lowest = np.partition(scores, len(scores) - k)[len(scores) - k]
-        places = np.flatnonzero(scores >= lowest)
-    else:
-        places = np.arange(len(scores))
-    return places[np.argsort(-scores[places], kind="stable")][:k]
+def top_k(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+    """Return the positions of the ``k`` highest scores, best first; equal ones in the order in which they stand."""
+    positions = np.arange(len(scores))
+    if k < len(scores):  # a partition is linear; then only what may be among the best, ties included, is sorted
+        positions = np.flatnonzero(scores >= np.partition(scores, -k)[-k])
+    return positions[np.argsort(-scores[positions], kind="stable")][:k]
 
 
 @torch.inference_mode()
-def exact_search(index: Index, query_D: Tensor, k: int, mask: Mask | None = None) -> tuple[list[int], list[float]]:
-    """Return row numbers and scores of the best items among those in ``mask``."""
-    slots = index.snapshot.slots
+def exact_search(
+    index: Index, query_D: Tensor, k: int, mask: Mask | None = None, snapshot: Snapshot | None = None
+) -> tuple[list[int], list[float]]:
+    """Return rows and scores of the best items among those in ``mask``, best first.
+
+    Args:
+        index: where the vectors are.
+        query_D: a unit vector.
+        k: how many items.
+        mask: which rows of the snapshot; default: all.
+        snapshot: the items; default: those of the index's last refresh.
+    """
+    slots = (snapshot or index.snapshot).slots
     rows = np.arange(len(slots)) if mask is None else np.flatnonzero(mask)
-    scores = exact_scores(index, query_D, slots[rows])
-    best = best_first(scores, k)
+    return best_rows(index, query_D, k, rows, slots[rows])
+
+
+def best_rows(
+    index: Index, query_D: Tensor, k: int, rows: NDArray[np.int64], slots: NDArray[np.int64]
+) -> tuple[list[int], list[float]]:
+    """Return the best of some rows and their exact scores, best first; ``slots`` are theirs."""
+    scores = exact_scores(index, query_D, slots)
+    best = top_k(scores, k)
     return rows[best].tolist(), scores[best].tolist()

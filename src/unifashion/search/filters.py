@@ -1,21 +1,25 @@
 """Filters on metadata: ``price < 50 and (category == 'dress' or not brand in ('A', 'B'))``.
 
-    filter     := both ("or" both)*
-    both       := single ("and" single)*
-    single     := "not" single | "(" filter ")" | comparison
-    comparison := FIELD ("==" | "=" | "!=" | "<" | "<=" | ">" | ">=") VALUE | FIELD ["not"] "in" "(" VALUE ("," VALUE)* ")"
-    FIELD      := a name of letters, digits and _, or any other one in `backquotes`
-    VALUE      := a number, or a text in 'single' or "double" quotes (a backslash takes the next character as it is)
+    FIELD  == = != < <= > >=  VALUE             = means ==
+    FIELD [not] in (VALUE, VALUE, ...)
+    and, or, not, ( )                           as in Python; upper or lower case
 
-Nothing is ever evaluated as code. Text knows ``==``, ``!=`` and ``in``, upper and lower case differ. An item without a value of a
-field fits no comparison of that field, and ``not`` turns every comparison into its opposite: ``not price < 50`` is
-``price >= 50``. So all stores agree, whatever they think of missing values.
+    FIELD    a name of letters, digits and _, or any other one in `backquotes`
+    VALUE    a number, or a text in 'single' or "double" quotes (a backslash takes the next character as it is)
+
+Python's own parser finds the structure, but never sees what a user typed: every field and value becomes a name such as ``t3``,
+the number of its token, and only the nodes named in ``_Filter.mask`` are taken from the tree. Nothing is evaluated as code, and
+since filters are answered here, over arrays, no value becomes part of a query to SQLite or Milvus.
+
+Text knows ``==``, ``!=`` and ``in``; upper and lower case differ. An item without a value of a field fits no comparison of that
+field, and ``not`` turns every comparison into its opposite: ``not price < 50`` is ``price >= 50``.
 """
 
+import ast
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,187 +27,162 @@ from numpy.typing import NDArray
 from unifashion.errors import UserError, nearest
 
 Kind = Literal["text", "number"]
-Value = str | float
 Mask = NDArray[np.bool_]
 
-MAX_LENGTH, MAX_DEPTH = 2000, 40  # characters, brackets within brackets
-OPPOSITE = {"==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
-COMPARE: dict[str, Callable[..., Mask]] = {
-    "==": np.equal,
-    "!=": np.not_equal,
-    "<": np.less,
-    "<=": np.less_equal,
-    ">": np.greater,
-    ">=": np.greater_equal,
+MAX_LENGTH, MAX_DEPTH = 2000, 40  # characters; brackets and "not" within one another
+COMPARE: dict[type[ast.cmpop], tuple[str, Callable[..., Mask], Callable[..., Mask]]] = {
+    ast.Eq: ("==", np.equal, np.not_equal),
+    ast.NotEq: ("!=", np.not_equal, np.equal),
+    ast.Lt: ("<", np.less, np.greater_equal),
+    ast.LtE: ("<=", np.less_equal, np.greater),
+    ast.Gt: (">", np.greater, np.less_equal),
+    ast.GtE: (">=", np.greater_equal, np.less),
 }
-TOKEN = re.compile(
-    r"""\s*(?:(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w.]))
-    |(?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")
-    |(?P<field>`[^`]+`)
-    |(?P<word>[^\W\d]\w*)
-    |(?P<sign><=|>=|==|!=|=|<|>|\(|\)|,))""",
-    re.VERBOSE | re.DOTALL,
-)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One field against one value."""
-
-    field: str
-    sign: str
-    value: Value
-
-
-@dataclass(frozen=True)
-class Group:
-    """Filters of which all ("and") or any ("or") must hold."""
-
-    how: Literal["and", "or"]
-    parts: "tuple[Filter, ...]"
-
-
-Filter = Comparison | Group
 
 
 @dataclass(frozen=True)
 class Column:
     """The values of one field for all items: float64, or texts; ``present`` is False where there is none."""
 
+    kind: Kind
     values: NDArray[np.float64] | NDArray[np.str_]
     present: Mask
 
 
-def parse_filter(text: str, fields: Mapping[str, Kind]) -> Filter:
-    """Read a filter.
+def filter_mask(text: str, columns: Mapping[str, Column]) -> Mask:
+    """Return, for all items at once, whether they fit a filter.
 
     Raises:
         UserError: not a filter; a field that no item has; a text where the field holds numbers, or the reverse.
     """
     if len(text) > MAX_LENGTH:
         raise UserError(f"the filter has {len(text)} characters; {MAX_LENGTH} is the limit")
-    return _Reader(text, fields).read()
+    reader = _Filter(text, columns)
+    return reader.mask(reader.parse())
 
 
-def matches(tree: Filter, columns: Mapping[str, Column]) -> Mask:
-    """Return, for all items at once, whether they fit."""
-    if isinstance(tree, Group):
-        masks = [matches(part, columns) for part in tree.parts]
-        return (np.logical_and if tree.how == "and" else np.logical_or).reduce(masks)
-    column = columns[tree.field]
-    return COMPARE[tree.sign](column.values, tree.value) & column.present
+class _Token(NamedTuple):
+    kind: str  # number, text, field, sign, in, a keyword, a bracket or a comma; "list" is the bracket after in
+    word: str
+    start: int  # characters before it
 
 
-def opposite(tree: Filter) -> Filter:
-    """Return the filter in which every comparison says the contrary."""
-    if isinstance(tree, Group):
-        return Group("or" if tree.how == "and" else "and", tuple(opposite(part) for part in tree.parts))
-    return Comparison(tree.field, OPPOSITE[tree.sign], tree.value)
+_TOKEN = re.compile(
+    r"""\s*(?:(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w.]))
+    |(?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")
+    |(?P<in>(?:(?ai:not)\s+)?(?ai:in)\b)
+    |(?P<keyword>(?ai:and|or|not)\b)
+    |(?P<field>`[^`]+`|[^\W\d]\w*)
+    |(?P<sign><=|>=|==|!=|=|<|>)
+    |(?P<bracket>[(),]))""",
+    re.VERBOSE | re.DOTALL,
+)
+_OPERAND = ("the name of a field", ("field", "not", "("))
+_VALUE = ("a number or a quoted text", ("number", "text"))
+_END = ("'and' or 'or'", ("and", "or", ")", ",", "end"))
+# What must follow each kind of token. Python's parser refuses the same, but reads more than is allowed here, and what it says of
+# an error, and where, differs between its versions.
+_NEXT = {
+    **dict.fromkeys(("start", "and", "or", "not", "("), _OPERAND),
+    "field": ("a comparison such as < or ==", ("sign", "in")),
+    "in": ("'('", ("list",)),
+    **dict.fromkeys(("sign", "list", ","), _VALUE),
+    **dict.fromkeys(("number", "text", ")"), _END),
+}
 
 
-class _Reader:
-    """Reads by recursive descent."""
+class _Filter:
+    """From a text to tokens, to Python's syntax tree, to a mask."""
 
-    def __init__(self, text: str, fields: Mapping[str, Kind]) -> None:
-        self.text, self.fields = text, fields
-        self.tokens = self._tokens()
-        self.at, self.depth = 0, 0
-
-    def _tokens(self) -> list[tuple[str, str]]:
-        tokens, at, end = [], 0, len(self.text.rstrip())
-        while at < end:
-            found = TOKEN.match(self.text, at)
-            if found is None:
-                raise self._wrong(f"cannot be read from {self.text[at : at + 20].strip()!r} on")
-            kind = str(found.lastgroup)
-            word = found[kind]
-            tokens.append((word.lower() if word.lower() in ("and", "or", "not", "in") else kind, word))
-            at = found.end()
-        return tokens
+    def __init__(self, text: str, columns: Mapping[str, Column]) -> None:
+        self.text, self.columns = text, columns
+        self.tokens: list[_Token] = []
 
     def _wrong(self, what: str) -> UserError:
         return UserError(f"filter {self.text!r} {what}; an example: price < 50 and category == 'dress'")
 
-    def _peek(self) -> tuple[str, str]:
-        return self.tokens[self.at] if self.at < len(self.tokens) else ("end", "its end")
+    def _expected(self, what: str, token: _Token) -> UserError:
+        where = "ends" if token.kind == "end" else f"has {token.word!r} at character {token.start + 1}"
+        return self._wrong(f"{where} where {what} is expected")
 
-    def _take(self, *wanted: str) -> str | None:
-        """Step over the next token if its kind or its word is wanted, and return its word."""
-        kind, word = self._peek()
-        if kind not in wanted and word not in wanted:
-            return None
-        self.at += 1
-        return word
+    def parse(self) -> ast.expr:
+        """Read all tokens; return the tree of an expression in which every field and value is the name of its token."""
+        kind, depth, num_not = "start", 0, 0
+        while kind != "end":
+            token = self._next_token(kind)
+            what, allowed = _NEXT[kind]
+            kind = token.kind
+            depth += {"(": 1, "list": 1, ")": -1}.get(kind, 0)
+            num_not = num_not + 1 if kind == "not" else 0
+            if kind not in allowed or depth < 0:
+                raise self._expected(what, token)
+            if kind == "end" and depth:
+                raise self._expected("')'", token)
+            if depth + num_not > MAX_DEPTH:
+                raise self._wrong(f"has more than {MAX_DEPTH} brackets within brackets")
+            self.tokens.append(token)
+        return ast.parse(" ".join(map(self._python, range(len(self.tokens)))), mode="eval").body
 
-    def _need(self, what: str, *wanted: str) -> str:
-        word = self._take(*wanted)
-        if word is None:
-            raise self._wrong(f"needs {what} where {self._peek()[1]!r} stands")
-        return word
+    def _next_token(self, before: str) -> _Token:
+        start = self.tokens[-1].start + len(self.tokens[-1].word) if self.tokens else 0
+        if not self.text[start:].strip():
+            return _Token("end", "", len(self.text))
+        match = _TOKEN.match(self.text, start)
+        if match is None:
+            raise self._wrong(f"cannot be read from {self.text[start : start + 20].strip()!r} on")
+        kind = str(match.lastgroup)
+        word = match[kind]
+        if kind in ("keyword", "bracket"):
+            kind = "list" if (before, word) == ("in", "(") else word.lower()
+        return _Token(kind, word, match.end() - len(word))
 
-    def read(self) -> Filter:
-        tree = self._chain("or")
-        self._need("'and' or 'or'", "end")
-        return tree
+    def _python(self, index: int) -> str:
+        kind, word, _ = self.tokens[index]
+        if kind in ("field", "number", "text"):
+            return f"t{index}"
+        return "==" if word == "=" else " ".join(word.lower().split())
 
-    def _chain(self, how: Literal["and", "or"]) -> Filter:
-        def part() -> Filter:
-            return self._chain("and") if how == "or" else self._single()
+    def mask(self, node: ast.expr, inverted: bool = False) -> Mask:
+        """Return which items fit; ``inverted``: the node stands in the scope of a ``not``, which goes down to comparisons."""
+        match node:
+            case ast.BoolOp(op=operator, values=parts):
+                combine = np.logical_and if isinstance(operator, ast.And) != inverted else np.logical_or
+                return combine.reduce([self.mask(part, inverted) for part in parts])
+            case ast.UnaryOp(op=ast.Not(), operand=part):
+                return self.mask(part, not inverted)
+            case ast.Compare(left=ast.Name() as left, ops=[operator], comparators=[right]):
+                return self._compare(self._field(left), operator, right, inverted)
+        raise self._wrong("has a comma outside of 'in (...)'")
 
-        parts = [part()]
-        while self._take(how):
-            parts.append(part())
-        return parts[0] if len(parts) == 1 else Group(how, tuple(parts))
-
-    def _single(self) -> Filter:
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise self._wrong(f"has more than {MAX_DEPTH} brackets within brackets")
-        if self._take("not"):
-            tree = opposite(self._single())
-        elif self._take("("):
-            tree = self._chain("or")
-            self._need("')'", ")")
+    def _compare(self, field: str, operator: ast.cmpop, right: ast.expr, inverted: bool) -> Mask:
+        column = self.columns[field]
+        if isinstance(operator, ast.In | ast.NotIn):
+            values = [self._value(field, node) for node in (right.elts if isinstance(right, ast.Tuple) else [right])]
+            fits = np.isin(column.values, values, invert=isinstance(operator, ast.NotIn) != inverted)
         else:
-            tree = self._comparison()
-        self.depth -= 1
-        return tree
+            sign, compare, opposite = COMPARE[type(operator)]
+            if column.kind == "text" and sign not in ("==", "!="):
+                raise self._wrong(f"compares {field} with {sign}, but {field} holds text, which knows ==, != and in")
+            fits = (opposite if inverted else compare)(column.values, self._value(field, right))
+        return fits & column.present
 
-    def _comparison(self) -> Filter:
-        field = self._field()
-        inverted = self._take("not") is not None
-        if inverted or self._peek()[0] == "in":
-            self._need("'in'", "in")
-            return self._choice(field, inverted)
-        sign = self._need("a comparison such as < or ==", *COMPARE, "=")
-        sign = "==" if sign == "=" else sign
-        if self.fields[field] == "text" and sign not in ("==", "!="):
-            raise self._wrong(f"compares {field} with {sign}, but {field} holds text, which knows ==, != and in")
-        return Comparison(field, sign, self._value(field))
+    def _token_of(self, node: ast.Name) -> _Token:
+        return self.tokens[int(node.id[1:])]
 
-    def _choice(self, field: str, inverted: bool) -> Filter:
-        self._need("'('", "(")
-        parts: list[Filter] = [Comparison(field, "==", self._value(field))]
-        while self._take(","):
-            parts.append(Comparison(field, "==", self._value(field)))
-        self._need("',' or ')'", ")")
-        tree = parts[0] if len(parts) == 1 else Group("or", tuple(parts))
-        return opposite(tree) if inverted else tree
-
-    def _field(self) -> str:
-        name = self._need("the name of a field", "word", "field").strip("`")
-        if name not in self.fields and name.lower() in self.fields:
+    def _field(self, node: ast.Name) -> str:
+        name = self._token_of(node).word.strip("`")
+        if name not in self.columns and name.lower() in self.columns:
             name = name.lower()
-        if name not in self.fields:
-            known = ", ".join(sorted(self.fields)) or "none"
-            raise UserError(f"filter: no item has a field {name!r}{nearest(name, list(self.fields))}; fields: {known}")
+        if name not in self.columns:
+            known = ", ".join(sorted(self.columns)) or "none"
+            raise UserError(f"filter: no item has a field {name!r}{nearest(name, list(self.columns))}; fields: {known}")
         return name
 
-    def _value(self, field: str) -> Value:
-        kind, word = self._peek()
-        if kind not in ("number", "text"):
-            raise self._wrong(f"needs a number or a quoted text where {word!r} stands")
-        if kind != self.fields[field]:
-            raise self._wrong(f"compares {field}, which holds {self.fields[field]}, with the {kind} {word}")
-        self.at += 1
+    def _value(self, field: str, node: ast.expr) -> str | float:
+        if not isinstance(node, ast.Name):
+            raise self._wrong("has more than values in the brackets of 'in (...)'")
+        kind, word, _ = self._token_of(node)
+        own = self.columns[field].kind
+        if kind != own:
+            raise self._wrong(f"compares {field}, which holds {own}s, with the {kind} {word}")
         return float(word) if kind == "number" else re.sub(r"\\(.)", r"\1", word[1:-1], flags=re.DOTALL)

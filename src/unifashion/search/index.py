@@ -1,20 +1,21 @@
 """An index: the vectors of a catalogue's images, and what is known about each item.
 
     INDEX/
-      index.json        which model made it (a fingerprint of its weights), sizes, where the vectors are searched
-      items.sqlite      one row an item: id, image, hash of the image, metadata; the row number is the item's slot
+      index.json        which model made it (a hash of its weights), and sizes
+      items.sqlite      one row an item: id, image, hash of the image, metadata; the row's key is the item's slot
       vectors.bin       slots x Q x D numbers (fp16 or fp32), memory-mapped
       quarantine.csv    images that could not be used, with the reason
+      nearest.json      only where the search is approximate (search/ann.py)
 
-Vectors are written before the rows that speak of them, and rows in one transaction, so a process that is killed leaves
-an index that is whole: a slot without a row is filled anew. A slot never changes: an item with a new picture moves to a
-new slot and the old one is dead. Reader and writer may be at work at once; a reader looks for changes before every search.
+A slot never changes: an item with a new picture moves to a new slot, and the old one is marked as deleted. So ``vectors.bin``
+only grows, and a reader's memory map stays valid while a writer is at work. Vectors are written before the rows that refer to
+them, and the rows in one transaction: a process that is killed leaves an index that is whole, and vectors without a row are
+written over. A reader looks for changes before every search.
 
-Shapes: S slots, N living items, Q vectors an item, D width.
+Shapes: N items, Q vectors an item, D width.
 """
 
 import errno
-import json
 import sqlite3
 import uuid
 from collections.abc import Iterator
@@ -29,10 +30,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unifashion.errors import UserError
+from unifashion.io import disk_errors, read_json, write_json
 from unifashion.search.filters import Kind
 from unifashion.search.items import Item, Snapshot
 
-ABOUT, ITEMS, VECTORS, QUARANTINE = "index.json", "items.sqlite", "vectors.bin", "quarantine.csv"
+CONFIG, ITEMS, VECTORS, SKIPPED, LOCK = "index.json", "items.sqlite", "vectors.bin", "quarantine.csv", "lock"
 FORMAT = 1
 TABLE = """
 CREATE TABLE IF NOT EXISTS items (
@@ -46,8 +48,8 @@ DTYPES: dict[str, Any] = {"fp16": np.float16, "fp32": np.float32}
 
 
 @dataclass(frozen=True)
-class About:
-    """What ``index.json`` says."""
+class IndexConfig:
+    """What ``index.json`` says. ``fingerprint`` is the hash of the model's weights, ``name`` that of a collection in Milvus."""
 
     model: str
     model_name: str
@@ -60,33 +62,23 @@ class About:
 
 
 @contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn a disk that is full or may not be written into one sentence."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise full_disk(folder) from None
-        raise UserError(f"{folder} cannot be written ({error.strerror}); name another folder") from None
-    except sqlite3.OperationalError as error:
-        if "full" in str(error):
-            raise full_disk(folder) from None
-        raise UserError(f"{folder / ITEMS} cannot be written ({error})") from None
-
-
-def full_disk(folder: Path) -> UserError:
-    """Return the sentence for a disk without room."""
-    return UserError(f"the disk that holds {folder} is full; what is stored is kept: make room and call again")
+def index_errors(folder: Path) -> Iterator[None]:
+    """``io.disk_errors``, for SQLite's errors too."""
+    with disk_errors(folder, "make it writable, or name another folder"):
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise OSError(errno.ENOSPC if "full" in str(error) else errno.EIO, f"{ITEMS}: {error}") from None
 
 
 class Index:
-    """An index folder."""
+    """An index folder, as of the last ``refresh``."""
 
-    def __init__(self, folder: Path, about: About) -> None:
+    def __init__(self, folder: Path, config: IndexConfig) -> None:
         """Take a folder that is there already; use ``open`` or ``create``."""
-        self.folder, self.about = folder, about
-        self._seen = b""
-        self._snapshot = Snapshot([])
+        self.folder, self.config = folder, config
+        self._change_counter = b""
+        self.snapshot = Snapshot([])
         self._vectors: NDArray[Any] | None = None
         self.refresh()
 
@@ -98,30 +90,28 @@ class Index:
             UserError: none there, or one of another version.
         """
         path = Path(folder)
+        if not (path / CONFIG).exists():
+            raise UserError(f"no index at {path}; make one with: unifashion index IMAGES_OR_CSV --model PATH -o INDEX")
+        values = read_json(path / CONFIG)
         try:
-            values = json.loads((path / ABOUT).read_text(encoding="utf-8"))
+            if not isinstance(values, dict):
+                raise TypeError(f"{CONFIG} is damaged")
             if values.get("format") != FORMAT:
                 raise UserError(f"{path} is an index of another version; make it again with: unifashion index")
-            return cls(path, About(**values))
-        except FileNotFoundError:
-            raise UserError(
-                f"no index at {path}; make one with: unifashion index IMAGES_OR_CSV --model PATH -o INDEX"
-            ) from None
-        except (OSError, TypeError, ValueError, AttributeError, sqlite3.DatabaseError) as error:
-            if isinstance(error, UserError):
-                raise
+            return cls(path, IndexConfig(**values))
+        except (OSError, TypeError, sqlite3.DatabaseError) as error:
             raise UserError(f"{path} holds no readable index ({error}); make it again with: unifashion index") from None
 
     @classmethod
-    def create(cls, folder: Path, about: About) -> "Index":
+    def create(cls, folder: Path, config: IndexConfig) -> "Index":
         """Make an empty index; ``index.json`` appears last, so that a folder with it is an index.
 
         Raises:
             UserError: the folder holds other things, or cannot be written.
         """
-        with disk_errors(folder):
+        with index_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            strange = [path.name for path in folder.iterdir() if path.name not in (ITEMS, VECTORS, "lock")]
+            strange = [path.name for path in folder.iterdir() if path.name not in (ITEMS, VECTORS, LOCK)]
             if strange:
                 raise UserError(
                     f"{folder} is not empty and no index ({strange[0]} is in it); name another folder with -o"
@@ -129,23 +119,16 @@ class Index:
             (folder / VECTORS).write_bytes(b"")
             with closing(sqlite3.connect(folder / ITEMS)) as database, database:
                 database.executescript(TABLE)
-            fresh = folder / f".{ABOUT}"
-            fresh.write_text(json.dumps(asdict(about), indent=1) + "\n", encoding="utf-8")
-            fresh.replace(folder / ABOUT)
-        return cls(folder, about)
+            write_json(folder / CONFIG, asdict(config), durable=True)
+        return cls(folder, config)
 
     def __len__(self) -> int:
-        return len(self._snapshot.ids)
+        return len(self.snapshot.ids)
 
     @property
     def fields(self) -> dict[str, Kind]:
         """Return the fields that filters know, with what they hold."""
-        return self._snapshot.fields
-
-    @property
-    def snapshot(self) -> Snapshot:
-        """Return the items as of the last ``refresh``."""
-        return self._snapshot
+        return self.snapshot.fields
 
     def get(self, item_id: str) -> Item:
         """Return one item.
@@ -153,24 +136,25 @@ class Index:
         Raises:
             UserError: no item has this id.
         """
-        snapshot = self._snapshot
+        snapshot = self.snapshot  # once: another thread may refresh
         if item_id not in snapshot.row_of:
             raise UserError(f"no item has the id {item_id!r}")
         return snapshot.item(snapshot.row_of[item_id])
 
     def refresh(self) -> Snapshot:
         """Take up what was written since the last time, and return the items."""
-        changed = self._counter()
-        if changed != self._seen:
+        # Read before the rows: a commit in between is then seen twice, at worst, and never missed.
+        counter = self._read_change_counter()
+        if counter != self._change_counter:
             with closing(self.connect()) as database:
                 query = "SELECT slot, id, image, metadata FROM items WHERE NOT dead ORDER BY slot"
                 snapshot = Snapshot(database.execute(query).fetchall())
-            self._vectors = None
-            self._snapshot, self._seen = snapshot, changed
-        return self._snapshot
+            self._vectors = None  # the file has grown; map it again when it is needed
+            self.snapshot, self._change_counter = snapshot, counter
+        return self.snapshot
 
-    def _counter(self) -> bytes:
-        """Return SQLite's count of the transactions of a file."""
+    def _read_change_counter(self) -> bytes:
+        """Return SQLite's own count of transactions: 4 bytes of the file's header, far cheaper than to open the database."""
         with (self.folder / ITEMS).open("rb") as file:
             return file.read(28)[24:]
 
@@ -180,18 +164,21 @@ class Index:
 
     def vectors(self, slots: NDArray[np.int64]) -> Tensor:
         """Return the vectors (n, Q, D) of some slots, in the precision in which they are kept."""
-        if self._vectors is None:
-            self._vectors = self._map()
         whole = self._vectors
+        if whole is None:
+            whole = self._vectors = self._map_vectors()
+        # Slots in a row are a view of the mapped file, without a copy; that is most of an exact search.
         if len(slots) and slots[-1] - slots[0] == len(slots) - 1 and (np.diff(slots) == 1).all():
             return torch.from_numpy(whole[slots[0] : slots[-1] + 1])
         return torch.from_numpy(whole[slots])
 
-    def _map(self) -> NDArray[Any]:
-        about, file = self.about, self.folder / VECTORS
-        dtype = np.dtype(DTYPES[about.precision])
-        num_slots = file.stat().st_size // (about.num_vectors * about.width * dtype.itemsize)
-        if len(self._snapshot.slots) and num_slots <= self._snapshot.slots[-1]:
+    def _map_vectors(self) -> NDArray[Any]:
+        config, file = self.config, self.folder / VECTORS
+        dtype = np.dtype(DTYPES[config.precision])
+        # Rounded down: a writer that was killed may have left a part of a slot at the end.
+        num_slots = file.stat().st_size // (config.num_vectors * config.width * dtype.itemsize)
+        if len(self.snapshot.slots) and num_slots <= self.snapshot.slots[-1]:
             raise UserError(f"{file} is shorter than {ITEMS} says; make the index again with: unifashion index")
-        shape = (num_slots, about.num_vectors, about.width)
+        shape = (num_slots, config.num_vectors, config.width)
+        # "c", copy on write: torch warns of arrays that cannot be written, and nothing ever reaches the file.
         return np.memmap(file, dtype, "c", shape=shape) if num_slots else np.zeros(shape, dtype)

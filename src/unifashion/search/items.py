@@ -1,4 +1,4 @@
-"""The items of an index: what is kept of each, its metadata by column, and the choice that a filter makes among them."""
+"""The items of an index: what is kept of each, its metadata by column, and which of them a filter selects."""
 
 import json
 import re
@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unifashion.search.filters import Column, Filter, Kind, Mask, matches, parse_filter
+from unifashion.search.filters import Column, Kind, Mask, filter_mask
 
-NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?")  # 007 is a name, not a number
+NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?")  # 007 is a code, not a number
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,10 @@ class Entry:
 
 
 class Snapshot:
-    """The living items at one moment, in the order of their slots."""
+    """The items at one moment, without the deleted ones; an item's row is its position here, in the order of slots.
+
+    A search holds on to one snapshot, so that its rows keep their meaning when another thread refreshes the index meanwhile.
+    """
 
     def __init__(self, rows: Sequence[tuple[int, str, str, str]]) -> None:
         self.slots: NDArray[np.int64] = np.array([row[0] for row in rows], dtype=np.int64)
@@ -49,8 +52,8 @@ class Snapshot:
     def fields(self) -> dict[str, Kind]:
         """Every field that an item has; a number if all its values are, except ``id``."""
         kinds: dict[str, Kind] = {}
-        for facts in map(json.loads, self._metadata):
-            for name, value in facts.items():
+        for metadata in map(json.loads, self._metadata):
+            for name, value in metadata.items():
                 if kinds.get(name) != "text":
                     kinds[name] = "number" if NUMBER.fullmatch(value) and name != "id" else "text"
         return kinds
@@ -58,26 +61,23 @@ class Snapshot:
     @cached_property
     def columns(self) -> dict[str, Column]:
         """The fields by column, for filters."""
-        facts = [json.loads(text) for text in self._metadata]
+        rows = [json.loads(text) for text in self._metadata]
         columns: dict[str, Column] = {}
         for name, kind in self.fields.items():
-            present = np.array([name in values for values in facts], dtype=bool)
-            found = [values.get(name, "0" if kind == "number" else "") for values in facts]
-            columns[name] = Column(np.array(found, dtype=str).astype(float if kind == "number" else str), present)
+            present = np.array([name in row for row in rows], dtype=bool)
+            values = np.array([row.get(name, "0" if kind == "number" else "") for row in rows], dtype=str)
+            columns[name] = Column(kind, values.astype(float if kind == "number" else str), present)
         return columns
 
-    def select(self, text: str | None) -> tuple[Filter | None, Mask | None]:
-        """Return a filter and the rows that fit it; None for no filter."""
-        if text is None or not text.strip():
-            return None, None
-        tree = parse_filter(text, self.fields)
-        return tree, matches(tree, self.columns)
+    def select(self, text: str | None) -> Mask | None:
+        """Return which rows fit a filter; None where the filter is empty. Raises as ``filter_mask``."""
+        return None if text is None or not text.strip() else filter_mask(text, self.columns)
 
     def item(self, row: int) -> Item:
         """Return one item, its numbers as numbers."""
-        facts = json.loads(self._metadata[row])
-        numbers = {name: _number(value) for name, value in facts.items() if self.fields[name] == "number"}
-        return Item(self.ids[row], Path(self._images[row]), {**facts, **numbers})
+        metadata = json.loads(self._metadata[row])
+        numbers = {name: _number(value) for name, value in metadata.items() if self.fields[name] == "number"}
+        return Item(self.ids[row], Path(self._images[row]), {**metadata, **numbers})
 
 
 def _number(text: str) -> float:

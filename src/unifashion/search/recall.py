@@ -1,10 +1,11 @@
-"""How much of what the exact search finds does the approximate one find?
+"""How much of what the exact search finds does the approximate search find?
 
     unifashion index runs/index --check
 
 Queries are made of the catalogue itself, drawn with a fixed seed: the words of its items (where it has any; these need the model)
-and photos of it (the mean of an item's vectors, which is what a search with its photo looks for). An item counts as found if
-its score is not below that of the last of the exact best k, so that equal scores do not count against the approximate search.
+and photos of it (the mean of an item's vectors, which is what a search with its photo looks for). Recall is counted by scores,
+not by ids: an item is a hit if its score reaches that of the last of the exact best k. Of several items with equal scores the
+two searches may return different ones, and neither is wrong.
 """
 
 import statistics
@@ -16,9 +17,9 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from unifashion.encoders.unifashion import UniFashion
+from unifashion.encoders.protocol import Encoder
+from unifashion.search.ann import Searcher
 from unifashion.search.index import Index
-from unifashion.search.nearest import Finder
 
 
 @dataclass(frozen=True)
@@ -39,20 +40,22 @@ class Recall:
         )
 
 
-def measure(index: Index, finder: Finder, kind: str, queries_MD: Sequence[Tensor], k: int) -> Recall:
-    """Search both ways, in turns."""
-    exact = Finder(index, exact=True)
-    shares, times = [], ([], [])  # type: tuple[list[float], tuple[list[float], list[float]]]
+def measure_recall(index: Index, searcher: Searcher, kind: str, queries_MD: Sequence[Tensor], k: int) -> Recall:
+    """Search both ways, in turns, so that a machine that slows down or warms up does so for both."""
+    milliseconds: dict[Searcher, list[float]] = {Searcher(index, exact=True): [], searcher: []}
+    shares = []
     for query_D in queries_MD:
         scores = []
-        for side, search in enumerate((exact, finder)):
-            started = time.perf_counter()
-            scores.append(search.find(query_D, k)[1])
-            times[side].append(1000 * (time.perf_counter() - started))
-        if scores[0]:
-            least = scores[0][-1] - 1e-6
-            shares.append(sum(score >= least for score in scores[1]) / len(scores[0]))
-    return Recall(kind, len(queries_MD), k, statistics.fmean(shares), *map(statistics.median, times))
+        for side, taken in milliseconds.items():
+            start = time.perf_counter()
+            scores.append(side.search(query_D, k)[1])
+            taken.append(1000 * (time.perf_counter() - start))
+        exact_scores, found_scores = scores
+        if exact_scores:
+            least = exact_scores[-1] - 1e-6  # the same score, summed in another order
+            shares.append(sum(score >= least for score in found_scores) / len(exact_scores))
+    medians = map(statistics.median, milliseconds.values())
+    return Recall(kind, len(queries_MD), k, statistics.fmean(shares), *medians)
 
 
 def photo_queries(index: Index, num: int) -> list[Tensor]:
@@ -62,7 +65,7 @@ def photo_queries(index: Index, num: int) -> list[Tensor]:
     return [F.normalize(index.vectors(slots[[row]])[0].float().mean(dim=0), dim=0) for row in chosen]
 
 
-def word_queries(index: Index, model: UniFashion, num: int) -> list[Tensor]:
+def word_queries(index: Index, model: Encoder, num: int) -> list[Tensor]:
     """Return the query vectors (D,) of the words of items drawn with seed 0; none where the catalogue has no words."""
     column = index.snapshot.columns.get("text")
     if column is None or index.fields["text"] != "text":

@@ -24,22 +24,21 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
-from unifashion.data.feedback import MAX_WORDS, prepare_text
+from unifashion.data.feedback import prepare_text
 from unifashion.data.images import open_image
-from unifashion.encoders.embedder import Embedder, Picture
-from unifashion.encoders.unifashion import UniFashion
+from unifashion.encoders.protocol import Encoder, Picture
+from unifashion.encoders.unifashion import load_encoder
 from unifashion.errors import UserError
-from unifashion.models.presets import VARIANTS
+from unifashion.search.ann import Searcher
 from unifashion.search.build import check_model
 from unifashion.search.index import Index
-from unifashion.search.nearest import Finder
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Hit:
-    """An item that was found. ``score`` is that of the vectors, also where the matching head gave the order."""
+    """One answer. ``score`` is that of the vectors, also where the matching head gave the order."""
 
     id: str
     score: float
@@ -50,12 +49,11 @@ class Hit:
 class Retriever:
     """An index and the model that made it."""
 
-    def __init__(self, index: Index, model: UniFashion, finder: Finder | None = None) -> None:
+    def __init__(self, index: Index, model: Encoder, searcher: Searcher | None = None) -> None:
         """Take an index and the model that made it, which the caller has checked (``check_model``)."""
-        self.index, self.model = index, model.eval()
-        self._finder = finder or Finder(index)
-        self._embedder = Embedder(model, batch_size=32, progress=False)
-        self._told: set[str] = set()
+        self.index, self.model = index, model
+        self._searcher = searcher or Searcher(index)
+        self._warnings: set[str] = set()
 
     @classmethod
     def from_index(
@@ -73,18 +71,18 @@ class Retriever:
             device: as torch names it; default: the GPU where there is one.
             uri: where Milvus is now, if not where it was when the index was put into it.
             model: where the model is now, if not where it was when the index was made.
-            exact: search exactly also where there is an ANN index (search/nearest.py).
+            exact: search exactly also where there is an ANN index (search/ann.py).
 
         Raises:
             UserError: no index there, a model that is gone, or one that did not make this index.
         """
         transformers_logging.set_verbosity_error()
         index = Index.open(folder)
-        finder = Finder(index, uri, exact)
-        name = str(model or index.about.model)
-        loaded = UniFashion.from_pretrained(name)
-        check_model(index, loaded, name)
-        return cls(index, loaded.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), finder)
+        searcher = Searcher(index, uri, exact)
+        name = str(model or index.config.model)
+        encoder = load_encoder(name, device)
+        check_model(index, encoder, name)
+        return cls(index, encoder, searcher)
 
     def search(
         self,
@@ -94,7 +92,7 @@ class Retriever:
         filter: str | None = None,
         rerank: int = 0,
     ) -> list[Hit]:
-        """Return the best ``k`` items, best first; less where less fit the filter.
+        """Return the best ``k`` items, best first; fewer where fewer fit the filter.
 
         >>> [hit.metadata["category"] for hit in retriever.search("a red dress", k=2, filter="category == 'shirt'")]
         ['shirt', 'shirt']
@@ -118,14 +116,12 @@ class Retriever:
         if rerank and not words:
             raise UserError("rerank compares words with images: give words too, or leave it out")
         snapshot = self.index.refresh()
-        _, mask = snapshot.select(filter)
+        mask = snapshot.select(filter)  # before the model is asked: a filter with an error costs nothing
         query_D = self.embed_query(words, images)
-        rows, scores = self._finder.find(query_D, max(k, rerank), mask)
-        hits = [
-            Hit(item.id, score, item.image, item.metadata)
-            for item, score in zip(map(snapshot.item, rows), scores, strict=True)
-        ]
-        return (self._reranked(words, hits, rerank) if rerank else hits)[:k]
+        rows, scores = self._searcher.search(query_D, max(k, rerank), mask, snapshot)
+        items = map(snapshot.item, rows)
+        hits = [Hit(item.id, score, item.image, item.metadata) for item, score in zip(items, scores, strict=True)]
+        return (self._rerank(words, hits, rerank) if rerank else hits)[:k]
 
     def embed_query(self, text: str, images: Sequence[Picture] = ()) -> Tensor:
         """Return the vector (D,) of a query, of unit length, on the CPU; raises as ``search``."""
@@ -134,29 +130,31 @@ class Retriever:
         for remark in self.remarks(text) if text else ():
             log.warning("%s", remark)
         opened = [open_image(image) for image in images]
-        name = self.model.config.model_name
-        composes = VARIANTS[name].has_prompt_tokens
+        composes = self.model.composes
         if text and not opened and composes:
-            self._tell_once(f"a {name} was trained on images with feedback, not on words alone; a blip2_cir_cls was")
+            self._warn_once(
+                f"a {self.model.name} was trained on images with feedback, not on words alone; a blip2_cir_cls was"
+            )
         if text and opened and not composes:
-            self._tell_once(
-                f"a {name} was not trained on images with feedback, so words and image are added up; "
+            self._warn_once(
+                f"a {self.model.name} was not trained on images with feedback, so words and image are added up; "
                 "a blip2_cir_rerank reads them together"
             )
         if opened and text and composes:
-            fused_QD = self._embedder.composed(opened, [text] * len(opened))
+            fused_QD = self.model.embed_queries([text] * len(opened), opened)
             return F.normalize(fused_QD.mean(dim=0), dim=0)
         parts = []
         if opened:
-            image_GVD = self._embedder.pictures(opened)
+            image_GVD = self.model.embed_images(opened)
             parts.append(F.normalize(image_GVD.flatten(0, 1).mean(dim=0), dim=0))
         if text:
-            parts.append(self._embedder.texts([text])[0])
+            parts.append(self.model.embed_texts([text])[0])
+        # Both parts have unit length, so that words and images count alike, however many images there are.
         return F.normalize(torch.stack(parts).sum(dim=0), dim=0)
 
-    def _tell_once(self, sentence: str) -> None:
-        if sentence not in self._told:
-            self._told.add(sentence)
+    def _warn_once(self, sentence: str) -> None:
+        if sentence not in self._warnings:
+            self._warnings.add(sentence)
             log.warning("%s", sentence)
 
     def remarks(self, text: str) -> list[str]:
@@ -165,23 +163,12 @@ class Retriever:
         Raises:
             UserError: there are no words in the text.
         """
-        words = prepare_text(text, max_words=10**9).split()
-        if not words:
+        if not prepare_text(text).split():
             raise UserError(f"there are no words in {text[:40]!r}; describe what you look for")
-        tokenizer = self.model.tokenizer
-        assert tokenizer is not None
-        found = []
-        if len(words) > MAX_WORDS:
-            found.append(f"the text has {len(words)} words; the model reads the first {MAX_WORDS}")
-        ids, _ = self.model.tokenize([prepare_text(text)])
-        special = {tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id}
-        if {int(token) for token in ids[0]} - special <= {tokenizer.unk_token_id}:
-            found.append(f"the model knows none of the words in {text[:40]!r}: what it finds is arbitrary")
-        return found
+        return self.model.remarks(text)
 
-    def _reranked(self, words: str, hits: list[Hit], rerank: int) -> list[Hit]:
+    def _rerank(self, words: str, hits: list[Hit], rerank: int) -> list[Hit]:
         best, rest = hits[:rerank], hits[rerank:]
-        pairs_P2 = torch.tensor([[0, row] for row in range(len(best))]).view(-1, 2)
-        logits = self._embedder.match([words], [hit.image for hit in best], pairs_P2).tolist()
+        logits = self.model.match(words, [hit.image for hit in best]).tolist()
         order = sorted(range(len(best)), key=lambda row: -(best[row].score + logits[row]))
         return [best[row] for row in order] + rest

@@ -23,7 +23,7 @@ def write_sheet(path: Path, text: str, references: Sequence[str | Path], hits: S
     cells = [(open_image(reference), text or Path(reference).name) for reference in references]
     cells = cells or [(Image.new("RGB", (CELL, CELL), (235, 238, 245)), text)]
     num_queries = len(cells)
-    cells += [(_picture(hit), f"{number}. {hit.score:.3f} {_words(hit)}") for number, hit in enumerate(hits, 1)]
+    cells += [(_picture(hit), f"{rank}. {hit.score:.3f} {_words(hit)}") for rank, hit in enumerate(hits, 1)]
     images, captions = zip(*cells, strict=True)
     sheet = contact_sheet(images, COLUMNS, CELL, captions, dict.fromkeys(range(num_queries), BLUE))
     try:

@@ -63,7 +63,7 @@ class Service:
         """Return what is served: counts, fields, and which abilities there are."""
         return {
             "items": len(self._retriever.index),
-            "model": self._retriever.model.config.model_name,
+            "model": self._retriever.model.name,
             "fields": dict(self._retriever.index.fields),
             "captions": self._captioner is not None,
             "tryon": self._tryon is not None,

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import subprocess
 import threading
 
 import numpy as np
@@ -10,14 +11,14 @@ import torch
 import torch.nn.functional as F
 
 from unifashion.errors import UserError
-from unifashion.search import milvus, nearest
+from unifashion.search import ann, milvus_engine
+from unifashion.search.ann import AnnRecord, Searcher, catch_up, drop_ann, read_record, requested_record
 from unifashion.search.exact import exact_search
-from unifashion.search.faiss_file import num_lists
-from unifashion.search.index import About, Index
+from unifashion.search.faiss_engine import num_lists
+from unifashion.search.index import Index, IndexConfig
 from unifashion.search.items import Entry
-from unifashion.search.milvus import MilvusStore
-from unifashion.search.nearest import Finder, Record, catch_up, forget, read_record, wanted_record
-from unifashion.search.recall import measure, photo_queries
+from unifashion.search.milvus_engine import MilvusEngine
+from unifashion.search.recall import measure_recall, photo_queries
 from unifashion.search.writer import writing
 
 Q, D = 4, 16
@@ -40,7 +41,7 @@ def entries_of(first, num):
 
 @pytest.fixture
 def index(tmp_path):
-    index = Index.create(tmp_path / "index", About("model", "blip2_cir_cls", "print", Q, D, "fp32"))
+    index = Index.create(tmp_path / "index", IndexConfig("model", "blip2_cir_cls", "print", Q, D, "fp32"))
     with writing(index) as writer:
         writer.put(entries_of(0, 300), vectors_of(300))
     index.refresh()
@@ -50,15 +51,15 @@ def index(tmp_path):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Let few items count as many, and do not wait long for Milvus."""
-    monkeypatch.setattr(nearest, "FEW", 5)
-    monkeypatch.setattr(milvus, "DELAYS", (0.01, 0.02))
+    monkeypatch.setattr(ann, "EXACT_BELOW", 5)
+    monkeypatch.setattr(milvus_engine, "DELAYS", (0.01, 0.02))
 
 
 def approximate(index, ann, engine="faiss"):
     uri = str(index.folder / "milvus.db") if engine == "milvus" else None
     with writing(index):
-        catch_up(index, wanted_record(index, ann, uri))
-    return Finder(index)
+        catch_up(index, requested_record(index, ann, uri))
+    return Searcher(index)
 
 
 def queries(num=8):
@@ -80,14 +81,14 @@ def test_the_exact_search_is_that_of_a_loop(index):
 
 @pytest.mark.parametrize("engine", ["faiss", "milvus"])
 def test_all_vectors_looked_at_give_the_exact_answer_with_and_without_a_filter(index, engine):
-    finder = approximate(index, "flat", engine)
+    searcher = approximate(index, "flat", engine)
     asked = []
-    ask = finder.find(queries(1)[0], 1) and finder._store[1].search
-    finder._store[1].search = lambda query_D, num: (asked.append(num), ask(query_D, num))[1]
+    ask = searcher.search(queries(1)[0], 1) and searcher._opened[1].search
+    searcher._opened[1].search = lambda query_D, num: (asked.append(num), ask(query_D, num))[1]
     for query_D in queries():
         for rule in (None, "kind == 'a'", "price > 250 or kind == 'b'"):
-            _, mask = index.snapshot.select(rule)
-            rows, scores = finder.find(query_D, 5, mask)
+            mask = index.snapshot.select(rule)
+            rows, scores = searcher.search(query_D, 5, mask)
             exact_rows, exact_scores = exact_search(index, query_D, 5, mask)
             assert rows == exact_rows and scores == pytest.approx(exact_scores)
     assert min(asked) == 5 * Q and max(asked) == 2 * 5 * Q
@@ -97,82 +98,82 @@ def test_all_vectors_looked_at_give_the_exact_answer_with_and_without_a_filter(i
     ("ann", "engine"), [("ivf", "faiss"), ("hnsw", "faiss"), ("ivf", "milvus"), ("hnsw", "milvus")]
 )
 def test_most_of_the_exact_answer_is_found_and_what_is_found_has_its_exact_score(index, ann, engine):
-    finder = approximate(index, ann, engine)
-    recall = measure(index, finder, "photos", photo_queries(index, 40), 10)
+    searcher = approximate(index, ann, engine)
+    recall = measure_recall(index, searcher, "photos", photo_queries(index, 40), 10)
     assert recall.num_queries == 40 and 0.8 < recall.recall <= 1
     every = dict(zip(*exact_search(index, queries(1)[0], 300), strict=True))
-    for row, score in zip(*finder.find(queries(1)[0], 10), strict=True):
+    for row, score in zip(*searcher.search(queries(1)[0], 10), strict=True):
         assert score == pytest.approx(every[row], abs=1e-6)
 
 
 def test_recall_counts_what_the_approximate_search_misses(index, monkeypatch):
-    finder = approximate(index, "flat")
+    searcher = approximate(index, "flat")
     queries_MD = photo_queries(index, 12)
-    assert measure(index, finder, "photos", queries_MD, 10).recall == 1
+    assert measure_recall(index, searcher, "photos", queries_MD, 10).recall == 1
     lame = dict.fromkeys(range(0, 300, 2))
     monkeypatch.setattr(
-        finder, "find", lambda query_D, k: exact_search(index, query_D, k, np.isin(np.arange(300), list(lame)))
+        searcher, "search", lambda query_D, k: exact_search(index, query_D, k, np.isin(np.arange(300), list(lame)))
     )
     found = np.mean([len(set(exact_search(index, query_D, 10)[0]) & set(lame)) / 10 for query_D in queries_MD])
-    assert measure(index, finder, "photos", queries_MD, 10).recall == pytest.approx(found)
+    assert measure_recall(index, searcher, "photos", queries_MD, 10).recall == pytest.approx(found)
 
 
 @pytest.mark.parametrize("engine", ["faiss", "milvus"])
 def test_what_was_added_changed_or_deleted_since_is_right_before_and_after_catching_up(index, engine):
-    finder = approximate(index, "flat", engine)
+    searcher = approximate(index, "flat", engine)
     with writing(index) as writer:
         writer.put(entries_of(290, 40), vectors_of(40, seed=1))  # ten of them with new pictures
         writer.delete(["i3", "i4", "i320"])
     index.refresh()
     for _ in range(2):
         for query_D in [*queries(6), *vectors_of(40, seed=1)[:12, 0]]:
-            assert finder.find(query_D, 7)[0] == exact_search(index, query_D, 7)[0]
-        finder = approximate(index, None, engine)
+            assert searcher.search(query_D, 7)[0] == exact_search(index, query_D, 7)[0]
+        searcher = approximate(index, None, engine)
     assert read_record(index.folder).covered == 340
 
 
 def test_a_filter_that_fits_only_far_items_is_answered_exactly(index):
-    finder = approximate(index, "ivf")
+    searcher = approximate(index, "ivf")
     query_D = queries(1)[0]
     far = np.zeros(300, dtype=bool)
     far[np.array(exact_search(index, query_D, 300)[0][-12:])] = True
-    assert finder.find(query_D, 10, far) == exact_search(index, query_D, 10, far)
+    assert searcher.search(query_D, 10, far) == exact_search(index, query_D, 10, far)
 
 
 def test_a_faiss_file_is_made_anew_when_it_has_far_too_few_lists(index):
-    finder = approximate(index, "ivf")
-    lists = finder.find(queries(1)[0], 3) and finder._store[1]._load().nlist
+    searcher = approximate(index, "ivf")
+    lists = searcher.search(queries(1)[0], 3) and searcher._opened[1]._load().nlist
     with writing(index) as writer:
         writer.put(entries_of(300, 900), vectors_of(900, seed=1))
     index.refresh()
     approximate(index, None)
-    finder.find(queries(1)[0], 3)
-    assert (lists, finder._store[1]._load().nlist) == (num_lists(300 * Q), num_lists(1200 * Q))
+    searcher.search(queries(1)[0], 3)
+    assert (lists, searcher._opened[1]._load().nlist) == (num_lists(300 * Q), num_lists(1200 * Q))
 
 
 def test_going_back_to_the_exact_search_leaves_no_file(index):
-    finder = approximate(index, "ivf")
+    searcher = approximate(index, "ivf")
     assert (index.folder / "nearest.faiss").is_file()
-    forget(index)
+    drop_ann(index)
     assert not list(index.folder.glob("nearest*"))
-    assert finder.find(queries(1)[0], 3) == exact_search(index, queries(1)[0], 3)
+    assert searcher.search(queries(1)[0], 3) == exact_search(index, queries(1)[0], 3)
 
 
 def test_a_damaged_or_missing_file_is_named_with_the_way_out(index):
-    finder = approximate(index, "ivf")
+    searcher = approximate(index, "ivf")
     (index.folder / "nearest.faiss").write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"nearest.faiss is missing or damaged.*--ann ivf"):
-        finder.find(queries(1)[0], 3)
-    assert Finder(index, exact=True).find(queries(1)[0], 3)[0]
+        searcher.search(queries(1)[0], 3)
+    assert Searcher(index, exact=True).search(queries(1)[0], 3)[0]
     (index.folder / "nearest.json").write_text("{")
     with pytest.raises(UserError, match=r"nearest.json cannot be read"):
-        Finder(index)
+        Searcher(index)
 
 
 def test_a_full_disk_leaves_the_old_file_and_says_so(index, monkeypatch):
     import faiss
 
-    finder = approximate(index, "ivf")
+    searcher = approximate(index, "ivf")
     before = (index.folder / "nearest.faiss").read_bytes()
     with writing(index) as writer:
         writer.put(entries_of(300, 4), vectors_of(4, seed=1))
@@ -185,21 +186,21 @@ def test_a_full_disk_leaves_the_old_file_and_says_so(index, monkeypatch):
         approximate(index, None)
     assert (index.folder / "nearest.faiss").read_bytes() == before and read_record(index.folder).covered == 300
     index.refresh()
-    assert finder.find(queries(1)[0], 5)[0] == exact_search(index, queries(1)[0], 5)[0]
+    assert searcher.search(queries(1)[0], 5)[0] == exact_search(index, queries(1)[0], 5)[0]
 
 
 @pytest.mark.parametrize("uri", ["somewhere", "milvus.sqlite"])
 def test_a_uri_that_is_none_is_refused(index, uri):
     with pytest.raises(UserError, match=f"--uri {uri}: give http://host:19530, or a file"):
-        wanted_record(index, None, uri)
+        requested_record(index, None, uri)
 
 
 def test_a_milvus_lite_file_in_the_index_is_remembered_by_its_name_alone(index, tmp_path):
-    assert wanted_record(index, None, str(index.folder / "milvus.db")) == Record("ivf", "milvus.db")
-    assert wanted_record(index, "hnsw", "http://host:19530") == Record("hnsw", "http://host:19530")
-    assert wanted_record(index, "flat", str(tmp_path / "x.db")) == Record("flat", str(tmp_path / "x.db"))
+    assert requested_record(index, None, str(index.folder / "milvus.db")) == AnnRecord("ivf", "milvus.db")
+    assert requested_record(index, "hnsw", "http://host:19530") == AnnRecord("hnsw", "http://host:19530")
+    assert requested_record(index, "flat", str(tmp_path / "x.db")) == AnnRecord("flat", str(tmp_path / "x.db"))
     with pytest.raises(UserError, match="is not in Milvus; put it there with: unifashion index"):
-        Finder(index, "http://host:19530")
+        Searcher(index, "http://host:19530")
 
 
 def test_a_milvus_lite_file_that_another_process_has_open_is_said_to_be(index):
@@ -212,7 +213,7 @@ def test_a_milvus_lite_file_that_another_process_has_open_is_said_to_be(index):
     finally:
         other.close()
     assert read_record(index.folder) is None
-    assert approximate(index, "flat", "milvus").find(queries(1)[0], 5) == exact_search(index, queries(1)[0], 5)
+    assert approximate(index, "flat", "milvus").search(queries(1)[0], 5) == exact_search(index, queries(1)[0], 5)
 
 
 class Cluster:
@@ -242,13 +243,13 @@ def cluster(tmp_path):
 def test_an_index_in_a_cluster_survives_that_it_goes_down(index, cluster, caplog, monkeypatch):
     uri = f"http://127.0.0.1:{cluster.port}"
     with writing(index):
-        catch_up(index, wanted_record(index, "flat", uri))
-    finder, query_D = Finder(index), queries(1)[0]
-    assert finder.find(query_D, 5) == exact_search(index, query_D, 5)
+        catch_up(index, requested_record(index, "flat", uri))
+    searcher, query_D = Searcher(index), queries(1)[0]
+    assert searcher.search(query_D, 5) == exact_search(index, query_D, 5)
     cluster.stop()
     down = f"Milvus at {uri} did not answer 3 times.*nothing is lost"
     with caplog.at_level(logging.WARNING), pytest.raises(UserError, match=down):
-        finder.find(query_D, 5)
+        searcher.search(query_D, 5)
     assert caplog.text.count("trying again in") == 2
     with writing(index) as writer:
         writer.put(entries_of(300, 20), vectors_of(20, seed=1))
@@ -256,42 +257,42 @@ def test_an_index_in_a_cluster_survives_that_it_goes_down(index, cluster, caplog
             catch_up(index, read_record(index.folder))
     assert len(index.refresh().ids) == 320 and read_record(index.folder).covered == 300
     cluster.start()
-    monkeypatch.setattr(milvus, "DELAYS", (0.5,) * 20)  # gRPC itself waits a second before it connects again
-    assert finder.find(query_D, 5) == exact_search(index, query_D, 5)
+    monkeypatch.setattr(milvus_engine, "DELAYS", (0.5,) * 20)  # gRPC itself waits a second before it connects again
+    assert searcher.search(query_D, 5) == exact_search(index, query_D, 5)
     with writing(index):
         assert catch_up(index, read_record(index.folder)).covered == 320
     late_D = vectors_of(20, seed=1)[3, 0]
-    assert finder.find(late_D, 5)[0] == exact_search(index, late_D, 5)[0]
+    assert searcher.search(late_D, 5)[0] == exact_search(index, late_D, 5)[0]
 
 
 def test_a_call_that_comes_back_in_time_is_not_told_to_the_user(index, cluster, monkeypatch):
-    finder = Finder(index)
+    searcher = Searcher(index)
     with writing(index):
-        catch_up(index, wanted_record(index, "flat", f"http://127.0.0.1:{cluster.port}"))
+        catch_up(index, requested_record(index, "flat", f"http://127.0.0.1:{cluster.port}"))
     cluster.stop()
-    monkeypatch.setattr(milvus, "DELAYS", (0.5,) * 20)
+    monkeypatch.setattr(milvus_engine, "DELAYS", (0.5,) * 20)
     back = threading.Timer(0.6, cluster.start)
     back.start()
-    assert finder.find(queries(1)[0], 5) == exact_search(index, queries(1)[0], 5)
+    assert searcher.search(queries(1)[0], 5) == exact_search(index, queries(1)[0], 5)
     back.join()
 
 
 def test_a_collection_that_is_gone_is_said_and_written_again(index, cluster):
     uri = f"http://127.0.0.1:{cluster.port}"
     with writing(index):
-        catch_up(index, wanted_record(index, "flat", uri))
-    MilvusStore(uri, index.about, "flat").drop()
-    finder, query_D = Finder(index), queries(1)[0]
-    with pytest.raises(UserError, match=r"has no collection unifashion_\w+ anymore; write it again with"):
-        finder.find(query_D, 5)
+        catch_up(index, requested_record(index, "flat", uri))
+    MilvusEngine(uri, index.config, "flat").drop()
+    searcher, query_D = Searcher(index), queries(1)[0]
+    with pytest.raises(UserError, match=r"no longer has the collection unifashion_\w+; write it again with"):
+        searcher.search(query_D, 5)
     with writing(index):
         catch_up(index, read_record(index.folder))
-    assert finder.find(query_D, 5) == exact_search(index, query_D, 5)
+    assert searcher.search(query_D, 5) == exact_search(index, query_D, 5)
 
 
 def test_writing_to_a_cluster_goes_on_where_it_was_stopped(index, cluster, monkeypatch):
-    monkeypatch.setattr(MilvusStore, "at_once", 100)
-    upsert, calls = MilvusStore._upsert, []
+    monkeypatch.setattr(MilvusEngine, "slots_per_commit", 100)
+    upsert, calls = MilvusEngine._upsert, []
 
     def stopped(self, rows, client):
         calls.append(rows[0]["slot"])
@@ -299,8 +300,8 @@ def test_writing_to_a_cluster_goes_on_where_it_was_stopped(index, cluster, monke
             raise KeyboardInterrupt
         upsert(self, rows, client)
 
-    monkeypatch.setattr(MilvusStore, "_upsert", stopped)
-    wanted = wanted_record(index, "flat", f"http://127.0.0.1:{cluster.port}")
+    monkeypatch.setattr(MilvusEngine, "_upsert", stopped)
+    wanted = requested_record(index, "flat", f"http://127.0.0.1:{cluster.port}")
     with writing(index), pytest.raises(KeyboardInterrupt):
         catch_up(index, wanted)
     assert json.loads((index.folder / "nearest.json").read_text())["covered"] == 100
@@ -308,4 +309,13 @@ def test_writing_to_a_cluster_goes_on_where_it_was_stopped(index, cluster, monke
         catch_up(index, read_record(index.folder))
     assert calls == [0, 100, 100, 200]
     query_D = queries(1)[0]
-    assert Finder(index).find(query_D, 5) == exact_search(index, query_D, 5)
+    assert Searcher(index).search(query_D, 5) == exact_search(index, query_D, 5)
+
+
+def test_what_a_killed_faiss_writer_left_is_removed(index):
+    child = subprocess.Popen(["true"])
+    child.wait()
+    leftover = index.folder / f".nearest.faiss.{child.pid}"
+    leftover.write_bytes(b"half a file")
+    approximate(index, "ivf")
+    assert not leftover.exists() and (index.folder / "nearest.faiss").is_file()
