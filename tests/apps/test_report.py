@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from unifashion.apps.report import write_report
+from unifashion.apps.report.answer_sections import choose
 from unifashion.apps.report.curves import recall_curve
-from unifashion.apps.report.pictures import choose
 from unifashion.cli import main
 from unifashion.errors import UserError
 from unifashion.evaluation.ranked_lists import Answer, Shown, write_answers
