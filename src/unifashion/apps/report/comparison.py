@@ -78,7 +78,7 @@ def _comparable_groups(everything: Sequence[Measured]) -> tuple[list[list[Measur
                     break
                 remarks[
                     f"{measured.run.name} and {group[0].run.name} both have scores under {measured.scores[0].protocol}, but "
-                    "with another N or gallery: they are measured on other data, and are not compared."
+                    "with a different N or gallery: they were measured on different data and are not compared."
                 ] = None
         else:
             groups.append([measured])

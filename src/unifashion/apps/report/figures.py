@@ -39,6 +39,7 @@ STYLE: Any = {
     "ytick.color": AXIS,
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
+    "text.parse_math": False,  # a name with dollar signs is a name, not a formula
     "svg.fonttype": "none",  # words stay words, in the page's font
     "svg.hashsalt": "unifashion",  # the same drawing has the same ids each time
     "legend.frameon": False,

@@ -161,14 +161,14 @@ def _details(run: Run) -> dict[str, Any]:
         "Data": run.data,
         "Data fingerprint": data.get("fingerprint") if isinstance(data, dict) else None,
         "Started": str(metadata.get("started") or "").replace("T", " ").replace("Z", " UTC"),
-        "Took": _duration(metadata.get("seconds")),
+        "Duration": _duration(metadata.get("seconds")),
         "Length": ", ".join(
             f"{metadata[name]:,} {name}" for name in ("epochs", "steps") if isinstance(metadata.get(name), int)
         ),
         "Batch": settings.get("batch_size"),
         "Seed": settings.get("seed"),
         "Best checkpoint": f"{best['value']:.2f} after epoch {best['epoch']}" if best else "",
-        "Images left out": metadata.get("broken_images") or "",
+        "Images skipped": metadata.get("broken_images") or "",
         "Machine": metadata.get("machine"),
         "Commit": commit[:10] + (" with changes" if commit.endswith("+changes") else ""),
         "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),

@@ -12,10 +12,10 @@ from unifashion.evaluation.scores import Score
 
 # Why no number may stand beside scores with these marks.
 NOT_COMPARABLE = {
-    "synthetic": "papers measure on photos, and this data is drawn",
+    "synthetic": "papers measure on photos, and this data is synthetic",
     "trained-on-val": "this model was trained on the validation data",
     "leaky": "its captions were written with the query's own words",
-    "incomplete": "a part of the images is missing",
+    "incomplete": "some of the images are missing",
 }
 
 
@@ -43,16 +43,16 @@ def why_no_table(scores: Sequence[Score], marks: Sequence[str]) -> str:
     """Return why no published number stands beside these, as the end of a sentence."""
     carried = {*marks, *(mark for score in scores for mark in score.marks)}
     return next((reason for mark, reason in NOT_COMPARABLE.items() if mark in carried), "") or (
-        f"papers print no number under {', '.join(by_protocol(scores))}, or these scores are not measured on the whole "
-        f"{scores[0].dataset} benchmark (N and gallery tell)"
+        f"papers report no numbers under {', '.join(by_protocol(scores))}, or these scores do not cover the whole "
+        f"{scores[0].dataset} benchmark (see N and gallery)"
     )
 
 
 def published_rows(protocol: str, scores: Sequence[Score]) -> list[PublishedRow]:
     """Return the rows that may stand beside one protocol's scores.
 
-    None for another protocol, data set or split than the papers', for drawn, incomplete or leaky data, and for a part of the
-    benchmark (recognised by its galleries): what is not the benchmark compares with nothing that is.
+    None for another protocol, data set or split than the papers', for synthetic, incomplete or leaky data, and for a part of the
+    benchmark (recognised by its galleries): what is not the benchmark is not comparable with what is.
 
     Args:
         protocol: name of the protocol.
