@@ -63,9 +63,8 @@ def published_rows(protocol: str, scores: Sequence[Score]) -> list[PublishedRow]
     if not own or own[0].split != "val" or marks & NOT_COMPARABLE.keys():
         return []
     for table in _content()["protocols"]:
-        if (table["protocol"], table["dataset"]) == (protocol, own[0].dataset) and _is_whole(
-            table["needs"], protocol, scores
-        ):
+        same = (table["protocol"], table["dataset"]) == (protocol, own[0].dataset)
+        if same and _is_whole(table["needs"], protocol, scores):
             keys = [_key(column) for column in table["columns"]]
             return [
                 PublishedRow(row["model"], dict(zip(keys, row["values"], strict=True)), row.get("note", ""))
@@ -87,21 +86,13 @@ def _content() -> dict[str, Any]:
 
 def _table(protocol: str, rows: Sequence[PublishedRow], scores: Sequence[Score]) -> dict[str, Any]:
     ours = {(score.category, score.metric): score.value for score in scores if score.protocol == protocol}
-    keys = list(dict.fromkeys(key for row in rows for key in row.values))
-    noted = [row for row in rows if row.note]
-    asterisks = {row.model: "*" * count for count, row in enumerate(noted, 1)}
+    noted = [row.model for row in rows if row.note]
     return {
         "protocol": protocol,
         # ("dress", "R@10") is "dress R@10", ("", "i2t R@1") is "i2t R@1", and the mean of means is said once.
-        "columns": [" ".join(dict.fromkeys(part for part in key if part)) for key in keys],
-        "rows": [
-            (model, [f"{values[key]:.2f}" if key in values else "" for key in keys])
-            for model, values in (
-                *((row.model + asterisks.get(row.model, ""), row.values) for row in rows),
-                ("this model", ours),
-            )
-        ],
-        "footnotes": [f"{asterisks[row.model]} {row.model}: {row.note}." for row in noted],
+        "columns": {key: " ".join(dict.fromkeys(part for part in key if part)) for row in rows for key in row.values},
+        "rows": [*rows, PublishedRow("this model", ours)],
+        "asterisks": {model: "*" * count for count, model in enumerate(noted, 1)},
         "source": source(),
     }
 
