@@ -148,7 +148,7 @@ def test_no_template_switches_escaping_off():
     templates = list((files("unifashion.apps.report") / "templates").iterdir())
     assert len(templates) > 3
     for template in templates:
-        assert template.name.endswith(".html.j2") and not re.search(r"\|\s*safe\b|autoescape", template.read_text())
+        assert template.name.endswith(".html") and not re.search(r"\|\s*safe\b|autoescape", template.read_text())
 
 
 def test_runs_whose_names_are_the_same_in_an_address_get_anchors_of_their_own(run, tmp_path):

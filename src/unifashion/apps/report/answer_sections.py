@@ -21,7 +21,7 @@ AT = 10
 
 
 def answer_sections(answers: Sequence[Answer], name: str) -> list[dict[str, Any]]:
-    """Return all that answers show, for each protocol they were given under, for answers.html.j2.
+    """Return all that answers show, for each protocol they were given under, for answers.html.
 
     ``name`` begins the names of the figures.
     """

@@ -50,7 +50,7 @@ class Measured:
 
 
 def compare(runs: Sequence[Run]) -> dict[str, Any]:
-    """Set side by side what several runs have in common, for comparison.html.j2."""
+    """Set side by side what several runs have in common, for comparison.html."""
     groups, remarks = _comparable_groups(
         [
             Measured(run, scores, [answer for answer in evaluation.answers if answer.protocol == protocol])

@@ -1,6 +1,6 @@
 """The page: from run folders to one HTML file that needs no other, and its figures as PNG beside it.
 
-Python prepares the data, ``templates/`` says it: report.html.j2 is the page, the other templates are its parts.
+Python prepares the data, ``templates/`` says it: report.html is the page, the other templates are its parts.
 """
 
 from collections.abc import Sequence
@@ -81,7 +81,7 @@ def _render(runs: Sequence[Run], comparison: dict[str, Any], sections: Sequence[
     environment.filters.update(fixed=fixed, protocol_words=protocol_words)
     environment.filters["thousands"] = "{:,}".format
     day = date.today()
-    return environment.get_template("report.html.j2").render(
+    return environment.get_template("report.html").render(
         style=Markup(files(__package__).joinpath("style.css").read_text(encoding="utf-8")),
         day=f"{day.day} {day:%B %Y}",
         version=unifashion.__version__,

@@ -29,7 +29,7 @@ class PublishedRow:
 
 
 def published_tables(scores: Sequence[Score], marks: Sequence[str]) -> list[dict[str, Any]]:
-    """Return published numbers with ours below, for each protocol that has some, for scores.html.j2.
+    """Return published numbers with ours below, for each protocol that has some, for scores.html.
 
     ``marks`` are those of the run: they hold what its scores may not say yet.
     """

@@ -10,7 +10,7 @@ from unifashion.evaluation.scores import MEAN, Score, digits_of
 
 
 def score_table(scores: Sequence[Score]) -> dict[str, Any]:
-    """Lay out the scores of one evaluation for scores.html.j2; what is true of all of them is said once, in ``remark``."""
+    """Lay out the scores of one evaluation for scores.html; what is true of all of them is said once, in ``remark``."""
     first = scores[0]
     mixed = len({(score.marks, score.missing) for score in scores}) > 1
     remarks = [f"Model {first.model}"] if first.model else []
