@@ -4,13 +4,15 @@ import itertools
 import json
 import re
 import shutil
+from html.parser import HTMLParser
+from importlib.resources import files
 
 import pytest
 from PIL import Image
 
 from unifashion.apps.report import write_report
+from unifashion.apps.report.answer_sections import choose
 from unifashion.apps.report.curves import recall_curve
-from unifashion.apps.report.pictures import choose
 from unifashion.cli import main
 from unifashion.errors import UserError
 from unifashion.evaluation.ranked_lists import Answer, Shown, write_answers
@@ -20,7 +22,7 @@ NASTY = "<script>document.title='hacked'</script> & \"quotes\""
 
 
 def answer(rank, image="", text="is red", **changes):
-    top = tuple(Shown(image, "", 1.0 - place / 10, place == rank) for place in range(5))
+    top = tuple(Shown(image, "", 1.0 - index / 10, index == rank) for index in range(5))
     values = {
         "protocol": "fashioniq/original",
         "direction": "composed",
@@ -85,8 +87,8 @@ def test_a_report_holds_scores_with_their_protocol_sizes_marks_and_interval(run,
         "abcdef0123",
     ):
         assert words in page
-    assert "No published number stands beside these: papers measure on photos" in page and re.search(
-        r"at place <strong>(8|10|31|81|121|200)</strong> of 200", page
+    assert "No published numbers are shown: papers measure on photos" in page and re.search(
+        r"at rank <strong>(8|10|31|81|121|200)</strong> of 200", page
     )
 
 
@@ -108,6 +110,54 @@ def test_a_report_needs_nothing_else(run, tmp_path):
 def test_words_from_outside_cannot_become_markup(run, tmp_path):
     page = page_of(run, tmp_path)
     assert "<script" not in page and "&lt;script&gt;" in page
+
+
+def test_no_word_of_a_run_folder_can_become_markup(run, tmp_path):
+    home = run / "validate" / "fashioniq"
+    (run / "run.json").write_text(json.dumps({"state": NASTY, "machine": NASTY, "versions": {NASTY: NASTY}}))
+    (run / "config.yaml").write_text(json.dumps({"architecture": NASTY, "init_from": NASTY}))
+    (run / "train_metrics.csv").write_text('epoch,step,"' + NASTY.replace('"', '""') + '"\n1,10,2\n2,20,1\n')
+    rows = json.loads((home / "scores.json").read_text())
+    row = {
+        **rows[0],
+        **dict.fromkeys(("dataset", "protocol", "split", "category", "metric", "model", "ties", "note"), NASTY),
+    }
+    (home / "scores.json").write_text(json.dumps([{**row, "marks": ["<script>mark</script>"]}]))
+    photo = str(tmp_path / f"{NASTY.replace('/', '')}.png")
+    shutil.copy(tmp_path / "photo.png", photo)
+    slices = {NASTY: NASTY, "aspect <script>": "yes"}
+    asked = {"protocol": NASTY, "category": NASTY + r" $\formula$", "slices": slices}
+    answers = [answer(rank, photo, NASTY, **asked) for rank in (0, 9)]
+    answers += [answer(9, photo, "", **{**asked, "slices": {NASTY: "b"}})]
+    answers += [answer(9, photo, "", protocol=NASTY, direction="i2t", targets=(NASTY,))]
+    write_answers(home, answers)
+    other = run.with_name("<script>other<")
+    shutil.copytree(run, other)
+    page, figures = write_report([run, other], tmp_path / "report.html")
+    tags = []
+    parser = HTMLParser()
+    parser.handle_starttag = lambda tag, attributes: tags.append((tag, dict(attributes)))
+    parser.feed(page.read_text())
+    assert page.read_text().count("&lt;script&gt;") > 50
+    assert "svg" in dict(tags) and "script" not in dict(tags)
+    assert all(re.fullmatch(r"[a-z:-]+\d?", name, re.I) for _, attributes in tags for name in attributes)
+    assert all(re.fullmatch(r"[\w-]+\.png", path.name) for path in figures)
+
+
+def test_no_template_switches_escaping_off():
+    templates = list((files("unifashion.apps.report") / "templates").iterdir())
+    assert len(templates) > 3
+    for template in templates:
+        assert template.name.endswith(".html") and not re.search(r"\|\s*safe\b|autoescape", template.read_text())
+
+
+def test_runs_whose_names_are_the_same_in_an_address_get_anchors_of_their_own(run, tmp_path):
+    others = [run.with_name("run_1"), run.with_name("run-1")]
+    for other in others:
+        shutil.copytree(run, other)
+    page, figures = write_report(others, tmp_path / "report.html")
+    ids = re.findall(r'\bid="([^"]+)"', page.read_text())
+    assert len(ids) == len(set(ids)) and len(figures) == len(set(figures))
 
 
 def test_recall_curves_count_ranks_below_k():
@@ -135,10 +185,31 @@ def test_published_rows_stand_beside_a_whole_benchmark_only(run, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("ranks", "words"),
+    [
+        ((0, 1, 2), "+0.0 points of recall at 10, no difference at all"),
+        ((20, 30, 40), "-100.0 points of recall at 10, the same for every query"),
+        (
+            (0, 1, 40),
+            "-33.3 points of recall at 10 (95 % interval -100.0 to +0.0, over the same queries), the difference may",
+        ),
+    ],
+)
+def test_runs_that_answered_the_same_queries_are_compared_query_by_query(run, tmp_path, ranks, words):
+    other = run.with_name("two")
+    shutil.copytree(run, other)
+    for folder, own in ((run, (0, 1, 2)), (other, ranks)):
+        asked = [answer(rank, text=f"query {index}") for index, rank in enumerate(own)]
+        write_answers(folder / "validate" / "fashioniq", asked)
+    page, _ = write_report([run, other], tmp_path / "report.html")
+    assert words in page.read_text()
+
+
+@pytest.mark.parametrize(
     ("state", "words"),
     [
         ("running", "not finished, or it was stopped by force"),
-        ("interrupted", "--resume goes on with it"),
+        ("interrupted", "--resume continues it"),
         ("failed", "stopped with an error"),
     ],
 )
@@ -186,7 +257,7 @@ def test_damaged_scores_and_answers_are_one_sentence(run, tmp_path, file, conten
 
 def test_a_photo_that_is_gone_leaves_a_gap(run, tmp_path):
     (tmp_path / "photo.png").unlink()
-    assert "photo not there" in page_of(run, tmp_path)
+    assert "photo missing" in page_of(run, tmp_path)
 
 
 def test_bad_input_is_one_sentence(run, tmp_path, capsys):
@@ -198,6 +269,9 @@ def test_bad_input_is_one_sentence(run, tmp_path, capsys):
         with pytest.raises(SystemExit) as left:
             main(["report", str(folder)])
         assert left.value.code == 2 and words in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file.*cannot be written .*name another file with -o, or another folder with"):
+        write_report([run], tmp_path / "file" / "report.html")
     (run / "run.json").write_text("{")
     with pytest.raises(UserError, match="is damaged"):
         write_report([run], tmp_path / "report.html")

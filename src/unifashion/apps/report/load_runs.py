@@ -1,25 +1,26 @@
-"""What run folders hold, read for the report: facts, settings, curves, evaluations. Nothing in them is required.
+"""Run folders, read for the report: metadata, settings, curves, evaluations. Nothing in them is required.
 
-A run may still be running, may have been interrupted, or may be a folder with nothing but a ``scores.json``.
+A run may still be going on, may have been interrupted, or may be a folder with nothing but a ``scores.json``.
 """
 
 import csv
-import json
-import math
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from unifashion.errors import UserError
 from unifashion.evaluation.ranked_lists import Answer, read_answers
 from unifashion.evaluation.scores import MEAN, Score, read_scores
+from unifashion.io import read_json
 
 Row = dict[str, str]
+R = TypeVar("R")
+S = TypeVar("S", Score, Answer)
 
 
 @dataclass(frozen=True)
@@ -39,35 +40,60 @@ class Evaluation:
 class Run:
     """A training run, or a folder with nothing but evaluations.
 
-    ``losses`` and ``validation`` are the rows of its CSV files, ``picture`` is the last one drawn in validation (try-on).
+    ``metadata`` is its run.json, ``settings`` its config.yaml, ``losses`` and ``validation`` are the rows of its CSV files,
+    ``sheet`` is the last sheet of pictures from its validation (try-on).
     """
 
     folder: Path
     name: str
-    facts: dict[str, Any]
-    settings: dict[str, Any] = field(default_factory=dict)
-    losses: list[dict[str, float]] = field(default_factory=list)
-    validation: list[Row] = field(default_factory=list)
-    evaluations: list[Evaluation] = field(default_factory=list)
-    picture: Path | None = None
+    metadata: dict[str, Any]
+    settings: dict[str, Any]
+    losses: list[dict[str, float]]
+    validation: list[Row]
+    evaluations: list[Evaluation]
+    sheet: Path | None
 
     @property
     def slug(self) -> str:
         """Return the name as it can stand in an address and a file name."""
-        return re.sub(r"[^A-Za-z0-9]+", "-", self.name).strip("-") or "run"
+        return slug(self.name)
+
+    @property
+    def state(self) -> str:
+        """Return "complete", "running", "interrupted" or "failed"; empty where only scores are there."""
+        return str(self.metadata.get("state", ""))
 
     @property
     def marks(self) -> list[str]:
-        """Return every mark of its scores, and those that its own files tell."""
-        found = [mark for evaluation in self.evaluations for score in evaluation.scores for mark in score.marks]
-        found += [mark for row in self.validation for mark in row.get("marks", "").split()]
-        if self.facts.get("synthetic"):
-            found.append("synthetic")
+        """Return every mark of its scores, and those that its own files imply."""
+        marks = [mark for evaluation in self.evaluations for score in evaluation.scores for mark in score.marks]
+        marks += [mark for row in self.validation for mark in row.get("marks", "").split()]
+        if self.metadata.get("synthetic"):
+            marks.append("synthetic")
         if self.settings.get("include_val"):
-            found.append("trained-on-val")
+            marks.append("trained-on-val")
         if self.losses and all(row.get("learning_rate") == 0 for row in self.losses):
-            found.append("untrained")
-        return list(dict.fromkeys(found))
+            marks.append("untrained")
+        return list(dict.fromkeys(marks))
+
+    @property
+    def model(self) -> str:
+        """Return the model that its settings name, else those that its scores name."""
+        names = [self.settings[key] for key in ("blip_model_name", "architecture") if self.settings.get(key)]
+        scored = [score.model for evaluation in self.evaluations for score in evaluation.scores if score.model]
+        return ", ".join(map(str, names or dict.fromkeys(scored)))
+
+    @property
+    def data(self) -> str:
+        """Return what it was trained on, else what it was evaluated on."""
+        data = self.metadata.get("data")
+        trained = [str(data[key]) for key in ("set", "used") if data.get(key)] if isinstance(data, dict) else []
+        return ", ".join(trained or [evaluation.title for evaluation in self.evaluations])
+
+
+def slug(name: str) -> str:
+    """Return a name as it can stand in an address and a file name: Latin letters and digits, joined by hyphens."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-") or "run"
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
@@ -77,29 +103,39 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
         UserError: one holds neither a run nor scores, or a file in it is damaged.
     """
     distinct = list({folder.resolve(): folder for folder in folders}.values())
-    names = [_short(folder) for folder in distinct]
-    slugs = [re.sub(r"\W+", "-", name) for name in names]
+    names = [_short_name(folder) for folder in distinct]
+    slugs = [slug(name) for name in names]
     return [
-        _read_run(folder, name if slugs.count(slug) == 1 else f"{number} {name}")
-        for number, (folder, name, slug) in enumerate(zip(distinct, names, slugs, strict=True), 1)
+        _read_run(folder, name if slugs.count(own) == 1 else f"{index} {name}")
+        for index, (folder, name, own) in enumerate(zip(distinct, names, slugs, strict=True), 1)
     ]
 
 
-def summary(scores: Sequence[Score]) -> Score:
-    """Return the number that stands for a protocol: its mean, else its mAP@10, else its first."""
-    whole = [score for score in scores if score.category in ("", MEAN)] or scores
-    return next((score for wanted in (MEAN, "mAP@10") for score in whole if score.metric == wanted), whole[0])
+def headline_metric(metrics: Iterable[str]) -> str:
+    """Return the metric that stands for the others: the mean, else mAP@10, else the first."""
+    names = list(metrics)
+    return next((name for name in (MEAN, "mAP@10") if name in names), names[0])
 
 
-def by_protocol(scores: Sequence[Score]) -> dict[str, list[Score]]:
-    """Return the scores under the names of their protocols, in their order."""
-    found: dict[str, list[Score]] = {}
-    for score in scores:
-        found.setdefault(score.protocol, []).append(score)
-    return found
+def grouped(rows: Iterable[R], key: Callable[[R], str]) -> dict[str, list[R]]:
+    """Return the rows under their keys, in their order."""
+    groups: dict[str, list[R]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return groups
 
 
-def _short(folder: Path) -> str:
+def by_protocol(rows: Iterable[S]) -> dict[str, list[S]]:
+    """Return scores or answers under the names of their protocols, in their order."""
+    return grouped(rows, lambda row: row.protocol)
+
+
+def over_all_categories(scores: Sequence[Score]) -> Sequence[Score]:
+    """Return the scores that speak for all categories; all scores where none does."""
+    return [score for score in scores if score.category in ("", MEAN)] or scores
+
+
+def _short_name(folder: Path) -> str:
     """Return a folder as a reader elsewhere understands it: below the working directory, or its last two parts."""
     path = Path(os.path.abspath(folder))  # noqa: PTH100  (Path.resolve would follow links)
     inside = path.is_relative_to(Path.cwd()) and path != Path.cwd()
@@ -109,56 +145,54 @@ def _short(folder: Path) -> str:
 def _read_run(folder: Path, name: str) -> Run:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; name a run, such as runs/pretrain")
-    facts = _facts(folder)
+    metadata = _mapping(folder / "run.json", read_json)
     files = sorted({*folder.glob("scores.json"), *folder.glob("validate/*/scores.json")})
-    if facts is None and not files:
+    if metadata is None and not files:
         raise UserError(f"{folder} holds no run and no scores: expected run.json or scores.json in it")
     evaluations = [Evaluation(read_scores(file), read_answers(file.parent)) for file in files]
-    if facts is None and not any(evaluation.scores for evaluation in evaluations):
+    evaluations = [evaluation for evaluation in evaluations if evaluation.scores]
+    if metadata is None and not evaluations:
         raise UserError(f"{files[0]} holds no score; run the validation again")
-    pictures = sorted(folder.glob("validation/step-*.png"), key=lambda path: (len(path.name), path.name))
+    # By length first: step-900 comes before step-1000.
+    sheets = sorted(folder.glob("validation/step-*.png"), key=lambda path: (len(path.name), path.name))
     return Run(
         folder=folder,
         name=name,
-        facts=facts or {},
-        settings=_settings(folder / "config.yaml"),
+        metadata=metadata or {},
+        settings=_mapping(folder / "config.yaml", _read_yaml) or {},
         losses=_numbers(folder / "train_metrics.csv"),
         validation=_rows(folder / "validation_metrics.csv"),
-        evaluations=[evaluation for evaluation in evaluations if evaluation.scores],
-        picture=pictures[-1] if pictures else None,
+        evaluations=evaluations,
+        sheet=sheets[-1] if sheets else None,
     )
 
 
-def _facts(folder: Path) -> dict[str, Any] | None:
-    path = folder / "run.json"
+def _mapping(path: Path, read: Callable[[Path], Any]) -> dict[str, Any] | None:
+    """Return what a file says about a run; None where there is no file.
+
+    Raises:
+        UserError: it holds anything but names and values.
+    """
     if not path.is_file():
         return None
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        facts = None
-    if not isinstance(facts, dict):
+    content = read(path)
+    if not isinstance(content, dict):
         raise UserError(f"{path} is damaged; remove it, or name another run")
-    return facts
+    return content
 
 
-def _settings(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
+def _read_yaml(path: Path) -> Any:
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
-        settings = None
-    if not isinstance(settings, dict):
-        raise UserError(f"{path} is damaged; remove it, or name another run")
-    return settings
+        return None
 
 
 def _rows(path: Path) -> list[Row]:
-    """Return the rows of a CSV; a last one that is still being written is left out.
+    """Return the rows of a CSV file.
 
     Raises:
-        UserError: another row has too few or too many cells.
+        UserError: a row has too few or too many cells; names it.
     """
     if not path.is_file():
         return []
@@ -168,18 +202,19 @@ def _rows(path: Path) -> list[Row]:
     except (OSError, ValueError, csv.Error):
         raise UserError(f"{path} cannot be read; remove it") from None
     if rows and len(rows[-1]) != len(header):
-        rows.pop()
-    for number, row in enumerate(rows, 2):
+        rows.pop()  # the run is still writing it
+    for line, row in enumerate(rows, 2):
         if len(row) != len(header):
-            raise UserError(f"{path}, row {number}: {len(row)} cells under {len(header)} columns; remove the row")
+            raise UserError(f"{path}, row {line}: {len(row)} cells under {len(header)} columns; remove the row")
     return [dict(zip(header, row, strict=True)) for row in rows]
 
 
 def _numbers(path: Path) -> list[dict[str, float]]:
-    numbers = []
-    for number, row in enumerate(_rows(path), 2):
+    """Return the rows of a CSV file of numbers; an empty cell is NaN."""
+    rows = []
+    for line, row in enumerate(_rows(path), 2):
         try:
-            numbers.append({name: float(value) if value else math.nan for name, value in row.items()})
+            rows.append({name: float(cell or "nan") for name, cell in row.items()})
         except ValueError:
-            raise UserError(f"{path}, row {number}: holds a cell that is no number; remove the row") from None
-    return numbers
+            raise UserError(f"{path}, row {line}: holds a cell that is not a number; remove the row") from None
+    return rows
