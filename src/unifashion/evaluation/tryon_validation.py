@@ -16,7 +16,7 @@ from unifashion.tryon.qformer_context import QFormerContext
 
 
 @dataclass(frozen=True)
-class Validated:
+class TryOnValidation:
     """Results of a validation: (B, 3, H, W) in [0, 1], their mean SSIM to the truth, and that of the agnostic pictures."""
 
     pictures: Tensor
@@ -25,13 +25,13 @@ class Validated:
     sheet: Image.Image
 
 
-def validate(
+def validate_tryon(
     pipe: TryOnPipeline,
     items: Sequence[TryOnItem],
     steps: int = 50,
     guidance_scale: float = 1.0,
-    retriever: QFormerContext | None = None,
-) -> Validated:
+    context: QFormerContext | None = None,
+) -> TryOnValidation:
     """Draw paired items, each from its own seed, without repainting, and lay them out: agnostic, garment, result, truth."""
     config = pipe.denoiser.config
     names = ("image", "agnostic", "densepose", "keep", *dict.fromkeys(("garment", config.control)))
@@ -49,7 +49,7 @@ def validate(
         num_inference_steps=steps,
         guidance_scale=guidance_scale,
         generator=pipe.seeded(range(len(items))),
-        rows=retriever(maps[config.control], texts) if retriever else None,
+        rows=context(maps[config.control], texts) if context else None,
         output_type="pt",
     ).images.cpu()
     truth, agnostic, garment = (units[name] / 2 + 0.5 for name in ("image", "agnostic", "garment"))
@@ -57,7 +57,7 @@ def validate(
     cells = [to_picture(column[row]) for row in range(len(items)) for column in columns]
     heads = ["person", "garment", "result", "truth"] * len(items)
     sheet = contact_sheet(cells, 8 if len(items) > 1 else 4, 128, heads, caption_lines=1)
-    return Validated(pictures, float(ssim(pictures, truth).mean()), float(ssim(agnostic, truth).mean()), sheet)
+    return TryOnValidation(pictures, float(ssim(pictures, truth).mean()), float(ssim(agnostic, truth).mean()), sheet)
 
 
 def to_picture(image_3HW: Tensor) -> Image.Image:

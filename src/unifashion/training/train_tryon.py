@@ -16,7 +16,7 @@ from unifashion.data.synthetic import is_synthetic
 from unifashion.data.tryon import ROOTS, TryOnItem, TryOnSplit
 from unifashion.data.tryon_sets import read_tryon
 from unifashion.errors import UserError
-from unifashion.evaluation.tryon_validation import validate
+from unifashion.evaluation.tryon_validation import validate_tryon
 from unifashion.seeding import seed_everything
 from unifashion.training.checkpoint import find_checkpoint
 from unifashion.training.resume import check_data
@@ -190,7 +190,7 @@ def _trainer(
         """Draw on the main process; the others wait."""
         if not accelerator.is_main_process:
             return Validation(())
-        drawn = validate(task.pipe, shown, training.validation_inference_steps, retriever=context)
+        drawn = validate_tryon(task.pipe, shown, training.validation_inference_steps, context=context)
         row = {"pairs": len(drawn.pictures), "ssim": drawn.ssim, "ssim_agnostic": drawn.ssim_agnostic}
         accelerator.log({"ssim": drawn.ssim})
         return Validation([row], sheet=drawn.sheet)

@@ -12,7 +12,7 @@ from unifashion.apps.demo.service import Service
 from unifashion.apps.demo.settings import DemoSettings
 from unifashion.apps.demo.tryon_person import torso_mask
 from unifashion.llm.captioner import Captioner
-from unifashion.tryon import TryOn
+from unifashion.tryon.api import TryOn
 from unifashion.tryon.tiny import tiny_pipeline
 
 FIELD, BUSY = "#uf-words input", "body.uf-busy"

@@ -47,7 +47,7 @@ def _captioner(models: Models, own: object) -> Captioner | None:
 def _tryon(models: Models) -> Any:
     if models.tryon_model is None:
         return None
-    from unifashion.tryon import TryOn  # diffusers takes seconds to import
+    from unifashion.tryon.api import TryOn  # diffusers takes seconds to import
     from unifashion.tryon.loading import quiet_libraries
 
     quiet_libraries()

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from PIL import Image, ImageDraw, ImageOps
 
 from unifashion.apps.demo.errors import RequestError
-from unifashion.tryon import Person
+from unifashion.tryon.api import Person
 
 TORSO = (0.2, 0.16, 0.8, 0.68)  # left, top, right, bottom of the box, as shares of the photo
 RATIO_TOLERANCE = 0.02
