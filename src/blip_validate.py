@@ -43,8 +43,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("--model-path is required: a run, a saved model folder or a hub id")
     from unifashion.apps.toy_catalogue import provide
     from unifashion.distributed import is_main_process
+    from unifashion.evaluation.results import format_table
     from unifashion.evaluation.retrieval import submit_checkpoint, validate_checkpoint
-    from unifashion.evaluation.scores import format_table, write_scores
+    from unifashion.evaluation.scores import write_scores
 
     provide(data)
     run = checkpoint.model_path, checkpoint.blip_model_name, checkpoint.output_dir, data, evaluation

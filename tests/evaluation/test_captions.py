@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from unifashion.errors import UserError
-from unifashion.evaluation import caption_java, captions
+from unifashion.evaluation import caption_java
 from unifashion.evaluation.caption_rows import read_captions, write_rows
 from unifashion.evaluation.captions import score_captions, score_files
 
@@ -25,7 +25,7 @@ WORDS = "a red blue dress shirt with long short sleeves lace and collar".split()
 @pytest.fixture
 def no_meteor(monkeypatch, with_java):
     """METEOR takes seconds to start; most tests are about something else."""
-    monkeypatch.setattr(captions, "meteor", lambda candidates, references: (0.5, [0.5] * len(candidates)))
+    monkeypatch.setattr(caption_java, "meteor", lambda candidates, references: (0.5, [0.5] * len(candidates)))
 
 
 @pytest.fixture

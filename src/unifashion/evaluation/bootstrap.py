@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from unifashion.evaluation.scores import Metric
+from unifashion.evaluation.scores import Measurement
 
 NUM_RESAMPLES = 1000
 LEVEL = 95.0  # percent
@@ -59,9 +59,9 @@ def interval(
 
 def measured(
     protocol: str, name: str, groups: Sequence[ArrayLike], gallery: int | None, *, category: str = ""
-) -> Metric:
+) -> Measurement:
     """Return the mean of the groups' means as a metric in percent, with its interval; ``groups`` as in ``interval``."""
     low, high = interval(groups)
     value = 100 * float(np.mean([np.mean(np.asarray(group, dtype=np.float64)) for group in groups]))
     num_queries = sum(len(np.asarray(group)) for group in groups)
-    return Metric(protocol, name, value, num_queries, gallery, category=category, low=low, high=high)
+    return Measurement(protocol, name, value, num_queries, gallery, category=category, low=low, high=high)

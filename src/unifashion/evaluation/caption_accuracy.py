@@ -18,7 +18,7 @@ from unifashion.data.datasets import is_composed, read_composed, read_pairs, roo
 from unifashion.data.feedback import evaluation_feedback, prepare_text
 from unifashion.data.images import ImageError, ImageTransform, load_image, normalise
 from unifashion.errors import UserError
-from unifashion.evaluation.scores import Metric, Score, as_scores
+from unifashion.evaluation.scores import Measurement, Score, as_scores
 from unifashion.llm.model import UniFashionFull
 from unifashion.models.unifashion import UniFashionModel
 
@@ -55,7 +55,7 @@ def validate_captions(
     accuracy = 100 * right / total
     values = {"accuracy": accuracy, "perplexity": math.exp(min(loss / total, 50.0))}
     scores = as_scores(
-        [Metric(PROTOCOL, name, value, n=used, gallery=None) for name, value in values.items()],
+        [Measurement(PROTOCOL, name, value, n=used, gallery=None) for name, value in values.items()],
         dataset=data.dataset,
         split="val",
         model="",

@@ -16,15 +16,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal, get_args
 
-import numpy as np
-from tqdm import tqdm
-
 from unifashion.data.skipped import missing_percent
 from unifashion.data.synthetic import is_synthetic
 from unifashion.errors import UserError
-from unifashion.evaluation.caption_java import MIN_SHOWN, jars, meteor, spice, spice_lacks, tokenize
+from unifashion.evaluation.caption_java import jars, tokenize
 from unifashion.evaluation.caption_rows import CaptionTable, read_captions
-from unifashion.evaluation.scores import Metric, Score, as_scores
+from unifashion.evaluation.metrics import CaptionMetric, rows_of
+from unifashion.evaluation.scores import Measurement, Score, as_scores
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +34,10 @@ NUM_NAMED = 3  # ids that a message names
 
 @dataclass(frozen=True)
 class CaptionScores:
-    """One profile's numbers: of the corpus as ``Metric`` rows, and of every item by metric, both in percent."""
+    """One profile's numbers: of the corpus as ``Measurement`` rows, and of every item by metric, both in percent."""
 
     profile: Profile
-    metrics: tuple[Metric, ...]
+    metrics: tuple[Measurement, ...]
     items: dict[str, dict[str, float]]
 
 
@@ -69,14 +67,12 @@ def score_captions(
     if profile == "unifashion-compat":
         candidates, targets = _cut_and_swap(names, candidates, targets)
     candidates, targets = _tokenize(candidates, targets)
-    corpus, items = _measure(candidates, targets)
-    note = spice_lacks()
-    if len(names) == 1:
-        note = "; ".join(filter(None, ("CIDEr of a single item is 0 by definition", note)))
+    corpus, items, lacking = _measure(candidates, targets)
+    note = "; ".join([*(["CIDEr of a single item is 0 by definition"] if len(names) == 1 else []), *lacking])
     protocol = f"captions/{profile}"
     return CaptionScores(
         profile,
-        tuple(Metric(protocol, name, 100 * value, len(names), None, note=note) for name, value in corpus.items()),
+        tuple(Measurement(protocol, name, 100 * value, len(names), None, note=note) for name, value in corpus.items()),
         {name: {metric: 100 * values[row] for metric, values in items.items()} for row, name in enumerate(names)},
     )
 
@@ -100,26 +96,22 @@ def _tokenize(candidates: Sequence[str], targets: Sequence[Sequence[str]]) -> tu
     return [next(tokens) for _ in candidates], [[next(tokens) for _ in texts] for texts in targets]
 
 
-def _measure(candidates: list[str], targets: list[list[str]]) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """Return every metric of the corpus, and of every item, of tokenized captions; all as shares."""
+def _measure(
+    candidates: list[str], targets: list[list[str]]
+) -> tuple[dict[str, float], dict[str, list[float]], list[str]]:
+    """Return every metric of the corpus, and of every item, of tokenized captions, all as shares; and why some are not there."""
     jars()
-    from pycocoevalcap.bleu.bleu import Bleu
-    from pycocoevalcap.cider.cider import Cider
-    from pycocoevalcap.rouge.rouge import Rouge
-
-    hypotheses, truths = {row: [text] for row, text in enumerate(candidates)}, dict(enumerate(targets))
-    bleu, bleu_items = Bleu(4).compute_score(truths, hypotheses, verbose=0)
-    corpus = {f"BLEU-{n}": float(value) for n, value in enumerate(bleu, 1)}
-    items = {f"BLEU-{n}": [float(value) for value in values] for n, values in enumerate(bleu_items, 1)}
-    corpus["METEOR"], items["METEOR"] = meteor(candidates, targets)
-    rouge, rows = Rouge(), tqdm(truths, desc="ROUGE-L", unit="caption", disable=len(truths) < MIN_SHOWN)
-    items["ROUGE-L"] = [rouge.calc_score(hypotheses[row], truths[row]) for row in rows]
-    corpus["ROUGE-L"] = float(np.mean(items["ROUGE-L"]))
-    items["CIDEr"] = [float(value) for value in Cider().compute_score(truths, hypotheses)[1]]
-    corpus["CIDEr"] = float(np.mean(items["CIDEr"]))
-    if not spice_lacks():
-        corpus["SPICE"], items["SPICE"] = spice(candidates, targets)
-    return corpus, items
+    corpus: dict[str, float] = {}
+    items: dict[str, list[float]] = {}
+    lacking = []
+    for row in rows_of(CaptionMetric):
+        reason = row.lacks()
+        if reason:
+            lacking.append(reason)
+            continue
+        for name, (value, values) in row.compute(candidates, targets).items():
+            corpus[name], items[name] = value, values
+    return corpus, items, lacking
 
 
 def score_files(

@@ -21,7 +21,7 @@ from unifashion.evaluation.protocols import circo, cirr, fashioniq
 from unifashion.evaluation.protocols.rows import columns_of, split_gallery, split_queries
 from unifashion.evaluation.ranked_lists import NUM_SHOWN, Answer, Shown
 from unifashion.evaluation.ranks import best_query_scores, merge_reranked, positive_ranks, top_k
-from unifashion.evaluation.scores import Metric
+from unifashion.evaluation.scores import Measurement
 from unifashion.evaluation.slices import Attributes, absolute, feedback_words, read_attributes
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def score_composed(
     )
 
 
-def _metrics(dataset: str, scored: Sequence[ScoredSplit]) -> list[Metric]:
+def _metrics(dataset: str, scored: Sequence[ScoredSplit]) -> list[Measurement]:
     if dataset == "fashioniq":
         return fashioniq.evaluate(
             [fashioniq.category_scores(each.split, each.scores, each.captioned) for each in scored]

@@ -20,7 +20,7 @@ from unifashion.evaluation.protocols import catalogue, fashiongen
 from unifashion.evaluation.protocols.catalogue import ProductEmbeddings
 from unifashion.evaluation.ranked_lists import NUM_SHOWN, Answer, Shown
 from unifashion.evaluation.ranks import Ranking, best_query_scores, merge_reranked, target_ranks, top_k
-from unifashion.evaluation.scores import Metric
+from unifashion.evaluation.scores import Measurement
 from unifashion.evaluation.slices import Attributes, absolute, read_attributes
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def _text_of_product(pairs: Sequence[ImageText]) -> dict[str, str]:
     return text_of
 
 
-def _sub100(evaluation: EvaluationSettings, embeddings: ProductEmbeddings) -> list[Metric]:
+def _sub100(evaluation: EvaluationSettings, embeddings: ProductEmbeddings) -> list[Measurement]:
     if not embeddings.image_subcategory:
         log.warning("fashiongen/sub100 left out: the annotation rows have no 'subcategory'")
         return []
@@ -95,7 +95,7 @@ def _sub100(evaluation: EvaluationSettings, embeddings: ProductEmbeddings) -> li
 
 def _blocks(
     embedder: Embedder, data: DataSettings, row_of: Mapping[Path, int], embeddings: ProductEmbeddings
-) -> list[Metric]:
+) -> list[Measurement]:
     """Run ``fashiongen/blocks100`` where the data set has its rows; image vectors that are there are used again."""
     blocks = read_blocks(data)
     if blocks is None:
@@ -110,7 +110,7 @@ def _blocks(
 
 def _reranked_full(
     embedder: Embedder, protocol: str, k: int, pairs: Sequence[ImageText], embeddings: ProductEmbeddings
-) -> list[Metric]:
+) -> list[Measurement]:
     """Run the full protocol again with the best ``k`` of every query re-ordered by the matching head, both ways."""
     paths, texts = [pair.image for pair in pairs], list(_text_of_product(pairs).values())
     scores_MN = best_query_scores(embeddings.texts, embeddings.images)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from unifashion.evaluation.ranked_lists import Answer
-from unifashion.evaluation.scores import Metric
+from unifashion.evaluation.scores import Measurement
 
 
 @dataclass(frozen=True)
@@ -11,7 +11,7 @@ class Outcome:
     """Metrics, what of the data could not be used, and the answers of the full-gallery protocol where they were asked for."""
 
     split: str  # as the data set calls it
-    metrics: list[Metric]
+    metrics: list[Measurement]
     missing: float  # share of the listed queries or images that could not be used, percent
     note: str  # "used N of M ..." where something is missing
     answers: list[Answer]

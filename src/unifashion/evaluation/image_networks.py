@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torchmetrics
 from torch import Tensor, nn
 
 from unifashion.errors import UserError
@@ -211,6 +210,8 @@ NETWORKS = {"alex": (alexnet, (1, 4, 7, 9, 11)), "squeeze": (squeezenet, (1, 4, 
 
 def layer_weights(backbone: Backbone) -> list[Tensor]:
     """Return LPIPS's learned weights per channel and layer, from the files that torchmetrics brings."""
+    import torchmetrics  # here alone, so that who only reads the table of metrics does not need it
+
     path = Path(torchmetrics.__file__).parent / f"functional/image/lpips_models/{backbone}.pth"
     found: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     return [found[f"lin{number}.model.1.weight"].flatten() for number in range(len(NETWORKS[backbone][1]))]

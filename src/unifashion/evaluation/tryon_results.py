@@ -8,7 +8,8 @@ from unifashion.data.images import SUFFIXES
 from unifashion.data.skipped import check_missing, missing_percent
 from unifashion.data.tryon import TryOnItem, TryOnSplit
 from unifashion.errors import UserError
-from unifashion.evaluation.images import PROFILES, Networks, Pairing, ProfileName, Result, open_networks, score_images
+from unifashion.evaluation.image_inputs import PROFILES, Pairing, ProfileName, Result
+from unifashion.evaluation.images import Networks, open_networks, score_images, wanted_metrics
 from unifashion.evaluation.scores import Score, as_scores
 from unifashion.tryon.results import read_record
 
@@ -120,7 +121,7 @@ def score_folder(
         given = (networks or {}).get(name)
         opened, sentences = (given, []) if given is not None else open_networks(profile, pairing, weights)
         lacking += sentences
-        if not any(map(opened.can, profile.wanted(pairing))):
+        if not any(map(opened.can, wanted_metrics(profile, pairing))):
             continue
         metrics = score_images(
             found.results, profile, pairing, opened,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unifashion.data.contact_sheet import contact_sheet
 from unifashion.data.tryon import TryOnItem
-from unifashion.evaluation.images import ssim
+from unifashion.evaluation.metrics import ssim
 from unifashion.tryon.maps import load_maps, to_share, to_unit
 from unifashion.tryon.pipeline import TryOnPipeline
 from unifashion.tryon.qformer_context import QFormerContext

@@ -26,7 +26,7 @@ from unifashion.evaluation.ranks import (
     target_ranks,
     top_k,
 )
-from unifashion.evaluation.scores import MEAN, Metric
+from unifashion.evaluation.scores import MEAN, Measurement
 
 KS = (1, 5, 10)
 IMAGES_PER_STEP = 1024
@@ -121,7 +121,7 @@ def full(
     ks: Sequence[int] = KS,
     protocol: str = "catalogue/full",
     rankings: Mapping[str, Ranking] | None = None,
-) -> list[Metric]:
+) -> list[Measurement]:
     """Return recall over the whole gallery, both ways, from ``rankings`` (default: ``both_ways(embeddings)``).
 
     Texts and images of other products are negatives even where they are worded or look alike; ties count against us.
@@ -140,7 +140,7 @@ def two_way_metrics(
     seeds: tuple[int, ...] = (),
     marks: tuple[str, ...] = (),
     note: str = "",
-) -> list[Metric]:
+) -> list[Measurement]:
     """Return recall at every k in every direction, and the mean of all of these, each averaged over draws.
 
     ``ranks[direction]`` holds the (R,) ranks of each independent draw (one, where nothing is drawn); with several draws
@@ -162,7 +162,7 @@ def two_way_metrics(
     groups = _query_values(ranks, ks)
     intervals = {name: interval(group) for name, group in groups.items()}
     return [
-        Metric(
+        Measurement(
             protocol=protocol,
             name=name,
             value=fmean(drawn),

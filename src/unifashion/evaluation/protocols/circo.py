@@ -16,7 +16,7 @@ from unifashion.errors import UserError
 from unifashion.evaluation.bootstrap import measured
 from unifashion.evaluation.protocols.rows import columns_of, split_gallery, split_queries
 from unifashion.evaluation.ranks import average_precision_at, hits_at, positive_ranks, target_ranks, top_k
-from unifashion.evaluation.scores import Metric
+from unifashion.evaluation.scores import Measurement
 
 PROTOCOL = "circo/standard"
 KS = (5, 10, 25, 50)
@@ -24,7 +24,7 @@ ASPECT_K = 10
 LIST_LENGTH = 50  # images per query that the server wants
 
 
-def evaluate(split: ComposedSplit, scores_QG: Tensor) -> list[Metric]:
+def evaluate(split: ComposedSplit, scores_QG: Tensor) -> list[Measurement]:
     """Return the scores of a matrix whose rows are ``split_queries(split)`` and whose columns are ``split_gallery(split)``.
 
     A right answer whose image is missing counts as never found.

@@ -15,14 +15,14 @@ from unifashion.errors import UserError
 from unifashion.evaluation.bootstrap import measured
 from unifashion.evaluation.protocols.rows import columns_of, split_gallery, split_queries
 from unifashion.evaluation.ranks import hits_at, target_ranks, top_k
-from unifashion.evaluation.scores import MEAN, Metric
+from unifashion.evaluation.scores import MEAN, Measurement
 
 PROTOCOL = "cirr/standard"
 KS, SUBSET_KS = (1, 5, 10, 50), (1, 2, 3)
 LIST_LENGTH, SUBSET_LENGTH = 50, 3  # names per query that the server wants
 
 
-def evaluate(split: ComposedSplit, scores_QG: Tensor) -> list[Metric]:
+def evaluate(split: ComposedSplit, scores_QG: Tensor) -> list[Measurement]:
     """Return the recalls of scores whose rows are ``split_queries(split)`` and whose columns are ``split_gallery(split)``.
 
     Raises:

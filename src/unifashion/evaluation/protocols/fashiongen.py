@@ -18,7 +18,7 @@ from torch import Tensor
 from unifashion.errors import UserError
 from unifashion.evaluation.protocols.catalogue import KS, ProductEmbeddings, two_way_metrics
 from unifashion.evaluation.ranks import gathered_scores, target_ranks
-from unifashion.evaluation.scores import Metric
+from unifashion.evaluation.scores import Measurement
 
 Codes = NDArray[np.int64]
 
@@ -41,7 +41,7 @@ def sub100(
     num_negatives: int = 100,
     seed: int = 0,
     ks: Sequence[int] = KS,
-) -> list[Metric]:
+) -> list[Measurement]:
     """Rank one positive among ``num_negatives`` items of the same sub-category; average over independent draws.
 
     A draw takes ``num_queries`` random queries (all of them where there are fewer: see ``n``). i2t: queries are images,
@@ -120,7 +120,7 @@ def draw_candidates(
     return Draw(query_Q, candidate_QC, absent_QC, num_filled)
 
 
-def blocks100(image_RVD: Tensor, text_RD: Tensor, *, block: int = 100, ks: Sequence[int] = KS) -> list[Metric]:
+def blocks100(image_RVD: Tensor, text_RD: Tensor, *, block: int = 100, ks: Sequence[int] = KS) -> list[Measurement]:
     """Rank every row's partner among the ``block`` rows of its block, in both directions; rows are in annotation order.
 
     Row i of ``image_RVD`` and of ``text_RD`` belong together. The last incomplete block is dropped (``note`` says how many

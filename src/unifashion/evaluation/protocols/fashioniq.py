@@ -22,7 +22,7 @@ from unifashion.errors import UserError
 from unifashion.evaluation.bootstrap import measured
 from unifashion.evaluation.protocols.rows import split_gallery, split_queries
 from unifashion.evaluation.ranks import best_query_scores, hits_at, target_ranks
-from unifashion.evaluation.scores import MEAN, Metric
+from unifashion.evaluation.scores import MEAN, Measurement
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def with_captions(scores_QG: Tensor, fused_QD: Tensor, caption_GD: Tensor) -> Te
     return scores_QG + best_query_scores(fused_QD, caption_GD[:, None, :])
 
 
-def evaluate(categories: Sequence[CategoryScores], ks: Sequence[int] = KS) -> list[Metric]:
+def evaluate(categories: Sequence[CategoryScores], ks: Sequence[int] = KS) -> list[Measurement]:
     """Return recall at every k per protocol and category, and the macro mean over dress, shirt and toptee.
 
     The line of category "mean" holds the mean of each recall over the three categories and, as metric "mean", the mean
@@ -113,7 +113,7 @@ def evaluate(categories: Sequence[CategoryScores], ks: Sequence[int] = KS) -> li
     return metrics + [replace(metric, protocol=f"{metric.protocol}+captions") for metric in _protocols(captioned, ks)]
 
 
-def _protocols(categories: Sequence[CategoryScores], ks: Sequence[int]) -> list[Metric]:
+def _protocols(categories: Sequence[CategoryScores], ks: Sequence[int]) -> list[Measurement]:
     lines: dict[str, list[_CategoryHits]] = {}
     for scores in categories:
         for protocol, (ranks_Q, gallery) in _ranks(scores).items():
@@ -139,7 +139,7 @@ class _CategoryHits:
     hits_QK: Tensor  # which queries have their target among the first k, for every k
 
 
-def _macro_mean(protocol: str, line: Sequence[_CategoryHits], ks: Sequence[int]) -> list[Metric]:
+def _macro_mean(protocol: str, line: Sequence[_CategoryHits], ks: Sequence[int]) -> list[Measurement]:
     """Average each recall over the categories of one protocol, and these averages; categories all weigh the same."""
     groups = {f"R@{k}": [hits.hits_QK[:, column] for hits in line] for column, k in enumerate(ks)}
     groups[MEAN] = [hits.hits_QK.mean(dim=1) for hits in line]
