@@ -12,7 +12,7 @@ from unifashion.data.cirr import read_cirr
 from unifashion.data.records import ComposedQuery, ComposedSplit
 from unifashion.errors import UserError
 from unifashion.evaluation.protocols import circo, cirr
-from unifashion.evaluation.protocols.rows import split_gallery, split_queries
+from unifashion.evaluation.protocols.inputs import split_gallery, split_queries
 from unifashion.evaluation.submissions import check_submission, write_submission
 
 CIRR_KS, SET_KS = (1, 5, 10, 50), (1, 2, 3)

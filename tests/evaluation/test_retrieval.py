@@ -13,7 +13,7 @@ from unifashion.data.images import normalise
 from unifashion.data.own_catalogue import read_own_catalogue
 from unifashion.encoders.embedder import Embedder
 from unifashion.errors import UserError
-from unifashion.evaluation.ranked_lists import NUM_SHOWN, read_answers
+from unifashion.evaluation.ranked_lists import NUM_SHOWN, read_ranked_lists
 from unifashion.evaluation.results import results_table, update
 from unifashion.evaluation.retrieval import validate
 from unifashion.evaluation.scores import as_scores, write_scores
@@ -110,7 +110,7 @@ def test_answers_and_examples_are_kept_when_asked(make_model, root, tmp_path):
         data = DataSettings(data_root=str(root), dataset=dataset)
         validate(make_model(name), data, EVALUATION, "m", progress=False, output=tmp_path / dataset)
         assert Image.open(tmp_path / dataset / "examples.png").size[0] > 700
-        answers = read_answers(tmp_path / dataset)
+        answers = read_ranked_lists(tmp_path / dataset)
         assert {len(answer.top) for answer in answers} == {NUM_SHOWN}
         for answer in answers:
             assert answer.rank < NUM_SHOWN or not any(item.hit for item in answer.top)

@@ -8,7 +8,6 @@ therefore taken in double precision and rounded to float32 once: equal vectors h
 a score depends neither on the chunk size nor on the order of the gallery. (Devices without float64 keep float32.)
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,7 +28,7 @@ class Ranking:
 
 
 @torch.no_grad()
-def best_query_scores(text_QD: Tensor, image_GVD: Tensor, chunk: int | None = None) -> Tensor:
+def score_matrix(text_QD: Tensor, image_GVD: Tensor, chunk: int | None = None) -> Tensor:
     """Score every text against every image by the image's best-matching vector, as a float32 (Q, G) matrix.
 
     ``chunk`` images are scored at a time (default: as many as ``MAX_ELEMENTS`` allows), so the Q x G x V products never
@@ -52,7 +51,7 @@ def gathered_scores(text_MD: Tensor, image_NVD: Tensor, text_QT: Tensor, image_Q
     """Score chosen pairs only: entry (q, t, i) is text ``text_QT[q, t]`` against image ``image_QI[q, i]``, as (Q, T, I).
 
     ``text_QT`` (Q, T) and ``image_QI`` (Q, I) hold row numbers of ``text_MD`` and ``image_NVD``. The score is that of
-    ``best_query_scores``; queries are taken in chunks that keep to ``MAX_ELEMENTS``.
+    ``score_matrix``; queries are taken in chunks that keep to ``MAX_ELEMENTS``.
     """
     sum_dtype = _sum_dtype(text_MD)
     _, num_vectors, width = image_NVD.shape
@@ -88,18 +87,6 @@ def target_ranks(scores_QG: Tensor, target: Tensor, exclude: Tensor | None = Non
         raise ValueError(f"query {int(answerable_Q.logical_not().nonzero()[0])} has no positive in its gallery")
     best_Q1 = scores_QG.masked_fill(~positive_QG, -torch.inf).amax(dim=1, keepdim=True)
     return ((scores_QG >= best_Q1) & negative_QG).sum(dim=1)
-
-
-def recall_at(ranks_Q: Tensor, ks: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
-    """Return ``{"R@k": percent of queries whose positive is among the first k}``; no queries at all is a ``ValueError``."""
-    if ranks_Q.numel() == 0:
-        raise ValueError("recall of no queries is undefined")
-    return {f"R@{k}": 100 * int((ranks_Q < k).sum()) / ranks_Q.numel() for k in ks}
-
-
-def hits_at(ranks_Q: Tensor, ks: Sequence[int]) -> Tensor:
-    """Return which queries have their positive among the first k, as (Q, K) zeros and ones, on the CPU in double precision."""
-    return (ranks_Q.cpu()[:, None] < torch.tensor(ks)).double()
 
 
 def positive_ranks(scores_QG: Tensor, positive_QP: Tensor) -> Tensor:

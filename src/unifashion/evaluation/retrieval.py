@@ -24,8 +24,8 @@ from unifashion.errors import UserError
 from unifashion.evaluation.composed import score_composed, score_split
 from unifashion.evaluation.cross_modal import score_cross_modal
 from unifashion.evaluation.examples import write_examples
-from unifashion.evaluation.protocols.rows import split_queries
-from unifashion.evaluation.ranked_lists import write_answers
+from unifashion.evaluation.protocols.inputs import split_queries
+from unifashion.evaluation.ranked_lists import write_ranked_lists
 from unifashion.evaluation.scores import MEAN, Score, as_scores
 from unifashion.evaluation.submissions import SERVERS, write_submission
 from unifashion.models.presets import VARIANTS
@@ -72,19 +72,19 @@ def validate(
     """
     embedder = _embedder(model, data, evaluation, progress)
     score = score_composed if is_composed(data.dataset) else score_cross_modal
-    outcome = score(embedder, data, evaluation, keep_answers=output is not None)
+    result = score(embedder, data, evaluation, keep_lists=output is not None)
     scores = as_scores(
-        outcome.metrics,
+        result.measurements,
         dataset=data.dataset,
-        split=outcome.split,
+        split=result.split,
         model=model_id,
-        missing=outcome.missing,
-        marks=(*marks, *model.config.marks, *root_marks(data), *(("incomplete",) if outcome.missing else ())),
-        note=outcome.note,
+        missing=result.missing,
+        marks=(*marks, *model.config.marks, *root_marks(data), *(("incomplete",) if result.missing else ())),
+        note=result.note,
     )
     if output is not None and is_main_process():
-        write_answers(output, outcome.answers)
-        write_examples(output, outcome.answers)
+        write_ranked_lists(output, result.ranked_lists)
+        write_examples(output, result.ranked_lists)
     return scores, headline(scores, data.dataset)
 
 
