@@ -223,7 +223,7 @@ def test_a_submission_is_checked_without_cocos_list_of_images(shared, tmp_path, 
     source = shared / "data" / "circo"
     words = ["--dataset", "circo", "--data-root", str(source.parent)]
     main(["check-submission", str(source / "submission_examples" / "submission_test.json"), *words])
-    assert "800 queries" in (said := capsys.readouterr().out) and "were not looked up" in said
+    assert "800 queries" in (said := capsys.readouterr().out) and "were not checked" in said
     lists = json.loads((source / "submission_examples" / "submission_test.json").read_text())
     (tmp_path / "short.json").write_text(json.dumps({**lists, "3": lists["3"][:-1]}))
     with pytest.raises(SystemExit):

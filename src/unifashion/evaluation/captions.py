@@ -2,15 +2,14 @@
 
     captions/standard            PTB tokenizer, whole captions; what to report
     captions/unifashion-compat   what the original UniFashion script computes: predictions and references cut to 100 characters,
-                                 and swapped; only to compare with its numbers
+                                 and swapped; only for a comparison with its numbers
 
 Everything is in percent; CIDEr is multiplied by 100 as papers print it, so it may exceed 100.
 """
 
-import csv
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -23,6 +22,7 @@ from unifashion.evaluation.caption_java import jars, tokenize
 from unifashion.evaluation.caption_rows import CaptionTable, read_captions
 from unifashion.evaluation.metrics import CaptionMetric, rows_of
 from unifashion.evaluation.scores import Measurement, Score, as_scores
+from unifashion.io import write_csv
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class CaptionScores:
     """One profile's numbers: of the corpus as ``Measurement`` rows, and of every item by metric, both in percent."""
 
     profile: Profile
-    metrics: tuple[Measurement, ...]
+    measurements: tuple[Measurement, ...]
     items: dict[str, dict[str, float]]
 
 
@@ -83,7 +83,7 @@ def _cut_and_swap(
     for name, texts, caption in zip(names, targets, candidates, strict=True):
         if len(texts) > 1:
             raise UserError(
-                f"unifashion-compat swaps the sides, so it takes one reference an item; {name} has {len(texts)}"
+                f"unifashion-compat swaps the sides, so it takes one reference per item; {name} has {len(texts)}"
             )
         if not caption.strip():
             raise UserError(f"unifashion-compat swaps the sides, so no prediction may be empty; that of {name} is")
@@ -91,7 +91,7 @@ def _cut_and_swap(
 
 
 def _tokenize(candidates: Sequence[str], targets: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
-    """Tokenize both sides in one call of the tokenizer."""
+    """Tokenize both sides in one call of the tokenizer: starting Java costs more than thousands of captions."""
     tokens = iter(tokenize([*candidates, *chain.from_iterable(targets)]))
     return [next(tokens) for _ in candidates], [[next(tokens) for _ in texts] for texts in targets]
 
@@ -158,7 +158,7 @@ def score_files(
     marks = [name for name, holds in (("incomplete", missing > 0), ("leaky", given.guided)) if holds]
     if _is_synthetic(given) or _is_synthetic(truth):
         marks.append("synthetic")
-    rows = chain.from_iterable(result.metrics for result in results)
+    rows = chain.from_iterable(result.measurements for result in results)
     name = model or str(predictions)
     scores = as_scores(rows, dataset=dataset, split=split, model=name, missing=missing, marks=tuple(marks))
     return [replace(score, ties="no ranks") for score in scores]
@@ -172,29 +172,29 @@ def _matched(given: CaptionTable, truth: CaptionTable, max_missing: float) -> li
     if not shared:
         raise UserError(
             f"no id of {given.path} is in {truth.path}: the first are {_named(unknown)} and {_named(lacking)}; "
-            "both must name an item alike"
+            "both files must use the same id for an item"
         )
-    facts = []
+    differences = []
     if lacking:
-        facts.append(f"{len(lacking)} of {len(truth.captions)} references have no prediction ({_named(lacking)})")
+        differences.append(f"{len(lacking)} of {len(truth.captions)} references have no prediction ({_named(lacking)})")
     if unknown:
-        facts.append(f"{len(unknown)} of {len(given.captions)} predictions have no reference ({_named(unknown)})")
+        differences.append(f"{len(unknown)} of {len(given.captions)} predictions have no reference ({_named(unknown)})")
     shares = (100 * len(lacking) / len(truth.captions), 100 * len(unknown) / len(given.captions))
     if max(shares) > max_missing:
         raise UserError(
-            f"{given.path} against {truth.path}: {', '.join(facts)}; complete the files, or score what both have with "
+            f"{given.path} against {truth.path}: {', '.join(differences)}; complete the files, or score what both have with "
             f"--max-missing {math.ceil(max(shares))}"
         )
-    if facts:
-        log.warning("%s", ", ".join(facts))
+    if differences:
+        log.warning("%s", ", ".join(differences))
     return shared
 
 
 def _only(table: CaptionTable, name: str) -> str:
     texts = table.captions[name]
     if len(texts) != 1:
-        number = "no caption" if not texts else f"{len(texts)} different captions"
-        raise UserError(f"{table.path}: {name} has {number}; a prediction is one caption")
+        how_many = "no caption" if not texts else f"{len(texts)} different captions"
+        raise UserError(f"{table.path}: {name} has {how_many}; a prediction is one caption")
     return texts[0]
 
 
@@ -210,19 +210,22 @@ def _is_synthetic(table: CaptionTable) -> bool:
 
 def write_items(
     path: Path,
-    results: Iterable[CaptionScores],
+    results: Sequence[CaptionScores],
     predictions: Mapping[str, str],
     references: Mapping[str, Sequence[str]],
 ) -> None:
-    """Write a CSV with one row an item and profile: its numbers, its caption, its references (separated by " | ")."""
+    """Write a CSV with one row per item and profile: its numbers, its caption, its references (separated by " | ")."""
+    names = list(next(iter(results[0].items.values())))
+    rows = (
+        {
+            "id": name,
+            "profile": result.profile,
+            **{metric: f"{value:.4f}" for metric, value in values.items()},
+            "prediction": predictions[name],
+            "references": " | ".join(references[name]),
+        }
+        for result in results
+        for name, values in result.items.items()
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}")
-    with unfinished.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        for number, result in enumerate(results):
-            if number == 0:
-                writer.writerow(["id", "profile", *next(iter(result.items.values())), "prediction", "references"])
-            for name, values in result.items.items():
-                numbers = (f"{value:.4f}" for value in values.values())
-                writer.writerow([name, result.profile, *numbers, predictions[name], " | ".join(references[name])])
-    unfinished.replace(path)
+    write_csv(path, ["id", "profile", *names, "prediction", "references"], rows)

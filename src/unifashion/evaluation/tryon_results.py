@@ -1,4 +1,4 @@
-"""A folder of try-on results (tryon/results.py), matched with its data set, and its scores."""
+"""Read a folder of try-on results (tryon/results.py), match it with its data set, and score it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from unifashion.tryon.results import read_record
 
 @dataclass(frozen=True)
 class ResultFolder:
-    """The results that are there with their pairs, the names of those that are not, and what is known about their making."""
+    """The results that are there with their pairs, the names of those that are not, and how they were made."""
 
     path: Path
     results: tuple[Result, ...]
@@ -33,8 +33,8 @@ def read_results(folder: Path, split: TryOnSplit, repaint: bool = False, model: 
     Args:
         folder: of the results.
         split: read with "image" among its needs (and "agnostic_mask" for CLIP-S).
-        repaint: for results without ``inference.json``: pixels of the photo were pasted back.
-        model: likewise: what drew them.
+        repaint: whether pixels of the photo were pasted back; for results without ``inference.json``.
+        model: what drew them; likewise.
 
     Raises:
         UserError: no result of the split is there, two files for one, a damaged ``inference.json``.
@@ -60,13 +60,13 @@ def read_results(folder: Path, split: TryOnSplit, repaint: bool = False, model: 
 
 
 def _pictures(folder: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+    by_name: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
-            if path.stem in found:
-                raise UserError(f"{folder} holds {found[path.stem].name} and {path.name}; keep one of them")
-            found[path.stem] = path
-    return found
+            if path.stem in by_name:
+                raise UserError(f"{folder} holds {by_name[path.stem].name} and {path.name}; keep one of them")
+            by_name[path.stem] = path
+    return by_name
 
 
 def _result(picture: Path, item: TryOnItem) -> Result:
@@ -74,7 +74,7 @@ def _result(picture: Path, item: TryOnItem) -> Result:
 
 
 def score_folder(
-    found: ResultFolder,
+    results: ResultFolder,
     split: TryOnSplit,
     pairing: Pairing,
     profiles: Sequence[ProfileName],
@@ -91,7 +91,7 @@ def score_folder(
     """Score a folder by one or several profiles.
 
     Args:
-        found: the results.
+        results: the folder, read.
         split: that they belong to.
         pairing: of the pairs.
         profiles: names of ``images.PROFILES``.
@@ -111,9 +111,9 @@ def score_folder(
         UserError: too much missing, nothing that can be computed, or what ``score_images`` raises.
     """
     listed = len(split.items) + len(split.missing)
-    note = check_missing(len(found.results), listed, max_missing, "pairs")
-    missing = missing_percent(len(found.results), listed)
-    marks = [*(["synthetic"] if synthetic else []), *(["incomplete"] if missing else []), *found.marks]
+    note = check_missing(len(results.results), listed, max_missing, "pairs")
+    missing = missing_percent(len(results.results), listed)
+    marks = [*(["synthetic"] if synthetic else []), *(["incomplete"] if missing else []), *results.marks]
     scores: list[Score] = []
     lacking: list[str] = []
     for name in profiles:
@@ -124,14 +124,14 @@ def score_folder(
         if not any(map(opened.can, wanted_metrics(profile, pairing))):
             continue
         metrics = score_images(
-            found.results, profile, pairing, opened,
-            repaint=found.repaint, batch_size=batch_size, device=device, progress=progress,
+            results.results, profile, pairing, opened,
+            repaint=results.repaint, batch_size=batch_size, device=device, progress=progress,
         )  # fmt: skip
         scores += as_scores(
             metrics,
             dataset=dataset,
             split=split.split,
-            model=found.model,
+            model=results.model,
             missing=missing,
             marks=tuple(dict.fromkeys(marks)),
             note=note,
