@@ -21,7 +21,6 @@ from unifashion.data.images import ImageError, ImageTransform, load_image, norma
 from unifashion.errors import UserError
 from unifashion.evaluation.scores import Measurement, Score, as_scores
 from unifashion.llm.model import UniFashionFull
-from unifashion.models.unifashion import UniFashionModel
 
 PROTOCOL = "captions/next-token"
 Row = tuple[Path, str, str]  # image, feedback ("" for image-text data), caption
@@ -44,7 +43,7 @@ class Totals:
 
 
 def validate_captions(
-    model: UniFashionModel, data: DataSettings, evaluation: EvaluationSettings, progress: bool = True
+    model: UniFashionFull, data: DataSettings, evaluation: EvaluationSettings, progress: bool = True
 ) -> tuple[list[Score], float]:
     """Score a model with a language model on the validation split of ``data.dataset``.
 
@@ -54,7 +53,6 @@ def validate_captions(
     Raises:
         UserError: the split has no captions, or none of its images can be read.
     """
-    assert isinstance(model, UniFashionFull)
     rows = validation_rows(data)
     step = max(len(rows) / max(evaluation.num_queries, 1), 1.0)
     chosen = [rows[int(index * step)] for index in range(int(len(rows) / step))]
@@ -108,7 +106,7 @@ def validation_rows(data: DataSettings) -> list[Row]:
 
 @torch.inference_mode()
 def _predict(model: UniFashionFull, rows: list[Row]) -> Totals:
-    pixels, readable = _pixels(model.image_transform, rows)
+    pixels, readable = _pixels(model.base.image_transform, rows)
     if not readable:
         return Totals()
     device = model.base.temperature.device
