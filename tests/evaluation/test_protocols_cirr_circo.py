@@ -152,10 +152,13 @@ def test_splits(cirr_split, circo_split):
 
 
 def test_submissions_are_written_checked_and_best_first(test_splits, tmp_path):
+    written = {}
     for split in test_splits:
-        scores_QG = random_scores(split)
-        for path in write_submission(tmp_path, split, scores_QG):
-            assert "queries" in check_submission(path, split)
+        for path in write_submission(tmp_path, split, random_scores(split)):
+            written[path.name] = check_submission(path, split)
+    assert list(written) == ["cirr_recall.json", "cirr_recall_subset.json", "circo.json"]
+    assert "recall_subset: 40 queries" in written["cirr_recall_subset.json"] and "30 queries" in written["circo.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(written), "nothing unfinished is left"
     lists = json.loads((tmp_path / "cirr_recall.json").read_text())
     split = test_splits[0]
     query, row = split.queries[3], random_scores(split)[3].tolist()
