@@ -1,7 +1,7 @@
 """How far a number can be trusted: percentile bootstrap intervals over queries.
 
     low, high = interval([hits_Q])                     recall of one set of queries, each 0 or 1
-    low, high = interval([dress_Q, shirt_Q, toptee_Q])   a macro mean: every category is resampled alone and weighs the same
+    low, high = interval([dress_Q, shirt_Q, toptee_Q])   a macro mean: every category is resampled by itself and weighs the same
 
 The interval is about the queries only: what the number could have been with other queries of the same kind, with the gallery, the
 weights and the training seed as they are. Queries that share a product are resampled one by one all the same.

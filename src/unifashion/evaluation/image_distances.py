@@ -1,8 +1,8 @@
 """Two sets of pictures compared: the Frechet distance (FID) and the kernel distance (KID) between their features.
 
-Features are what a network makes of pictures of 299 x 299 pixels, resized as clean-fid does: each channel alone, as floats,
+Features are what a network makes of pictures of 299 x 299 pixels, resized as clean-fid does: each channel by itself, as floats,
 bicubic, without rounding or clipping (Parmar et al., 2022). The distances themselves are torchmetrics', which is imported where
-it is used: who only reads the table of metrics needs none of it. Shapes: N pictures, F features.
+it is used: reading the table of metrics does not need it. Shapes: N pictures, F features.
 """
 
 import warnings
@@ -20,7 +20,7 @@ NUM_SUBSETS, MAX_SUBSET = 100, 1000
 
 
 def clean_pixels(image: Image.Image, side: int = INCEPTION_SIDE) -> Tensor:
-    """Return a picture (3, side, side), float32, about 0..255: every channel resized alone, as floats, as clean-fid does."""
+    """Return a picture (3, side, side), float32, about 0..255: every channel resized by itself, as floats, as clean-fid does."""
     # Pillow resizes an RGB image in bytes, and rounds and clips; a channel of floats (mode F) it resizes exactly. The difference
     # is what made FIDs of different programs incomparable.
     channels = np.asarray(image, dtype=np.float32).transpose(2, 0, 1)

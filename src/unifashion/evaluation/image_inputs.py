@@ -1,4 +1,4 @@
-"""What try-on metrics look at: results with their photos, prepared as each profile does; profiles are never mixed.
+"""What try-on metrics are computed from: results with their photos, prepared as each profile does; profiles are never mixed.
 
     profile   owner             SSIM                       LPIPS                      FID and KID            CLIP-S
     catvton   CatVTON           RGB                        squeeze                    clean-fid              -
@@ -61,7 +61,7 @@ PROFILES: dict[ProfileName, Profile] = {
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A drawn picture, the photo of the person, and for CLIP-S the mask of what was painted (white) and the caption."""
+    """A generated picture, the photo of the person, and for CLIP-S the mask of what was painted (white) and the caption."""
 
     picture: Path
     truth: Path

@@ -211,7 +211,7 @@ NETWORKS = {"alex": (alexnet, (1, 4, 7, 9, 11)), "squeeze": (squeezenet, (1, 4, 
 
 def layer_weights(backbone: Backbone) -> list[Tensor]:
     """Return LPIPS's learned weights per channel and layer, from the files that torchmetrics brings."""
-    import torchmetrics  # here alone, so that who only reads the table of metrics does not need it
+    import torchmetrics  # here, so that reading the table of metrics does not need it
 
     path = Path(torchmetrics.__file__).parent / f"functional/image/lpips_models/{backbone}.pth"
     weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)

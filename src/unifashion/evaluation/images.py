@@ -1,4 +1,4 @@
-"""Measure drawn pictures by one profile: open its networks, compute its metrics. What profiles are: image_inputs.py.
+"""Measure generated images by one profile: open its networks, compute its metrics. What profiles are: image_inputs.py.
 
 A protocol is ``tryon/PROFILE/PAIRING`` (``design/mgd/PAIRING``). What else changes a number is part of its name: ``+repaint``,
 ``+jpg`` (results that are not PNG), ``+NAME`` of a network that is not the profile's.
@@ -21,7 +21,7 @@ from unifashion.evaluation.scores import Measurement
 
 @dataclass
 class Networks:
-    """What metrics look through.
+    """The networks that metrics use.
 
     opened: networks by the name of a metric; metrics that share one name the same.
     names: by the name of a metric, that of a network which is not the profile's.
@@ -36,7 +36,7 @@ class Networks:
 
 
 def wanted_metrics(profile: Profile, pairing: Pairing) -> list[ImageMetric]:
-    """Return the metrics that a profile reports: of unpaired results, of which there is no true photo, those of sets alone."""
+    """Return the metrics that a profile reports; of unpaired results, which have no true photo, only those of whole sets."""
     rows = [row for row in rows_of(ImageMetric) if profile.name in row.profiles]
     return [row for row in rows if pairing == "paired" or isinstance(row, SetMetric)]
 

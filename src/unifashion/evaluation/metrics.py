@@ -28,7 +28,6 @@ from unifashion.evaluation.ranks import average_precision_at
 
 TRYON_PROFILES: tuple[ProfileName, ...] = ("catvton", "ladi", "hrviton")
 FEW = 2048  # pictures; below, the covariance of Inception's 2048 features is singular and FID comes out too high
-MIN_SHOWN = caption_java.MIN_SHOWN
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class CaptionMetric(Metric):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageMetric(Metric):
-    """Computed from drawn pictures: which profiles report it, and what opens the network that it looks through, if any."""
+    """Computed from generated images: which profiles report it, and what opens the network that it uses, if any."""
 
     profiles: tuple[ProfileName, ...]
     open_network: Callable[[Profile, Path], nn.Module] | None = None
@@ -147,7 +146,7 @@ def rouge_l(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> d
     from pycocoevalcap.rouge.rouge import Rouge
 
     scorer, pairs = Rouge(), list(zip(candidates, references, strict=True))
-    bar = tqdm(pairs, desc="ROUGE-L", unit="caption", disable=len(pairs) < MIN_SHOWN)
+    bar = tqdm(pairs, desc="ROUGE-L", unit="caption", disable=len(pairs) < caption_java.MIN_SHOWN)
     items = [scorer.calc_score([text], list(texts)) for text, texts in bar]
     return {"ROUGE-L": (float(np.mean(items)), items)}
 
@@ -204,7 +203,7 @@ CAPTIONS = (
 )
 
 
-# Drawn pictures -------------------------------------------------------------------------------------------------------
+# Generated images -----------------------------------------------------------------------------------------------------
 
 
 def ssim(first_BCHW: Tensor, second_BCHW: Tensor, inner: bool = False) -> Tensor:
@@ -251,7 +250,7 @@ def kid(pictures: Pictures, network: nn.Module) -> SetValue:
 
 
 def clip_s(pictures: Pictures, network: Any) -> SetValue:
-    """Return CLIP-S: how well the painted region and the caption agree, mean over the results.
+    """Return CLIP-S: how well the painted region and the caption agree, averaged over the results.
 
     Raises:
         UserError: a result without caption or mask, or whose mask is empty.

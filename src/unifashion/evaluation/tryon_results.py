@@ -97,7 +97,7 @@ def score_folder(
         profiles: names of ``images.PROFILES``.
         weights: folder of the networks' weights.
         dataset: what the rows call the data.
-        synthetic: the data is drawn.
+        synthetic: whether the data set was drawn by a program.
         max_missing: highest share of pairs that may lack a result or a file, percent.
         networks: others than the profiles' own, by profile.
         batch_size: pictures that a network sees at once.

@@ -8,8 +8,6 @@
 Shapes: Q queries (``split_queries``), G gallery photos (``split_gallery``), P right answers of a query.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -17,8 +15,8 @@ from unifashion.data.records import ComposedSplit
 from unifashion.errors import UserError
 from unifashion.evaluation.bootstrap import measured
 from unifashion.evaluation.metrics import query_values
-from unifashion.evaluation.protocols.inputs import ScoredSplit, columns_of, split_gallery, split_queries
-from unifashion.evaluation.protocols.registry import ComposedProtocol, register
+from unifashion.evaluation.protocols.inputs import columns_of, split_gallery, split_queries
+from unifashion.evaluation.protocols.registry import ComposedProtocol, for_each_split, register
 from unifashion.evaluation.ranks import positive_ranks, target_ranks, top_k
 from unifashion.evaluation.scores import Measurement
 
@@ -61,16 +59,12 @@ def evaluate(split: ComposedSplit, scores_QG: Tensor) -> list[Measurement]:
     return measurements
 
 
-def _evaluate_splits(scored: Sequence[ScoredSplit]) -> list[Measurement]:
-    return [measurement for each in scored for measurement in evaluate(each.split, each.scores)]
-
-
 STANDARD = register(
     ComposedProtocol(
         PROTOCOL,
         "The full gallery, several right answers a query; R@k looks for the one that was annotated first.",
         ("circo",),
-        evaluate=_evaluate_splits,
+        evaluate=for_each_split(evaluate),
         all_targets=True,
     )
 )

@@ -8,16 +8,14 @@
 Shapes: Q queries (``split_queries``), G gallery photos (``split_gallery``), S photos of a set.
 """
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from unifashion.data.records import ComposedSplit
 from unifashion.errors import UserError
 from unifashion.evaluation.bootstrap import measured
 from unifashion.evaluation.metrics import query_values
-from unifashion.evaluation.protocols.inputs import ScoredSplit, columns_of, split_gallery, split_queries
-from unifashion.evaluation.protocols.registry import ComposedProtocol, register
+from unifashion.evaluation.protocols.inputs import columns_of, split_gallery, split_queries
+from unifashion.evaluation.protocols.registry import ComposedProtocol, for_each_split, register
 from unifashion.evaluation.ranks import target_ranks, top_k
 from unifashion.evaluation.scores import MEAN, Measurement
 
@@ -47,16 +45,12 @@ def evaluate(split: ComposedSplit, scores_QG: Tensor) -> list[Measurement]:
     ]
 
 
-def _evaluate_splits(scored: Sequence[ScoredSplit]) -> list[Measurement]:
-    return [measurement for each in scored for measurement in evaluate(each.split, each.scores)]
-
-
 STANDARD = register(
     ComposedProtocol(
         PROTOCOL,
         "The full gallery without the reference; Rs@k among the five others of the reference's set.",
         ("cirr",),
-        evaluate=_evaluate_splits,
+        evaluate=for_each_split(evaluate),
         without_reference=True,
     )
 )

@@ -3,13 +3,16 @@
     protocols_of("fashioniq", ComposedProtocol)   the rows that apply to a data set, the main one first
     register(PairProtocol(...))                   a protocol of your own; examples/add_a_protocol.py
 
-The main protocol of a data set picks what the lists of the report and re-ranking look like: its gallery, its right answers.
+The main protocol of a data set is the one whose gallery and right answers the report's ranked lists and re-ranking use.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from torch import Tensor
+
+from unifashion.data.records import ComposedSplit
 from unifashion.errors import UserError
 from unifashion.evaluation.protocols.inputs import EmbeddedPairs, ScoredSplit
 from unifashion.evaluation.scores import Measurement
@@ -39,6 +42,13 @@ class ComposedProtocol(Protocol):
     without_reference: bool = False  # a query's reference is not in its gallery
     all_targets: bool = False  # every right answer counts, not only the one that was annotated first
     join_feedback: Callable[[Sequence[str]], str] = " and ".join  # the sentences of a query as the model reads them
+
+
+def for_each_split(
+    evaluate: Callable[[ComposedSplit, Tensor], list[Measurement]],
+) -> Callable[[Sequence[ScoredSplit]], list[Measurement]]:
+    """Return the ``evaluate`` of a row from a function of one split and its scores."""
+    return lambda scored: [one for each in scored for one in evaluate(each.split, each.scores)]
 
 
 Row = TypeVar("Row", bound=Protocol)
