@@ -184,7 +184,7 @@ def spice(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tup
         if done.returncode or not out.is_file():
             raise UserError(f"SPICE failed: {_last_line(done.stderr)}")
         items: Sequence[Mapping[str, dict]] = json.loads(out.read_text(encoding="utf-8"))
-    # SPICE returns its items in an order of its own, and no number for a caption without objects; those are left out of the mean.
+    # By id, as SPICE is free to reorder its items; those without a score are left out of the mean.
     by_row = {int(str(item["image_id"])): item["scores"]["All"]["f"] for item in items}
     scores = [_number(by_row.get(row)) for row in range(len(rows))]
     defined = [score for score in scores if not math.isnan(score)]

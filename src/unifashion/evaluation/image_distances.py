@@ -53,8 +53,8 @@ def frechet_distance(first_NF: Tensor, second_NF: Tensor) -> float:
     """Return the Frechet distance (FID) of two sets of features, taken for samples of normal distributions."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    # Double precision from the start: torchmetrics gets covariances from sums of squares, and in float32 the differences of
-    # such sums of 2048 x 2048 features cancel to the point of a negative distance.
+    # torchmetrics adds up in double precision whatever it is given, but rounds the distance to the type of the features; and a
+    # small distance is a difference of large traces.
     metric = FrechetInceptionDistance(feature=_AsGiven(first_NF.shape[1]))
     metric.update(first_NF.double(), real=False)
     metric.update(second_NF.double(), real=True)
@@ -66,8 +66,9 @@ def kernel_distance(first_NF: Tensor, second_NF: Tensor, seed: int = 0) -> tuple
     from torchmetrics.image.kid import KernelInceptionDistance
 
     size = min(len(first_NF), len(second_NF), MAX_SUBSET)
-    # torchmetrics draws the subsets from torch's global generator: the seed is set for the draw only, so that neither does the
-    # number depend on what ran before, nor a training that is validated on what is measured here.
+    # torchmetrics draws the subsets from torch's global generator. The seed is set inside a fork of it, so that the number does
+    # not depend on what ran before, nor what runs after on the number. In double precision, because KID is a small difference of
+    # means of cubes.
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore", UserWarning)  # that features are kept in memory
         torch.manual_seed(seed)

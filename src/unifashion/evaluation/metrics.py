@@ -213,8 +213,8 @@ def ssim(first_BCHW: Tensor, second_BCHW: Tensor, inner: bool = False) -> Tensor
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    # Single precision, as in the profiles' own scripts: variances are differences of nearly equal numbers, so that in plain
-    # areas even equal pictures may get up to 0.0001 less than 1. Double precision would no longer repeat published numbers.
+    # Single precision, as in the profiles' own scripts, with which the numbers shall agree. Variances are differences of nearly
+    # equal numbers in it, so that in plain areas even equal pictures may get up to 0.0001 less than 1.
     similarity = structural_similarity_index_measure(
         first_BCHW, second_BCHW, data_range=1.0, reduction="none", return_full_image=inner
     )

@@ -119,7 +119,7 @@ def _compared_by(score: Score) -> tuple[str, str, str, bool]:
 def write_scores(folder: Path, rows: Sequence[Score]) -> None:
     """Write ``scores.json`` and ``scores.csv`` into ``folder`` (made if needed); each file is replaced whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "scores.json", [asdict(row) for row in rows])
+    write_json(folder / "scores.json", [asdict(row) for row in rows], durable=True)  # may be the result of hours
     write_csv(folder / "scores.csv", [field.name for field in fields(Score)], (row.row() for row in rows))
 
 

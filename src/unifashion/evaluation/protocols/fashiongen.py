@@ -116,7 +116,7 @@ def draw_candidates(
         subcategory = product_subcategory[product]
         pool = rows_of_subcategory[subcategory]
         pool = pool[gallery_product[pool] != product]
-        # Drawn rows, not products: a product with many photos is a negative more often, as in the published protocol.
+        # Rows are drawn, not products: a product with many photos is a negative more often.
         negatives = rng.choice(pool, size=min(num_negatives, len(pool)), replace=False)
         if len(pool) < num_negatives:
             num_filled += 1
