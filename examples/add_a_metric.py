@@ -2,8 +2,8 @@
 
     python examples/add_a_metric.py RESULTS --data-root DATA
 
-The arguments are those of ``unifashion score-images``. The scores have one more column, PSNR, in the table, in scores.json and in
-the report, shown with its own digits. Within the package, the function and the row would stand in evaluation/metrics.py.
+The arguments are those of ``unifashion score-images``. The table has one more column, PSNR, and so have scores.json, scores.csv and
+the report made from them. Within the package, the function and the row would stand in evaluation/metrics.py.
 
 A metric of one result beside its photo is a ``PairMetric``, as here; one of all results together, such as FID, a ``SetMetric``.
 Either may name what opens its network (``open_network``), whose file then belongs into the folder of --weights.
@@ -33,7 +33,7 @@ def psnr(pair: Pair, network: None) -> float:
 register(
     PairMetric(
         "PSNR",
-        "How strong the photo is against the result's error, in decibels; 100 = equal.",
+        "Peak signal-to-noise ratio of the result and the photo of the same person, in decibels; 100 = equal.",
         higher_is_better=True,
         digits=1,
         compute=psnr,
