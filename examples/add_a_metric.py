@@ -2,8 +2,8 @@
 
     python examples/add_a_metric.py RESULTS --data-root DATA
 
-The arguments are those of ``unifashion score-images``. The table has one more column, PSNR, and so have scores.json, scores.csv and
-the report made from them. Within the package, the function and the row would stand in evaluation/metrics.py.
+The arguments are those of ``unifashion score-images``. The table in the terminal has one more column, PSNR; so have scores.csv,
+scores.json and the report. Within the package, the function and the row would stand in evaluation/metrics.py.
 
 A metric of one result beside its photo is a ``PairMetric``, as here; one of all results together, such as FID, a ``SetMetric``.
 Either may name what opens its network (``open_network``), whose file then belongs into the folder of --weights.

@@ -6,8 +6,8 @@
 The arguments are those of ``src/blip_validate.py``. Within the package, this file would lie in evaluation/protocols, without
 ``main``; nothing else would have to name it.
 
-The protocol looks for the right photo among those of the text's own sub-category only: a model that tells dresses from shirts, but
-not one dress from another, scores no better than chance.
+The protocol looks for the right photo among those of the text's own sub-category only: a model that tells dresses from shirts,
+but not one dress from another, scores no better than chance.
 """
 
 import sys
