@@ -1,4 +1,4 @@
-"""Validate a retrieval checkpoint: recall as a table, scores.csv and scores.json, and what every query found, answers.jsonl.
+"""Validate a retrieval checkpoint: recall as a table, scores.csv and scores.json, and every query's ranked list, answers.jsonl.
 
     python src/blip_validate.py --dataset fashiongen --blip-model-name blip2_cir_cls --model-path runs/pretrain
     python src/blip_validate.py --dataset fashioniq --blip-model-name blip2_cir_rerank --model-path runs/cir_ft
