@@ -13,6 +13,7 @@ from PIL import Image
 from unifashion.apps.report import write_report
 from unifashion.apps.report.answer_sections import choose
 from unifashion.apps.report.curves import recall_curve
+from unifashion.apps.report.glossary import protocol_words
 from unifashion.cli import main
 from unifashion.errors import UserError
 from unifashion.evaluation.ranked_lists import RankedItem, RankedList, write_ranked_lists
@@ -319,3 +320,11 @@ def test_words_stay_whole_and_bars_begin_below_each_other(browser, run, tmp_path
                 " new Set([...t.querySelectorAll('.bar')].map((b) => Math.round(b.getBoundingClientRect().x))).size)"
             )
             assert edges == [1, 1, 1], media
+
+
+def test_sentences_about_retrieval_protocols_are_those_of_their_rows():
+    assert protocol_words("cirr/standard+itm50") == (
+        "The full gallery without the reference; Rs@k among the five others of the reference's set. "
+        "The best 50 are re-ranked by the matching head."
+    )
+    assert protocol_words("somebody's/full").startswith("All images of the split against all its texts")

@@ -62,7 +62,7 @@ def evaluate(split: ComposedSplit, scores_QG: Tensor) -> list[Measurement]:
 STANDARD = register(
     ComposedProtocol(
         PROTOCOL,
-        "The full gallery, several right answers a query; R@k looks for the one that was annotated first.",
+        "The full gallery, several right answers per query; R@k looks for the one that was annotated first.",
         ("circo",),
         evaluate=for_each_split(evaluate),
         all_targets=True,

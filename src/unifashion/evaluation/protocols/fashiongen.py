@@ -238,7 +238,7 @@ register(replace(FULL, name="fashiongen/full", datasets=("fashiongen",)))  # her
 register(
     PairProtocol(
         "fashiongen/blocks100",
-        "Blocks of 100 rows in file order; each row is compared with those of its block.",
+        "Blocks of 100 rows in file order; each row is searched within its block.",
         ("fashiongen",),
         evaluate=_evaluate_blocks100,
     )
