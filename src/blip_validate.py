@@ -1,4 +1,4 @@
-"""Validate a retrieval checkpoint: recall as a table, scores.csv and scores.json, and what every query found, answers.jsonl.
+"""Validate a retrieval checkpoint: recall as a table, scores.csv and scores.json, and every query's ranked list, answers.jsonl.
 
     python src/blip_validate.py --dataset fashiongen --blip-model-name blip2_cir_cls --model-path runs/pretrain
     python src/blip_validate.py --dataset fashioniq --blip-model-name blip2_cir_rerank --model-path runs/cir_ft
@@ -43,8 +43,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("--model-path is required: a run, a saved model folder or a hub id")
     from unifashion.apps.toy_catalogue import provide
     from unifashion.distributed import is_main_process
+    from unifashion.evaluation.results import format_table
     from unifashion.evaluation.retrieval import submit_checkpoint, validate_checkpoint
-    from unifashion.evaluation.scores import format_table, write_scores
+    from unifashion.evaluation.scores import write_scores
 
     provide(data)
     run = checkpoint.model_path, checkpoint.blip_model_name, checkpoint.output_dir, data, evaluation

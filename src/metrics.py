@@ -49,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     (settings,) = parse_from_src((CaptionScoreSettings,), argv, __doc__.split("\n")[0], SRC)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     from unifashion.evaluation.captions import PROFILES, score_files
-    from unifashion.evaluation.scores import format_table, write_scores
+    from unifashion.evaluation.results import format_table
+    from unifashion.evaluation.scores import write_scores
 
     predictions = Path(settings.predictions)
     scores = score_files(

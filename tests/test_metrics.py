@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from unifashion.evaluation.caption_rows import write_rows
 from unifashion.evaluation.scores import read_scores
+from unifashion.io import write_jsonl
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 
@@ -31,8 +31,8 @@ def metrics(*flags: str, code: int = 0, **environment: str) -> subprocess.Comple
 def test_scores_are_printed_and_stored(tmp_path):
     if shutil.which("java") is None:
         pytest.skip("no Java on this machine")
-    write_rows(tmp_path / "p.jsonl", [{"id": n, "image": f"{n}.jpg", "caption": "a long red dress"} for n in "ab"])
-    write_rows(tmp_path / "r.jsonl", [{"id": n, "captions": ["a long red dress with lace"]} for n in "ba"])
+    write_jsonl(tmp_path / "p.jsonl", [{"id": n, "image": f"{n}.jpg", "caption": "a long red dress"} for n in "ab"])
+    write_jsonl(tmp_path / "r.jsonl", [{"id": n, "captions": ["a long red dress with lace"]} for n in "ba"])
     flags = [
         "--predictions",
         str(tmp_path / "p.jsonl"),
@@ -76,7 +76,7 @@ def test_without_arguments_it_looks_for_the_captions_of_the_quickstart():
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path, given, flags, sentence):
-    write_rows(tmp_path / "p.jsonl", given)
+    write_jsonl(tmp_path / "p.jsonl", given)
     (tmp_path / "r.json").write_text(json.dumps({"a": ["a dress"]}))
     done = metrics("--predictions", str(tmp_path / "p.jsonl"), "--references", str(tmp_path / "r.json"), *flags, code=2)
     assert sentence in done.stderr and not (tmp_path / "scores").exists()

@@ -13,16 +13,17 @@ from PIL import Image
 from unifashion.apps.report import write_report
 from unifashion.apps.report.answer_sections import choose
 from unifashion.apps.report.curves import recall_curve
+from unifashion.apps.report.glossary import protocol_words
 from unifashion.cli import main
 from unifashion.errors import UserError
-from unifashion.evaluation.ranked_lists import Answer, Shown, write_answers
+from unifashion.evaluation.ranked_lists import RankedItem, RankedList, write_ranked_lists
 from unifashion.evaluation.scores import Score, write_scores
 
 NASTY = "<script>document.title='hacked'</script> & \"quotes\""
 
 
 def answer(rank, image="", text="is red", **changes):
-    top = tuple(Shown(image, "", 1.0 - index / 10, index == rank) for index in range(5))
+    top = tuple(RankedItem(image, "", 1.0 - index / 10, index == rank) for index in range(5))
     values = {
         "protocol": "fashioniq/original",
         "direction": "composed",
@@ -35,7 +36,7 @@ def answer(rank, image="", text="is red", **changes):
         "top": top,
         "slices": {"colour": "red"},
     }
-    return Answer(**{**values, **changes})
+    return RankedList(**{**values, **changes})
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def run(tmp_path):
         high=90.0,
     )
     write_scores(home, [score])
-    write_answers(home, [answer(rank, str(photo), NASTY) for rank in (0, 0, 1, 3, 7, 9, 30, 80, 120, 199)])
+    write_ranked_lists(home, [answer(rank, str(photo), NASTY) for rank in (0, 0, 1, 3, 7, 9, 30, 80, 120, 199)])
     return folder
 
 
@@ -130,7 +131,7 @@ def test_no_word_of_a_run_folder_can_become_markup(run, tmp_path):
     answers = [answer(rank, photo, NASTY, **asked) for rank in (0, 9)]
     answers += [answer(9, photo, "", **{**asked, "slices": {NASTY: "b"}})]
     answers += [answer(9, photo, "", protocol=NASTY, direction="i2t", targets=(NASTY,))]
-    write_answers(home, answers)
+    write_ranked_lists(home, answers)
     other = run.with_name("<script>other<")
     shutil.copytree(run, other)
     page, figures = write_report([run, other], tmp_path / "report.html")
@@ -200,7 +201,7 @@ def test_runs_that_answered_the_same_queries_are_compared_query_by_query(run, tm
     shutil.copytree(run, other)
     for folder, own in ((run, (0, 1, 2)), (other, ranks)):
         asked = [answer(rank, text=f"query {index}") for index, rank in enumerate(own)]
-        write_answers(folder / "validate" / "fashioniq", asked)
+        write_ranked_lists(folder / "validate" / "fashioniq", asked)
     page, _ = write_report([run, other], tmp_path / "report.html")
     assert words in page.read_text()
 
@@ -233,7 +234,7 @@ def test_scores_written_before_intervals_and_answers_are_shown(run, tmp_path):
 
 def test_a_line_separator_in_a_text_does_not_break_the_answers(run, tmp_path):
     home = run / "validate" / "fashioniq"
-    write_answers(home, [answer(0, str(tmp_path / "photo.png"), "is red\u2028and\x85long")])
+    write_ranked_lists(home, [answer(0, str(tmp_path / "photo.png"), "is red\u2028and\x85long")])
     assert "is red\u2028and" in page_of(run, tmp_path)
 
 
@@ -302,7 +303,7 @@ def test_words_stay_whole_and_bars_begin_below_each_other(browser, run, tmp_path
     words = ("sleeveless", "short-sleeved", "long-sleeved")
     asked = [answer(9 * (n % 4), photo, slices={kind: words[n % 3] for kind in "abc"}) for n in range(30)]
     asked += [answer(0, photo, slices=dict.fromkeys("abc", "burgundy"))] * 10
-    write_answers(run / "validate" / "fashioniq", asked)
+    write_ranked_lists(run / "validate" / "fashioniq", asked)
     page, _ = write_report([run], tmp_path / "report.html")
     with browser.page(page.as_uri(), width=390) as shown:
         for media, width in (("screen", 390), ("screen", 1280), ("print", 690)):
@@ -319,3 +320,11 @@ def test_words_stay_whole_and_bars_begin_below_each_other(browser, run, tmp_path
                 " new Set([...t.querySelectorAll('.bar')].map((b) => Math.round(b.getBoundingClientRect().x))).size)"
             )
             assert edges == [1, 1, 1], media
+
+
+def test_sentences_about_retrieval_protocols_are_those_of_their_rows():
+    assert protocol_words("cirr/standard+itm50") == (
+        "The full gallery without the reference; Rs@k among the five others of the reference's set. "
+        "The best 50 are re-ranked by the matching head."
+    )
+    assert protocol_words("somebody's/full").startswith("All images of the split against all its texts")

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from tests.bench.memory import peak_of
 
 from unifashion.evaluation.protocols.fashioniq import CategoryScores, evaluate
-from unifashion.evaluation.ranks import best_query_scores
+from unifashion.evaluation.ranks import score_matrix
 from unifashion.training.run_folder import machine
 
 KS = (10, 50)
@@ -52,7 +52,7 @@ def ours(
     fused_QD: torch.Tensor, image_GVD: torch.Tensor, names: list[str], references: list[str], targets: list[str]
 ) -> list[float]:
     """Return R@10 and R@50 of fashioniq/original; the other protocols are computed too."""
-    scores = CategoryScores("shirt", best_query_scores(fused_QD, image_GVD), references, targets, names)
+    scores = CategoryScores("shirt", score_matrix(fused_QD, image_GVD), references, targets, names)
     found = {(m.protocol, m.name): m.value for m in evaluate([scores], KS)}
     return [found["fashioniq/original", f"R@{k}"] for k in KS]
 

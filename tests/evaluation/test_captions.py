@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from unifashion.errors import UserError
-from unifashion.evaluation import caption_java, captions
-from unifashion.evaluation.caption_rows import read_captions, write_rows
+from unifashion.evaluation import caption_java
+from unifashion.evaluation.caption_rows import read_captions
 from unifashion.evaluation.captions import score_captions, score_files
+from unifashion.io import write_jsonl
 
 WORDS = "a red blue dress shirt with long short sleeves lace and collar".split()
 
@@ -25,7 +26,7 @@ WORDS = "a red blue dress shirt with long short sleeves lace and collar".split()
 @pytest.fixture
 def no_meteor(monkeypatch, with_java):
     """METEOR takes seconds to start; most tests are about something else."""
-    monkeypatch.setattr(captions, "meteor", lambda candidates, references: (0.5, [0.5] * len(candidates)))
+    monkeypatch.setattr(caption_java, "meteor", lambda candidates, references: (0.5, [0.5] * len(candidates)))
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def with_java():
 
 
 def values(result) -> dict[str, float]:
-    return {metric.name: metric.value for metric in result.metrics}
+    return {metric.name: metric.value for metric in result.measurements}
 
 
 def test_bleu_and_rouge_of_one_caption_are_those_computed_by_hand(no_meteor):
@@ -102,7 +103,7 @@ def test_the_order_of_items_does_not_matter_and_profiles_swap_the_sides(no_meteo
         values(score_captions(dict(reversed(given.items())), dict(reversed(truth.items()))))
     )
     swapped = score_captions(given, truth, "unifashion-compat")
-    assert {metric.protocol for metric in swapped.metrics} == {"captions/unifashion-compat"}
+    assert {metric.protocol for metric in swapped.measurements} == {"captions/unifashion-compat"}
     turned = score_captions({k: v[0] for k, v in truth.items()}, {k: [v] for k, v in given.items()})
     assert values(swapped) == pytest.approx(values(turned)) and values(swapped) != pytest.approx(forward)
     tail = {k: [f"{v[0]:<100} with something else"] for k, v in truth.items()}
@@ -175,9 +176,9 @@ def test_every_documented_form_is_read(tmp_path, name):
 
 
 def test_rows_of_one_id_are_several_references_and_guidance_is_noticed(tmp_path):
-    write_rows(tmp_path / "r.jsonl", [{"id": "7", "caption": c} for c in ("one", "two", "one")])
+    write_jsonl(tmp_path / "r.jsonl", [{"id": "7", "caption": c} for c in ("one", "two", "one")])
     assert read_captions(tmp_path / "r.jsonl").captions == {"7": ["one", "two"]}
-    write_rows(tmp_path / "g.jsonl", [{"image": "7", "caption": "x", "text_guidance": "is red"}])
+    write_jsonl(tmp_path / "g.jsonl", [{"image": "7", "caption": "x", "text_guidance": "is red"}])
     assert read_captions(tmp_path / "g.jsonl").guided
     assert sorted(path.name for path in tmp_path.iterdir()) == ["g.jsonl", "r.jsonl"]
 
@@ -203,8 +204,8 @@ def test_a_bad_file_is_named_with_its_row(tmp_path, case):
 
 
 def files(tmp_path, given, truth):
-    write_rows(tmp_path / "p.jsonl", given)
-    write_rows(tmp_path / "r.jsonl", truth)
+    write_jsonl(tmp_path / "p.jsonl", given)
+    write_jsonl(tmp_path / "r.jsonl", truth)
     return tmp_path / "p.jsonl", tmp_path / "r.jsonl"
 
 
@@ -244,7 +245,7 @@ def test_allowed_gaps_mark_the_scores_and_items_go_to_a_table(tmp_path, no_meteo
 
 
 def test_several_references_cannot_be_swapped():
-    with pytest.raises(UserError, match="one reference an item; 1 has 2"):
+    with pytest.raises(UserError, match="one reference per item; 1 has 2"):
         score_captions({"1": "a"}, {"1": ["b", "c"]}, "unifashion-compat")
 
 
@@ -272,7 +273,7 @@ def test_without_java_one_sentence_says_what_to_install(monkeypatch):
 )
 def test_a_meteor_that_dies_is_an_error_not_a_hang(tmp_path, monkeypatch, script):
     fake_java(tmp_path, monkeypatch, script)
-    with pytest.raises(UserError, match=r"METEOR failed: (no memory|it ended without a word)"):
+    with pytest.raises(UserError, match=r"METEOR failed: (no memory|it ended without a message)"):
         caption_java.meteor(["a"] * 3, [["a"]] * 3)
 
 

@@ -16,6 +16,7 @@ from unifashion.data.images import load_image
 from unifashion.errors import UserError
 from unifashion.evaluation import image_networks
 from unifashion.evaluation.image_distances import clean_pixels, frechet_distance, kernel_distance
+from unifashion.evaluation.image_inputs import PROFILES, Result, painted_box
 from unifashion.evaluation.image_networks import (
     NETWORKS,
     ClipScorer,
@@ -26,21 +27,11 @@ from unifashion.evaluation.image_networks import (
     open_clip_scorer,
     open_lpips,
 )
-from unifashion.evaluation.images import (
-    CLIP_S,
-    FID,
-    KID,
-    LPIPS,
-    PROFILES,
-    SSIM,
-    Networks,
-    Result,
-    open_networks,
-    painted_box,
-    score_images,
-    ssim,
-)
+from unifashion.evaluation.images import Networks, open_networks, score_images
+from unifashion.evaluation.metrics import PICTURES, metric_row, ssim
 from unifashion.models.tokenizer import train_wordpiece
+
+SSIM, LPIPS, FID, KID, CLIP_S = [row.name for row in PICTURES]
 
 
 def photo(seed, width=36, height=48):
@@ -261,7 +252,9 @@ class Colours(nn.Module):
 def small_networks(clip=None):
     torch.manual_seed(0)
     build, taps = NETWORKS["squeeze"]
-    return Networks(Colours(), Lpips(build(), taps, layer_weights("squeeze")), clip, {FID: "colours", KID: "colours"})
+    colours = Colours()
+    opened = {LPIPS: Lpips(build(), taps, layer_weights("squeeze")), FID: colours, KID: colours}
+    return Networks(opened | ({CLIP_S: clip} if clip else {}), {FID: "colours", KID: "colours"})
 
 
 @pytest.fixture
@@ -298,7 +291,7 @@ def test_a_paired_profile_has_all_its_numbers_with_their_names(drawn):
     ]
     pairs = [[image.permute(2, 0, 1)[None] for image in pair] for pair in pictures]
     assert found[SSIM].value == pytest.approx(np.mean([float(ssim(*pair)) for pair in pairs]), abs=1e-6)
-    lpips = small_networks().lpips
+    lpips = small_networks().opened[LPIPS]
     assert found[LPIPS].value == pytest.approx(
         np.mean([float(lpips(2 * a - 1, 2 * b - 1)) for a, b in pairs]), rel=1e-5
     )
@@ -341,8 +334,13 @@ def test_a_larger_truth_is_brought_to_the_result_as_each_profile_does(tmp_path):
     assert scored(result, "catvton", networks=only_ssim)[SSIM].value == pytest.approx(1, abs=1e-6)
     assert scored(result, "hrviton", networks=only_ssim)[SSIM].value < 0.9999, "bilinear, not Lanczos"
     seen = []
-    networks = Networks(lpips=lambda a, b: seen.append(a.shape) or torch.zeros(1))
-    networks.to = lambda device: networks
+
+    class Watched(nn.Module):
+        def forward(self, a, b):
+            seen.append(a.shape)
+            return torch.zeros(1)
+
+    networks = Networks({LPIPS: Watched()})
     scored(result, "ladi", networks=networks)
     scored(result, "hrviton", networks=networks)
     assert [tuple(shape[-2:]) for shape in seen] == [(512, 384)] * 2 + [(128, 128)] * 2
@@ -376,7 +374,7 @@ def test_results_that_cannot_be_scored_are_one_sentence(drawn, clip, tmp_path, w
     (tmp_path / "text.png").write_text("no picture")
     change, sentence = BAD[what]
     of_words = "mask" in what or "words" in what
-    networks = Networks(clip=clip) if of_words else small_networks()
+    networks = Networks({CLIP_S: clip}) if of_words else small_networks()
     with pytest.raises(UserError, match=sentence):
         scored(change(drawn), "mgd" if of_words else "catvton", networks=networks)
 
@@ -386,7 +384,7 @@ def test_results_that_cannot_be_scored_are_one_sentence(drawn, clip, tmp_path, w
 
 def test_what_is_not_here_is_one_sentence_each_that_says_where_to_get_it(tmp_path):
     networks, lacking = open_networks(PROFILES["catvton"], "paired", tmp_path)
-    assert [networks.can(metric) for metric in (SSIM, LPIPS, FID, KID)] == [True, False, False, False]
+    assert [networks.can(metric_row(name)) for name in (SSIM, LPIPS, FID, KID)] == [True, False, False, False]
     assert len(lacking) == 2
     assert "squeezenet1_1-b8a52dc0.pth: fetch it from https://" in lacking[0]
     assert f"put it into {tmp_path}" in lacking[1]

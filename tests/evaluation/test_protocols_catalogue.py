@@ -3,7 +3,8 @@ import torch
 
 from unifashion.errors import UserError
 from unifashion.evaluation.protocols import catalogue
-from unifashion.evaluation.protocols.catalogue import ProductEmbeddings, full, two_way_metrics
+from unifashion.evaluation.protocols.catalogue import full, two_way_metrics
+from unifashion.evaluation.protocols.inputs import ProductEmbeddings
 
 
 def randn(*shape, seed=0):

@@ -12,7 +12,7 @@ from unifashion.data.cirr import read_cirr
 from unifashion.data.records import ComposedQuery, ComposedSplit
 from unifashion.errors import UserError
 from unifashion.evaluation.protocols import circo, cirr
-from unifashion.evaluation.protocols.rows import split_gallery, split_queries
+from unifashion.evaluation.protocols.inputs import split_gallery, split_queries
 from unifashion.evaluation.submissions import check_submission, write_submission
 
 CIRR_KS, SET_KS = (1, 5, 10, 50), (1, 2, 3)
@@ -152,10 +152,13 @@ def test_splits(cirr_split, circo_split):
 
 
 def test_submissions_are_written_checked_and_best_first(test_splits, tmp_path):
+    written = {}
     for split in test_splits:
-        scores_QG = random_scores(split)
-        for path in write_submission(tmp_path, split, scores_QG):
-            assert "queries" in check_submission(path, split)
+        for path in write_submission(tmp_path, split, random_scores(split)):
+            written[path.name] = check_submission(path, split)
+    assert list(written) == ["cirr_recall.json", "cirr_recall_subset.json", "circo.json"]
+    assert "recall_subset: 40 queries" in written["cirr_recall_subset.json"] and "30 queries" in written["circo.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(written), "nothing unfinished is left"
     lists = json.loads((tmp_path / "cirr_recall.json").read_text())
     split = test_splits[0]
     query, row = split.queries[3], random_scores(split)[3].tolist()
@@ -223,7 +226,7 @@ def test_a_submission_is_checked_without_cocos_list_of_images(shared, tmp_path, 
     source = shared / "data" / "circo"
     words = ["--dataset", "circo", "--data-root", str(source.parent)]
     main(["check-submission", str(source / "submission_examples" / "submission_test.json"), *words])
-    assert "800 queries" in (said := capsys.readouterr().out) and "were not looked up" in said
+    assert "800 queries" in (said := capsys.readouterr().out) and "were not checked" in said
     lists = json.loads((source / "submission_examples" / "submission_test.json").read_text())
     (tmp_path / "short.json").write_text(json.dumps({**lists, "3": lists["3"][:-1]}))
     with pytest.raises(SystemExit):

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 
 from unifashion.errors import UserError
 from unifashion.evaluation.protocols import catalogue, fashiongen
-from unifashion.evaluation.protocols.catalogue import ProductEmbeddings
 from unifashion.evaluation.protocols.fashiongen import blocks100, draw_candidates, sub100
+from unifashion.evaluation.protocols.inputs import ProductEmbeddings
 
 RECORDING = Path(__file__).resolve().parents[1] / "golden/original/metrics_fashiongen.safetensors"
 
@@ -239,7 +239,7 @@ def test_order_inside_a_block_and_scale_do_not_matter_to_blocks100():
 
 
 def test_blocks100_needs_one_whole_block_of_pairs():
-    with pytest.raises(UserError, match="needs 100 rows and found 99"):
+    with pytest.raises(UserError, match="needs 100 rows and has 99"):
         blocks100(torch.zeros(99, 1, 2), torch.zeros(99, 2))
     with pytest.raises(ValueError, match="rows must be pairs"):
         blocks100(torch.zeros(100, 1, 2), torch.zeros(101, 2))

@@ -11,19 +11,23 @@ from safetensors.torch import load_file
 
 from unifashion.data.records import ComposedQuery, ComposedSplit
 from unifashion.errors import UserError
+from unifashion.evaluation.composed import measure
 from unifashion.evaluation.protocols.fashioniq import (
     CATEGORIES,
+    SENTENCES,
     CategoryScores,
     category_scores,
     evaluate,
-    split_gallery,
     union_gallery,
     with_captions,
 )
-from unifashion.evaluation.ranks import best_query_scores
+from unifashion.evaluation.protocols.inputs import ScoredSplit, split_gallery
+from unifashion.evaluation.protocols.registry import ComposedProtocol, protocols_of
+from unifashion.evaluation.ranks import score_matrix
 
 ANNOTATIONS = Path(__file__).resolve().parents[2] / "../shared/data/fashioniq_annotations"
 RECORDING = Path(__file__).resolve().parents[1] / "golden/original/metrics_fashioniq.safetensors"
+ROWS = protocols_of("fashioniq", ComposedProtocol)
 
 
 def randn(*shape, seed=0):
@@ -44,6 +48,14 @@ def random_category(category, num_queries=60, num_images=150, seed=0, **extra):
     scores[torch.arange(num_queries), reference] += 3
     names = [gallery[item] for item in reference], [gallery[item] for item in target]
     return CategoryScores(category, scores, *names, gallery, **extra)
+
+
+def scored_split(each, captioned=None):
+    """The same category as the evaluation of a model has it: a split, and scores in the order of its queries and gallery."""
+    queries = tuple(ComposedQuery(*pair, ("is red",)) for pair in zip(each.references, each.targets, strict=True))
+    images = {name: Path(f"{name}.png") for name in each.gallery}
+    split = ComposedSplit("fashioniq", "val", each.category, queries, tuple(each.gallery), images)
+    return ScoredSplit(split, each.scores, captioned)
 
 
 def plain_recall(scores, names, references, targets, k):
@@ -155,10 +167,16 @@ def test_the_union_may_hold_images_of_queries_that_are_not_scored():
     assert [metric.gallery for metric in evaluate([joined], ks=(1,))] == [4, 4, 3]
 
 
+def test_the_rows_of_the_table_are_the_three_protocols():
+    categories = [random_category(name, seed=place) for place, name in enumerate(CATEGORIES)]
+    assert measure(ROWS, [scored_split(each) for each in categories]) == evaluate(categories)
+    assert [row.name for row in ROWS] == list(SENTENCES)
+
+
 def test_scores_with_captions_stand_beside_those_without():
     categories = [random_category(name) for name in CATEGORIES]
-    captioned = [replace(each, captioned=-each.scores) for each in categories]
-    plain, both = evaluate(categories), evaluate(captioned)
+    plain = evaluate(categories)
+    both = measure(ROWS, [scored_split(each, captioned=-each.scores) for each in categories])
     assert both[: len(plain)] == plain
     assert {metric.protocol for metric in both[len(plain) :]} == {
         "fashioniq/original+captions",
@@ -173,8 +191,9 @@ def test_scores_with_captions_stand_beside_those_without():
 
 def test_captions_for_some_categories_give_no_captioned_mean():
     categories = [random_category(name) for name in CATEGORIES]
-    categories[0] = replace(categories[0], captioned=categories[0].scores)
-    keys = set(table(evaluate(categories)))
+    scored = [scored_split(each) for each in categories]
+    scored[0] = scored_split(categories[0], captioned=categories[0].scores)
+    keys = set(table(measure(ROWS, scored)))
     assert ("fashioniq/original", "mean", "mean") in keys
     assert {key[1] for key in keys if key[0].endswith("+captions")} == {"dress"}
 
@@ -269,14 +288,15 @@ def test_original_protocol_repeats_the_recorded_scores_and_recalls():
     # The original drops the last 2 of the 42 queries, which do not fill a batch of 4; its numbers are over the other 40.
     recording = load_file(RECORDING)
     fused = F.normalize(recording["inputs.query_fusion"], dim=-1)[:40]
-    scores = best_query_scores(fused, recording["inputs.gallery_feats"])
+    scores = score_matrix(fused, recording["inputs.gallery_feats"])
     captioned = with_captions(scores, fused, recording["inputs.gallery_caption_feats"])
     torch.testing.assert_close(scores, recording["outputs.sim_image_only"], atol=3e-6, rtol=0)
     torch.testing.assert_close(captioned, recording["outputs.sim_with_captions"], atol=4e-6, rtol=0)
     gallery = [f"B{item:03d}" for item in range(70)]
     references = [gallery[item] for item in recording["inputs.reference_index"][:40]]
     targets = [gallery[item] for item in recording["inputs.target_index"][:40]]
-    found = table(evaluate([CategoryScores("dress", scores, references, targets, gallery, captioned=captioned)]))
+    each = CategoryScores("dress", scores, references, targets, gallery)
+    found = table(measure(ROWS, [scored_split(each, captioned)]))
     names = [(f"fashioniq/original{suffix}", "dress", f"R@{k}") for suffix in ("+captions", "") for k in (10, 50)]
     expected = recording["outputs.recall_10_50_with_captions_then_image_only"].tolist()
     assert [found[name] for name in names] == pytest.approx(expected)

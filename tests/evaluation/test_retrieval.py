@@ -13,7 +13,7 @@ from unifashion.data.images import normalise
 from unifashion.data.own_catalogue import read_own_catalogue
 from unifashion.encoders.embedder import Embedder
 from unifashion.errors import UserError
-from unifashion.evaluation.ranked_lists import NUM_SHOWN, read_answers
+from unifashion.evaluation.ranked_lists import NUM_SHOWN, read_ranked_lists
 from unifashion.evaluation.results import results_table, update
 from unifashion.evaluation.retrieval import validate
 from unifashion.evaluation.scores import as_scores, write_scores
@@ -67,6 +67,7 @@ def test_a_broken_gallery_image_is_counted_marked_and_named(make_model, root, tm
     with pytest.raises(UserError, match=r"images missing: .* --max-missing"):
         run(make_model("blip2_cir_rerank"), copy, "fashioniq")
     scores = run(make_model("blip2_cir_rerank"), copy, "fashioniq", max_missing=60.0)
+    assert len(scores) == 54
     assert all("incomplete" in score.marks and score.missing > 0 and "used" in score.note for score in scores)
     assert f"{victim}.jpg left out" in caplog.text
 
@@ -76,6 +77,7 @@ def test_a_missing_photo_is_counted_in_the_pair_protocols(make_model, root, tmp_
     shutil.copytree(root, copy)
     next((copy / "fashionGen" / "image_val").iterdir()).unlink()
     scores = run(make_model(), copy, "fashiongen", max_missing=5.0)
+    assert {score.protocol for score in scores} == {"fashiongen/sub100-neg10", "fashiongen/full"}
     assert all("incomplete" in score.marks for score in scores)
     with pytest.raises(UserError, match="images missing"):
         run(make_model(), copy, "fashiongen", max_missing=0.1)
@@ -110,10 +112,10 @@ def test_answers_and_examples_are_kept_when_asked(make_model, root, tmp_path):
         data = DataSettings(data_root=str(root), dataset=dataset)
         validate(make_model(name), data, EVALUATION, "m", progress=False, output=tmp_path / dataset)
         assert Image.open(tmp_path / dataset / "examples.png").size[0] > 700
-        answers = read_answers(tmp_path / dataset)
+        answers = read_ranked_lists(tmp_path / dataset)
         assert {len(answer.top) for answer in answers} == {NUM_SHOWN}
-        for answer in answers:
-            assert answer.rank < NUM_SHOWN or not any(item.hit for item in answer.top)
+        hits = [any(item.hit for item in answer.top) for answer in answers]
+        assert hits == [answer.rank < NUM_SHOWN for answer in answers] and True in hits and False in hits
 
 
 def test_results_are_written_between_the_markers_from_run_files(make_model, root, tmp_path):
@@ -139,6 +141,8 @@ def test_results_are_written_between_the_markers_from_run_files(make_model, root
 
 
 def test_two_scores_of_one_run_share_their_facts(make_model, root):
-    for score in run(make_model(), root, "fashiongen"):
+    scores = run(make_model(), root, "fashiongen")
+    assert len(scores) == 3 * 7
+    for score in scores:
         assert score.marks == ("synthetic",) and score.n > 0 and score.model == "model" and score.missing == 0
     assert as_scores([], dataset="d", split="val", model="m") == []

@@ -4,18 +4,11 @@ from dataclasses import asdict, replace
 
 import pytest
 
+from unifashion.data.skipped import check_missing
 from unifashion.errors import UserError
 from unifashion.evaluation import scores
-from unifashion.evaluation.scores import (
-    Metric,
-    Score,
-    as_scores,
-    check_missing,
-    comparable,
-    format_table,
-    read_scores,
-    write_scores,
-)
+from unifashion.evaluation.results import format_table
+from unifashion.evaluation.scores import Measurement, Score, as_scores, comparable, read_scores, write_scores
 
 
 def score(metric="i2t R@1", value=50.0, **changes):
@@ -88,8 +81,10 @@ def test_a_score_must_be_a_finite_number_and_a_mark_one_word():
 
 
 def test_metrics_become_scores_of_a_run():
-    metric = Metric("p/q", "R@1", 12.5, 40, 100, category="dress", std=1.0, seeds=(7,), marks=("short",), note="b")
-    (row,) = as_scores([metric], dataset="d", split="val", model="m", missing=2.5, marks=("leaky", "short"), note="a")
+    measured = Measurement(
+        "p/q", "R@1", 12.5, 40, 100, category="dress", std=1.0, seeds=(7,), marks=("short",), note="b"
+    )
+    (row,) = as_scores([measured], dataset="d", split="val", model="m", missing=2.5, marks=("leaky", "short"), note="a")
     assert row == Score(
         "d", "p/q", "val", "dress", "R@1", 12.5, 40, 100, 2.5, ("leaky", "short"), "m", 1.0, (7,), note="a; b"
     )

@@ -142,6 +142,7 @@ def test_real_photos_are_scored_beside_one_another(shared, tmp_path, capsys):
             change(number).save(tmp_path / f"{item.name}.png")
         rows = score(tmp_path, shared / "data", "--profile", "catvton", "hrviton", "--max-missing", "99")
         values.append([row.value for row in rows])
+        assert len(rows) == 2
     for best, hidden, other in zip(*values, strict=True):
         assert best > hidden > other
 

@@ -59,7 +59,7 @@ def run(flags: argparse.Namespace) -> None:
     from unifashion.config import DataSettings
     from unifashion.data.datasets import read_pairs
     from unifashion.errors import UserError
-    from unifashion.evaluation.caption_rows import write_rows
+    from unifashion.io import write_jsonl
     from unifashion.llm.caption_file import Job, caption_files, find_files, name_images
     from unifashion.llm.captioner import Captioner
     from unifashion.models import pretrained
@@ -88,5 +88,5 @@ def run(flags: argparse.Namespace) -> None:
     sys.stdout.write(f"{len(named)} of {len(images)} images have captions in {flags.output}; {left_out.summary()}\n")
     if flags.dataset:
         place = flags.output.with_name("references.jsonl")
-        write_rows(place, ({"id": name, "captions": [texts[image]]} for name, image in named if texts[image].strip()))
+        write_jsonl(place, ({"id": name, "captions": [texts[image]]} for name, image in named if texts[image].strip()))
         sys.stdout.write(f"what people wrote is in {place}\n")

@@ -54,7 +54,8 @@ def run(flags: argparse.Namespace) -> None:
     from unifashion.data.synthetic import is_synthetic
     from unifashion.data.tryon_sets import find_tryon, read_tryon
     from unifashion.evaluation.image_networks import weights_folder
-    from unifashion.evaluation.scores import format_table, write_scores
+    from unifashion.evaluation.results import format_table
+    from unifashion.evaluation.scores import write_scores
     from unifashion.evaluation.tryon_results import read_results, score_folder
     from unifashion.tryon.results import read_record, write_examples
     from unifashion.tryon.settings import data_root

@@ -1,10 +1,10 @@
-"""How sure a number is: percentile bootstrap intervals over queries.
+"""How far a number can be trusted: percentile bootstrap intervals over queries.
 
     low, high = interval([hits_Q])                     recall of one set of queries, each 0 or 1
-    low, high = interval([dress_Q, shirt_Q, toptee_Q])   a macro mean: every category is resampled alone and weighs the same
+    low, high = interval([dress_Q, shirt_Q, toptee_Q])   a macro mean: every category is resampled by itself and weighs the same
 
-The interval speaks of the queries alone: what the number could have been with other queries of the same kind, the gallery, the
-weights and the training seed staying as they are. Queries that share a product are resampled one by one all the same.
+The interval is about the queries only: what the number could have been with other queries of the same kind, with the gallery, the
+weights and the training seed as they are. Queries that share a product are resampled one by one all the same.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from unifashion.evaluation.scores import Metric
+from unifashion.evaluation.scores import Measurement
 
 NUM_RESAMPLES = 1000
 LEVEL = 95.0  # percent
@@ -23,8 +23,8 @@ def interval(
 ) -> tuple[float, float] | tuple[None, None]:
     """Return the percentile interval, in percent, of the mean of the groups' means.
 
-    Queries with equal values are alike to a resample, so their multinomial counts are drawn rather than the queries: exactly
-    the bootstrap's distribution, at a cost that does not grow with the number of queries for hits and misses.
+    Queries with equal values are interchangeable, so it is drawn how many of each value there are (multinomial) rather than
+    which queries: exactly the bootstrap's distribution, at a cost that for hits and misses does not grow with their number.
 
     Args:
         groups: per group, one value from 0 to 1 for each query (a hit, an average precision, a mean of hits).
@@ -33,7 +33,7 @@ def interval(
         seed: of the draws; the same values give the same interval.
 
     Returns:
-        low and high; None and None where resampling can tell nothing because all queries of every group have the same value
+        low and high; None and None where resampling says nothing because all queries of every group have the same value
         (all hits, no hit, one query).
 
     Raises:
@@ -48,6 +48,7 @@ def interval(
     for group in values:
         levels, counts = np.unique(group, return_counts=True)
         varies |= len(levels) > 1
+        # Every group is drawn with its own size, so that categories weigh the same in every resample as in the macro mean.
         drawn = rng.multinomial(len(group), counts / len(group), size=num_resamples)
         resampled += drawn @ levels / len(group)
     if not varies:
@@ -59,9 +60,9 @@ def interval(
 
 def measured(
     protocol: str, name: str, groups: Sequence[ArrayLike], gallery: int | None, *, category: str = ""
-) -> Metric:
-    """Return the mean of the groups' means as a metric in percent, with its interval; ``groups`` as in ``interval``."""
+) -> Measurement:
+    """Return the mean of the groups' means as a measurement in percent, with its interval; ``groups`` as in ``interval``."""
     low, high = interval(groups)
     value = 100 * float(np.mean([np.mean(np.asarray(group, dtype=np.float64)) for group in groups]))
     num_queries = sum(len(np.asarray(group)) for group in groups)
-    return Metric(protocol, name, value, num_queries, gallery, category=category, low=low, high=high)
+    return Measurement(protocol, name, value, num_queries, gallery, category=category, low=low, high=high)

@@ -1,12 +1,13 @@
-"""Validation while captions are trained: how well the words of the validation texts are foretold.
+"""Validation while captions are trained: how well the model predicts the words of the validation texts.
 
-Protocol ``captions/next-token``: each token of a text is guessed from the image and the true tokens before it; ``accuracy`` is
-the share of right guesses, ``perplexity`` the exponential of the mean loss, over the tokens of up to ``num_queries`` texts that
-lie evenly in the split. It picks the best checkpoint; captions themselves are scored by ``unifashion caption`` and
-``metrics.py``.
+Protocol ``captions/next-token``: each token of a text is predicted from the image and the true tokens before it; ``accuracy`` is
+the share of right predictions, ``perplexity`` the exponential of the mean loss, over the tokens of up to ``num_queries`` texts
+that are evenly spaced in the split. It picks the best checkpoint; captions themselves are written by ``unifashion caption`` and
+scored by ``metrics.py``.
 """
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,16 +19,31 @@ from unifashion.data.datasets import is_composed, read_composed, read_pairs, roo
 from unifashion.data.feedback import evaluation_feedback, prepare_text
 from unifashion.data.images import ImageError, ImageTransform, load_image, normalise
 from unifashion.errors import UserError
-from unifashion.evaluation.scores import Metric, Score, as_scores
+from unifashion.evaluation.scores import Measurement, Score, as_scores
 from unifashion.llm.model import UniFashionFull
-from unifashion.models.unifashion import UniFashionModel
 
 PROTOCOL = "captions/next-token"
 Row = tuple[Path, str, str]  # image, feedback ("" for image-text data), caption
 
 
+@dataclass(frozen=True)
+class Totals:
+    """Sums over what was predicted so far: loss, right predictions, tokens, and rows whose image could be read."""
+
+    loss: float = 0.0
+    right: float = 0.0
+    tokens: float = 0.0
+    rows: int = 0
+
+    def __add__(self, other: "Totals") -> "Totals":
+        """Return the sums of both."""
+        return Totals(
+            self.loss + other.loss, self.right + other.right, self.tokens + other.tokens, self.rows + other.rows
+        )
+
+
 def validate_captions(
-    model: UniFashionModel, data: DataSettings, evaluation: EvaluationSettings, progress: bool = True
+    model: UniFashionFull, data: DataSettings, evaluation: EvaluationSettings, progress: bool = True
 ) -> tuple[list[Score], float]:
     """Score a model with a language model on the validation split of ``data.dataset``.
 
@@ -37,36 +53,33 @@ def validate_captions(
     Raises:
         UserError: the split has no captions, or none of its images can be read.
     """
-    assert isinstance(model, UniFashionFull)
     rows = validation_rows(data)
     step = max(len(rows) / max(evaluation.num_queries, 1), 1.0)
     chosen = [rows[int(index * step)] for index in range(int(len(rows) / step))]
-    loss = right = total = 0.0
-    used = 0
+    totals = Totals()
     starts = range(0, len(chosen), evaluation.eval_batch_size)
-    for start in tqdm(starts, desc="foretelling captions", disable=not progress, dynamic_ncols=True, leave=False):
-        found = _foretell(model, chosen[start : start + evaluation.eval_batch_size])
-        if found is not None:
-            loss, right, total, used = loss + found[0], right + found[1], total + found[2], used + found[3]
-    if not total:
+    for start in tqdm(starts, desc="predicting captions", disable=not progress, dynamic_ncols=True, leave=False):
+        totals += _predict(model, chosen[start : start + evaluation.eval_batch_size])
+    if not totals.tokens:
         raise UserError(
             f"{data.dataset}: no image of the validation split can be read; check the images below --data-root"
         )
-    accuracy = 100 * right / total
-    values = {"accuracy": accuracy, "perplexity": math.exp(min(loss / total, 50.0))}
+    accuracy = 100 * totals.right / totals.tokens
+    # A model at its very beginning can have a loss whose exponential no float holds; e**50 says "hopeless" as well.
+    values = {"accuracy": accuracy, "perplexity": math.exp(min(totals.loss / totals.tokens, 50.0))}
     scores = as_scores(
-        [Metric(PROTOCOL, name, value, n=used, gallery=None) for name, value in values.items()],
+        [Measurement(PROTOCOL, name, value, n=totals.rows, gallery=None) for name, value in values.items()],
         dataset=data.dataset,
         split="val",
         model="",
-        missing=100 * (len(chosen) - used) / len(chosen),
+        missing=100 * (len(chosen) - totals.rows) / len(chosen),
         marks=(*model.config.marks, *root_marks(data)),
     )
     return scores, accuracy
 
 
 def validation_rows(data: DataSettings) -> list[Row]:
-    """Return the validation texts with what they are foretold from.
+    """Return the validation texts with what they are predicted from.
 
     Raises:
         UserError: the split is not there or has no captions.
@@ -92,20 +105,20 @@ def validation_rows(data: DataSettings) -> list[Row]:
 
 
 @torch.inference_mode()
-def _foretell(model: UniFashionFull, rows: list[Row]) -> tuple[float, float, float, int] | None:
-    """Return loss and right guesses, both summed over tokens, the number of tokens, and of rows with a readable image."""
+def _predict(model: UniFashionFull, rows: list[Row]) -> Totals:
     pixels, readable = _pixels(model.base.image_transform, rows)
     if not readable:
-        return None
+        return Totals()
     device = model.base.temperature.device
     feedback = [row[1] for row in readable]
     text = [x.to(device) for x in model.base.tokenize(feedback)] if any(feedback) else []
     query_rows = model.query_rows(model.base.read_images(normalise(pixels.to(device))), *text)
     ids, mask = (x.to(device) for x in model.language.tokenize([row[2] for row in readable]))
     loss, logits = model.language(query_rows, ids, mask)
-    total = mask.sum().item()
+    num_tokens = mask.sum().item()
     right = ((logits.argmax(dim=-1) == ids) & mask.bool()).sum().item()
-    return loss.item() * total, right, total, len(readable)
+    # The loss is a mean over the batch's tokens; batches have different numbers of them, so sums are added up, not means.
+    return Totals(loss.item() * num_tokens, right, num_tokens, len(readable))
 
 
 def _pixels(transform: ImageTransform, rows: list[Row]) -> tuple[Tensor, list[Row]]:

@@ -1,7 +1,7 @@
 """The Java parts of captioning scores: PTB tokenizer, METEOR 1.5, SPICE. pycocoevalcap brings the programs.
 
 They are called here rather than through pycocoevalcap's wrappers, which write into the package's folder, pass Java's messages on
-to the terminal, leave METEOR running after an error and wait forever for one that died. The commands are the same, so are
+to the terminal, leave METEOR running after an error and wait forever for one that died. The commands are the same, and so are
 the numbers (a test compares them).
 """
 
@@ -21,8 +21,9 @@ from tqdm import tqdm
 
 from unifashion.errors import UserError
 
-TIMEOUT_S = 300.0  # that a Java program may be silent
-MIN_SHOWN = 500  # items from which a progress bar is worth its line
+TIMEOUT_S = 300.0  # how long a Java program may be silent
+MIN_SHOWN = 500  # items; below, no progress bar is shown
+# Else Java takes the encoding of the locale, which is ASCII in many containers, and letters with accents become "?".
 UTF8 = ("-Dfile.encoding=UTF-8", "-Dsun.stdout.encoding=UTF-8", "-Dstdout.encoding=UTF-8")
 
 
@@ -46,14 +47,14 @@ def java() -> str:
         UserError: there is none.
     """
     home = os.environ.get("JAVA_HOME")
-    found = shutil.which("java", path=str(Path(home) / "bin")) if home else None
-    found = found or shutil.which("java")
-    if found is None:
+    program = shutil.which("java", path=str(Path(home) / "bin")) if home else None
+    program = program or shutil.which("java")
+    if program is None:
         raise UserError(
             "captioning scores need Java (PTB tokenizer and METEOR are Java programs), and there is no 'java' on the path: "
             "install one, such as the package default-jre-headless, or set JAVA_HOME"
         )
-    return found
+    return program
 
 
 def tokenize(texts: Sequence[str]) -> list[str]:
@@ -66,7 +67,7 @@ def tokenize(texts: Sequence[str]) -> list[str]:
 
     jar = jars() / "tokenizer" / STANFORD_CORENLP_3_4_1_JAR
     command = [java(), *UTF8, "-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
-    lines = [" ".join(text.split()) for text in texts]  # a line break of any kind would shift all captions behind it
+    lines = [" ".join(text.split()) for text in texts]  # a line break of any kind would shift all captions after it
     given = "".join(line + "\n" for line in lines).encode("utf-8", "replace")
     try:
         done = subprocess.run(command, input=given, capture_output=True, timeout=TIMEOUT_S + len(lines) / 100)
@@ -91,6 +92,7 @@ def meteor(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tu
             dialogue.ask(" ||| ".join(["SCORE", *(ref.replace("|||", " ") for ref in refs), text.replace("|||", " ")]))
             for text, refs in tqdm(pairs, desc="METEOR", unit="caption", disable=len(pairs) < MIN_SHOWN)
         ]
+        # METEOR of a corpus is not the mean of its items, it is computed from the sum of their statistics; so all go in one line.
         dialogue.tell(" ||| ".join(["EVAL", *statistics]))
         scores = [float(dialogue.hear()) for _ in pairs]
         return float(dialogue.hear()), scores
@@ -109,6 +111,7 @@ class _Dialogue:
     def opened(cls, command: Sequence[str], folder: Path) -> Iterator["_Dialogue"]:
         """Start the program in ``folder``; it is gone when the block is left, however that happens."""
         with tempfile.TemporaryFile() as complaints:
+            # stderr goes to a file, not to a pipe: a pipe that nobody reads is full after 64 KiB, and METEOR would wait forever.
             process = subprocess.Popen(
                 command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints
             )
@@ -131,6 +134,7 @@ class _Dialogue:
             raise UserError(f"METEOR failed: {self._complaint()}") from None
 
     def hear(self) -> str:
+        # ``readline`` knows no timeout. A program that is killed closes its output, which ends the reading.
         watchdog = threading.Timer(TIMEOUT_S, self.process.kill)
         watchdog.start()
         try:
@@ -166,8 +170,8 @@ def spice(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tup
         UserError: no Java, or SPICE failed.
     """
     rows = [
-        {"image_id": number, "test": text, "refs": list(refs)}
-        for number, (text, refs) in enumerate(zip(candidates, references, strict=True))
+        {"image_id": row, "test": text, "refs": list(refs)}
+        for row, (text, refs) in enumerate(zip(candidates, references, strict=True))
     ]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -180,8 +184,9 @@ def spice(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tup
         if done.returncode or not out.is_file():
             raise UserError(f"SPICE failed: {_last_line(done.stderr)}")
         items: Sequence[Mapping[str, dict]] = json.loads(out.read_text(encoding="utf-8"))
-    by_number = {int(str(item["image_id"])): item["scores"]["All"]["f"] for item in items}
-    scores = [_number(by_number.get(number)) for number in range(len(rows))]
+    # By id, as SPICE is free to reorder its items; those without a score are left out of the mean.
+    by_row = {int(str(item["image_id"])): item["scores"]["All"]["f"] for item in items}
+    scores = [_number(by_row.get(row)) for row in range(len(rows))]
     defined = [score for score in scores if not math.isnan(score)]
     return (sum(defined) / len(defined) if defined else 0.0), scores
 
@@ -192,4 +197,4 @@ def _number(value: object) -> float:
 
 def _last_line(stderr: bytes) -> str:
     lines = [line.strip() for line in stderr.decode("utf-8", "replace").splitlines() if line.strip()]
-    return lines[-1][:200] if lines else "it ended without a word; is there enough memory?"
+    return lines[-1][:200] if lines else "it ended without a message; is there enough memory?"

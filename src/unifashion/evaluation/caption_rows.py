@@ -1,7 +1,7 @@
-"""Files of captions: what was predicted, and what people wrote, as one table of id -> captions.
+"""Files of captions, predicted or written by people, read into one table of id -> captions.
 
 A file is .jsonl (one row a line), or .json that holds a list of rows, COCO's {"annotations": [rows]}, or {id: caption} and
-{id: [captions]}. A row has an id, one or several captions, and whatever else; these are all understood:
+{id: [captions]}. A row has an id, one or several captions, and any other keys; these are all understood:
 
     {"id": "10000", "image": "image_val/10000.jpg", "caption": "..."}     our predictions
     {"id": "10000", "captions": ["...", "..."]}                           our references
@@ -15,7 +15,7 @@ folder and suffix, so that "images/B008BHCT58.png" and "B008BHCT58" are the same
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,26 +50,14 @@ def read_captions(path: Path) -> CaptionTable:
         UserError: missing, empty, not UTF-8, not JSON; a row without id or caption (names file and row).
     """
     table = CaptionTable(path)
-    for place, row in _rows(path):
-        name = _id_of(row, place)
+    for where, row in _rows(path):
+        name = _id_of(row, where)
         texts = table.captions.setdefault(name, [])
-        texts += [text for text in dict.fromkeys(map(_clean, _texts_of(row, place))) if text not in texts]
+        texts += [text for text in dict.fromkeys(map(_clean, _texts_of(row, where))) if text not in texts]
         if isinstance(row.get("image"), str):
             table.images.setdefault(name, row["image"])
         table.guided |= bool(row.get("text_guidance"))
     return table
-
-
-def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows as .jsonl, whole or not at all; the folder is made if needed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}")
-    try:
-        with unfinished.open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -87,10 +75,10 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         value = value["annotations"] if isinstance(value.get("annotations"), list) else _mapping_rows(value)
     if not isinstance(value, list):
         raise UserError(f"{path}: expected a list of rows or an object, found a {type(value).__name__}")
-    for number, row in enumerate(value, 1):
+    for line, row in enumerate(value, 1):
         if not isinstance(row, dict):
-            raise UserError(f"{path}, row {number}: expected an object with an id and a caption, found {row!r:.40}")
-        yield f"{path}, row {number}", row
+            raise UserError(f"{path}, row {line}: expected an object with an id and a caption, found {row!r:.40}")
+        yield f"{path}, row {line}", row
 
 
 def _mapping_rows(value: dict[str, Any]) -> list[dict[str, Any]]:
@@ -99,22 +87,22 @@ def _mapping_rows(value: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"id": name, "captions" if isinstance(texts, list) else "caption": texts} for name, texts in value.items()]
 
 
-def _id_of(row: dict[str, Any], place: str) -> str:
+def _id_of(row: dict[str, Any], where: str) -> str:
     key = _first(row, ID_KEYS)
     if key is None:
         raise UserError(
-            f"{place}: no id; a row needs one of {', '.join(ID_KEYS)}, it has {', '.join(row) or 'no keys'}"
+            f"{where}: no id; a row needs one of {', '.join(ID_KEYS)}, it has {', '.join(row) or 'no keys'}"
         )
-    name = text_of(row, key, place).strip()
+    name = text_of(row, key, where).strip()
     is_image = key.startswith("image") and Path(name).suffix.lower() in SUFFIXES
     return Path(name).stem if is_image else name
 
 
-def _texts_of(row: dict[str, Any], place: str) -> list[str]:
+def _texts_of(row: dict[str, Any], where: str) -> list[str]:
     key = _first(row, TEXT_KEYS)
     if key is None:
-        raise UserError(f"{place}: no caption; a row needs one of {', '.join(TEXT_KEYS)}, it has {', '.join(row)}")
-    return texts_of(row, key, place) if isinstance(row[key], list) else [text_of(row, key, place, blank=True)]
+        raise UserError(f"{where}: no caption; a row needs one of {', '.join(TEXT_KEYS)}, it has {', '.join(row)}")
+    return texts_of(row, key, where) if isinstance(row[key], list) else [text_of(row, key, where, blank=True)]
 
 
 def _first(row: dict[str, Any], keys: tuple[str, ...]) -> str | None:

@@ -2,29 +2,27 @@
 
     captions/standard            PTB tokenizer, whole captions; what to report
     captions/unifashion-compat   what the original UniFashion script computes: predictions and references cut to 100 characters,
-                                 and swapped; only to compare with its numbers
+                                 and swapped; only for a comparison with its numbers
 
 Everything is in percent; CIDEr is multiplied by 100 as papers print it, so it may exceed 100.
 """
 
-import csv
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Literal, get_args
 
-import numpy as np
-from tqdm import tqdm
-
 from unifashion.data.skipped import missing_percent
 from unifashion.data.synthetic import is_synthetic
 from unifashion.errors import UserError
-from unifashion.evaluation.caption_java import MIN_SHOWN, jars, meteor, spice, spice_lacks, tokenize
+from unifashion.evaluation.caption_java import jars, tokenize
 from unifashion.evaluation.caption_rows import CaptionTable, read_captions
-from unifashion.evaluation.scores import Metric, Score, as_scores
+from unifashion.evaluation.metrics import CaptionMetric, rows_of
+from unifashion.evaluation.scores import Measurement, Score, as_scores
+from unifashion.io import write_csv
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +34,10 @@ NUM_NAMED = 3  # ids that a message names
 
 @dataclass(frozen=True)
 class CaptionScores:
-    """One profile's numbers: of the corpus as ``Metric`` rows, and of every item by metric, both in percent."""
+    """One profile's numbers: of the corpus as ``Measurement`` rows, and of every item by metric, both in percent."""
 
     profile: Profile
-    metrics: tuple[Metric, ...]
+    measurements: tuple[Measurement, ...]
     items: dict[str, dict[str, float]]
 
 
@@ -69,14 +67,12 @@ def score_captions(
     if profile == "unifashion-compat":
         candidates, targets = _cut_and_swap(names, candidates, targets)
     candidates, targets = _tokenize(candidates, targets)
-    corpus, items = _measure(candidates, targets)
-    note = spice_lacks()
-    if len(names) == 1:
-        note = "; ".join(filter(None, ("CIDEr of a single item is 0 by definition", note)))
+    corpus, items, lacking = _measure(candidates, targets)
+    note = "; ".join([*(["CIDEr of a single item is 0 by definition"] if len(names) == 1 else []), *lacking])
     protocol = f"captions/{profile}"
     return CaptionScores(
         profile,
-        tuple(Metric(protocol, name, 100 * value, len(names), None, note=note) for name, value in corpus.items()),
+        tuple(Measurement(protocol, name, 100 * value, len(names), None, note=note) for name, value in corpus.items()),
         {name: {metric: 100 * values[row] for metric, values in items.items()} for row, name in enumerate(names)},
     )
 
@@ -87,7 +83,7 @@ def _cut_and_swap(
     for name, texts, caption in zip(names, targets, candidates, strict=True):
         if len(texts) > 1:
             raise UserError(
-                f"unifashion-compat swaps the sides, so it takes one reference an item; {name} has {len(texts)}"
+                f"unifashion-compat swaps the sides, so it takes one reference per item; {name} has {len(texts)}"
             )
         if not caption.strip():
             raise UserError(f"unifashion-compat swaps the sides, so no prediction may be empty; that of {name} is")
@@ -95,31 +91,27 @@ def _cut_and_swap(
 
 
 def _tokenize(candidates: Sequence[str], targets: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
-    """Tokenize both sides in one call of the tokenizer."""
+    """Tokenize both sides in one call of the tokenizer: starting Java costs more than thousands of captions."""
     tokens = iter(tokenize([*candidates, *chain.from_iterable(targets)]))
     return [next(tokens) for _ in candidates], [[next(tokens) for _ in texts] for texts in targets]
 
 
-def _measure(candidates: list[str], targets: list[list[str]]) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """Return every metric of the corpus, and of every item, of tokenized captions; all as shares."""
+def _measure(
+    candidates: list[str], targets: list[list[str]]
+) -> tuple[dict[str, float], dict[str, list[float]], list[str]]:
+    """Return every metric of the corpus, and of every item, of tokenized captions, all as shares; and why some are not there."""
     jars()
-    from pycocoevalcap.bleu.bleu import Bleu
-    from pycocoevalcap.cider.cider import Cider
-    from pycocoevalcap.rouge.rouge import Rouge
-
-    hypotheses, truths = {row: [text] for row, text in enumerate(candidates)}, dict(enumerate(targets))
-    bleu, bleu_items = Bleu(4).compute_score(truths, hypotheses, verbose=0)
-    corpus = {f"BLEU-{n}": float(value) for n, value in enumerate(bleu, 1)}
-    items = {f"BLEU-{n}": [float(value) for value in values] for n, values in enumerate(bleu_items, 1)}
-    corpus["METEOR"], items["METEOR"] = meteor(candidates, targets)
-    rouge, rows = Rouge(), tqdm(truths, desc="ROUGE-L", unit="caption", disable=len(truths) < MIN_SHOWN)
-    items["ROUGE-L"] = [rouge.calc_score(hypotheses[row], truths[row]) for row in rows]
-    corpus["ROUGE-L"] = float(np.mean(items["ROUGE-L"]))
-    items["CIDEr"] = [float(value) for value in Cider().compute_score(truths, hypotheses)[1]]
-    corpus["CIDEr"] = float(np.mean(items["CIDEr"]))
-    if not spice_lacks():
-        corpus["SPICE"], items["SPICE"] = spice(candidates, targets)
-    return corpus, items
+    corpus: dict[str, float] = {}
+    items: dict[str, list[float]] = {}
+    lacking = []
+    for row in rows_of(CaptionMetric):
+        reason = row.lacks()
+        if reason:
+            lacking.append(reason)
+            continue
+        for name, (value, values) in row.compute(candidates, targets).items():
+            corpus[name], items[name] = value, values
+    return corpus, items, lacking
 
 
 def score_files(
@@ -166,7 +158,7 @@ def score_files(
     marks = [name for name, holds in (("incomplete", missing > 0), ("leaky", given.guided)) if holds]
     if _is_synthetic(given) or _is_synthetic(truth):
         marks.append("synthetic")
-    rows = chain.from_iterable(result.metrics for result in results)
+    rows = chain.from_iterable(result.measurements for result in results)
     name = model or str(predictions)
     scores = as_scores(rows, dataset=dataset, split=split, model=name, missing=missing, marks=tuple(marks))
     return [replace(score, ties="no ranks") for score in scores]
@@ -180,29 +172,29 @@ def _matched(given: CaptionTable, truth: CaptionTable, max_missing: float) -> li
     if not shared:
         raise UserError(
             f"no id of {given.path} is in {truth.path}: the first are {_named(unknown)} and {_named(lacking)}; "
-            "both must name an item alike"
+            "both files must use the same id for an item"
         )
-    facts = []
+    differences = []
     if lacking:
-        facts.append(f"{len(lacking)} of {len(truth.captions)} references have no prediction ({_named(lacking)})")
+        differences.append(f"{len(lacking)} of {len(truth.captions)} references have no prediction ({_named(lacking)})")
     if unknown:
-        facts.append(f"{len(unknown)} of {len(given.captions)} predictions have no reference ({_named(unknown)})")
+        differences.append(f"{len(unknown)} of {len(given.captions)} predictions have no reference ({_named(unknown)})")
     shares = (100 * len(lacking) / len(truth.captions), 100 * len(unknown) / len(given.captions))
     if max(shares) > max_missing:
         raise UserError(
-            f"{given.path} against {truth.path}: {', '.join(facts)}; complete the files, or score what both have with "
+            f"{given.path} against {truth.path}: {', '.join(differences)}; complete the files, or score what both have with "
             f"--max-missing {math.ceil(max(shares))}"
         )
-    if facts:
-        log.warning("%s", ", ".join(facts))
+    if differences:
+        log.warning("%s", ", ".join(differences))
     return shared
 
 
 def _only(table: CaptionTable, name: str) -> str:
     texts = table.captions[name]
     if len(texts) != 1:
-        number = "no caption" if not texts else f"{len(texts)} different captions"
-        raise UserError(f"{table.path}: {name} has {number}; a prediction is one caption")
+        how_many = "no caption" if not texts else f"{len(texts)} different captions"
+        raise UserError(f"{table.path}: {name} has {how_many}; a prediction is one caption")
     return texts[0]
 
 
@@ -218,19 +210,22 @@ def _is_synthetic(table: CaptionTable) -> bool:
 
 def write_items(
     path: Path,
-    results: Iterable[CaptionScores],
+    results: Sequence[CaptionScores],
     predictions: Mapping[str, str],
     references: Mapping[str, Sequence[str]],
 ) -> None:
-    """Write a CSV with one row an item and profile: its numbers, its caption, its references (separated by " | ")."""
+    """Write a CSV with one row per item and profile: its numbers, its caption, its references (separated by " | ")."""
+    names = list(next(iter(results[0].items.values())))
+    rows = (
+        {
+            "id": name,
+            "profile": result.profile,
+            **{metric: f"{value:.4f}" for metric, value in values.items()},
+            "prediction": predictions[name],
+            "references": " | ".join(references[name]),
+        }
+        for result in results
+        for name, values in result.items.items()
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}")
-    with unfinished.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        for number, result in enumerate(results):
-            if number == 0:
-                writer.writerow(["id", "profile", *next(iter(result.items.values())), "prediction", "references"])
-            for name, values in result.items.items():
-                numbers = (f"{value:.4f}" for value in values.values())
-                writer.writerow([name, result.profile, *numbers, predictions[name], " | ".join(references[name])])
-    unfinished.replace(path)
+    write_csv(path, ["id", "profile", *names, "prediction", "references"], rows)

@@ -5,43 +5,35 @@ Shapes: Q queries (``split_queries``), G gallery images (``split_gallery``), V v
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from unifashion.config import DataSettings, EvaluationSettings
 from unifashion.data.datasets import read_composed
-from unifashion.data.feedback import evaluation_feedback
 from unifashion.data.records import ComposedQuery, ComposedSplit
 from unifashion.data.skipped import check_missing, missing_percent
 from unifashion.encoders.embedder import Embedder
-from unifashion.evaluation.evaluation_result import Outcome
-from unifashion.evaluation.protocols import circo, cirr, fashioniq
-from unifashion.evaluation.protocols.rows import columns_of, split_gallery, split_queries
-from unifashion.evaluation.ranked_lists import NUM_SHOWN, Answer, Shown
-from unifashion.evaluation.ranks import best_query_scores, merge_reranked, positive_ranks, top_k
-from unifashion.evaluation.scores import Metric
+from unifashion.evaluation.protocols.fashioniq import with_captions
+from unifashion.evaluation.protocols.inputs import ScoredSplit, columns_of, split_gallery, split_queries
+from unifashion.evaluation.protocols.registry import ComposedProtocol, protocols_of
+from unifashion.evaluation.ranked_lists import NUM_SHOWN, EvaluationResult, RankedItem, RankedList
+from unifashion.evaluation.ranks import merge_reranked, positive_ranks, score_matrix, top_k
+from unifashion.evaluation.scores import Measurement
 from unifashion.evaluation.slices import Attributes, absolute, feedback_words, read_attributes
 
 log = logging.getLogger(__name__)
 
-# The protocol whose gallery the answers are from.
-ANSWERED = {"fashioniq": "fashioniq/original", "cirr": cirr.PROTOCOL, "circo": circo.PROTOCOL}
 
-
-@dataclass(frozen=True, eq=False)
-class ScoredSplit:
-    """A split without its broken images, and the score of every query with every gallery image."""
-
-    split: ComposedSplit
-    scores: Tensor  # (Q, G)
-    captioned: Tensor | None = None  # (Q, G), with the gallery's generated captions
+def main_protocol(dataset: str) -> ComposedProtocol:
+    """Return the protocol that says which gallery is ranked for the report and re-ranked, and what counts as right in it."""
+    return protocols_of(dataset, ComposedProtocol)[0]
 
 
 def score_composed(
-    embedder: Embedder, data: DataSettings, evaluation: EvaluationSettings, keep_answers: bool
-) -> Outcome:
+    embedder: Embedder, data: DataSettings, evaluation: EvaluationSettings, keep_lists: bool
+) -> EvaluationResult:
     """Run the protocols of a composed-retrieval set on its validation split.
 
     Raises:
@@ -53,32 +45,32 @@ def score_composed(
     gallery = sum(each.scores.shape[1] for each in scored), sum(len(set(split.gallery)) for split in listed)
     missing = max(missing_percent(*queries), missing_percent(*gallery))
     suffix = f"+itm{evaluation.rerank}" if evaluation.rerank else ""
-    answers: list[Answer] = []
-    if keep_answers:
+    measurements = measure(protocols_of(data.dataset, ComposedProtocol), scored)
+    ranked_lists: list[RankedList] = []
+    if keep_lists:
         attributes = read_attributes(data.root())
         for each in scored:
-            answers += composed_answers(each, ANSWERED[data.dataset] + suffix, attributes)
-    return Outcome(
+            ranked_lists += composed_lists(each, main_protocol(data.dataset).name + suffix, attributes)
+    return EvaluationResult(
         split=listed[0].split,
-        metrics=[replace(metric, protocol=metric.protocol + suffix) for metric in _metrics(data.dataset, scored)],
+        measurements=[replace(one, protocol=one.protocol + suffix) for one in measurements],
         missing=missing,
         note=check_missing(*queries, data.max_missing, gallery=gallery) if missing else "",
-        answers=answers,
+        ranked_lists=ranked_lists,
     )
 
 
-def _metrics(dataset: str, scored: Sequence[ScoredSplit]) -> list[Metric]:
-    if dataset == "fashioniq":
-        return fashioniq.evaluate(
-            [fashioniq.category_scores(each.split, each.scores, each.captioned) for each in scored]
-        )
-    evaluate = {"cirr": cirr.evaluate, "circo": circo.evaluate}[dataset]
-    return [metric for each in scored for metric in evaluate(each.split, each.scores)]
+def measure(protocols: Sequence[ComposedProtocol], scored: Sequence[ScoredSplit]) -> list[Measurement]:
+    """Run protocols on the scores, and again, under their names with ``+captions``, on those with generated captions."""
+    captioned = [ScoredSplit(each.split, each.captioned) for each in scored if each.captioned is not None]
+    plain = [one for protocol in protocols for one in protocol.evaluate(scored)]
+    added = [one for protocol in protocols for one in protocol.evaluate(captioned)] if captioned else []
+    return plain + [replace(one, protocol=f"{one.protocol}+captions") for one in added]
 
 
-def query_words(split: ComposedSplit, query: ComposedQuery) -> str:
-    """Return the feedback as the model reads it: FashionIQ's two sentences joined, those of CIRR and CIRCO as written."""
-    return evaluation_feedback(query.feedback) if split.dataset == "fashioniq" else " and ".join(query.feedback)
+def query_text(split: ComposedSplit, query: ComposedQuery) -> str:
+    """Return the feedback as the model reads it."""
+    return main_protocol(split.dataset).join_feedback(query.feedback)
 
 
 def score_split(
@@ -102,9 +94,9 @@ def score_split(
         _check(split, max_missing)
 
     queries, gallery = split_queries(split), split_gallery(split)
-    words = [query_words(split, query) for query in queries]
+    words = [query_text(split, query) for query in queries]
     fused_QD = embedder.composed([split.images[query.reference] for query in queries], words)
-    scores_QG = best_query_scores(fused_QD, image_GVD)
+    scores_QG = score_matrix(fused_QD, image_GVD)
     if evaluation.rerank:
         top_QK = top_k(scores_QG, evaluation.rerank, exclude=removed_references(split))
         query_QK = torch.arange(len(top_QK))[:, None].expand_as(top_QK)
@@ -116,12 +108,12 @@ def score_split(
     captioned = [row for row, name in enumerate(gallery) if name in split.captions]
     caption_GD = torch.zeros(len(gallery), image_GVD.shape[-1])
     caption_GD[captioned] = embedder.texts([split.captions[gallery[row]] for row in captioned])
-    return ScoredSplit(split, scores_QG, fashioniq.with_captions(scores_QG, fused_QD, caption_GD))
+    return ScoredSplit(split, scores_QG, with_captions(scores_QG, fused_QD, caption_GD))
 
 
 def removed_references(split: ComposedSplit) -> Tensor | None:
-    """Return the gallery column of every query's reference where the answered protocol removes it (CIRR), else None."""
-    if split.dataset != "cirr":
+    """Return the gallery column of every query's reference where the main protocol removes it, else None."""
+    if not main_protocol(split.dataset).without_reference:
         return None
     return columns_of([[query.reference] for query in split_queries(split)], split_gallery(split))[:, 0]
 
@@ -133,13 +125,13 @@ def _check(split: ComposedSplit, max_missing: float) -> None:
 
 
 def _right_answers(split: ComposedSplit, query: ComposedQuery) -> tuple[str, ...]:
-    """Return what the answered protocol counts as a hit: all right answers in CIRCO, elsewhere the target."""
-    assert query.target is not None, "answers need targets"
-    return query.targets if split.dataset == "circo" else (query.target,)
+    """Return what the main protocol counts as a hit: all right answers, or the target alone."""
+    assert query.target is not None, "ranked lists need targets"
+    return query.targets if main_protocol(split.dataset).all_targets else (query.target,)
 
 
-def composed_answers(scored: ScoredSplit, protocol: str, attributes: Attributes) -> list[Answer]:
-    """Return what every query of a split found first; ``attributes`` are those of ``read_attributes``."""
+def composed_lists(scored: ScoredSplit, protocol: str, attributes: Attributes) -> list[RankedList]:
+    """Return the ranked list of every query of a split; ``attributes`` are those of ``read_attributes``."""
     split, scores_QG = scored.split, scored.scores
     queries, gallery = split_queries(split), split_gallery(split)
     removed_Q = removed_references(split)
@@ -151,17 +143,17 @@ def composed_answers(scored: ScoredSplit, protocol: str, attributes: Attributes)
     top_QK = top_k(scores_QG, NUM_SHOWN, exclude=removed_Q)
     score_QK = scores_QG.gather(1, top_QK).tolist()
     image_of = {name: absolute(path) for name, path in split.images.items()}
-    answers = []
+    ranked_lists = []
     for query, right, rank, top, values in zip(queries, targets, rank_Q, top_QK.tolist(), score_QK, strict=True):
-        words = query_words(split, query)
+        words = query_text(split, query)
         shown = [(gallery[column], value) for column, value in zip(top, values, strict=True)]
         slices = {
             **({"category": split.category} if split.category else {}),
             "feedback words": feedback_words(words),
             **{f"aspect {aspect}": "yes" for aspect in query.aspects},
         }
-        answers.append(
-            Answer(
+        ranked_lists.append(
+            RankedList(
                 protocol=protocol,
                 direction="composed",
                 category=split.category,
@@ -170,8 +162,8 @@ def composed_answers(scored: ScoredSplit, protocol: str, attributes: Attributes)
                 targets=tuple(image_of[name] for name in right if name in image_of),
                 rank=rank,
                 gallery=len(gallery),
-                top=tuple(Shown(image_of[name], "", value, name in right) for name, value in shown),
+                top=tuple(RankedItem(image_of[name], "", value, name in right) for name, value in shown),
                 slices={**attributes.get(image_of[right[0]], {}), **slices},
             )
         )
-    return answers
+    return ranked_lists

@@ -1,8 +1,8 @@
-"""Two sets of pictures against one another: the distances of Frechet (FID) and of kernels (KID) between their features.
+"""Two sets of pictures compared: the Frechet distance (FID) and the kernel distance (KID) between their features.
 
-Features are what a network makes of pictures of 299 x 299 pixels, resized as clean-fid does: each channel alone, as floats,
-bicubic, without rounding or clipping (Parmar et al., 2022). The distances themselves are torchmetrics'. Shapes: N pictures,
-F features.
+Features are what a network makes of pictures of 299 x 299 pixels, resized as clean-fid does: each channel by itself, as floats,
+bicubic, without rounding or clipping (Parmar et al., 2022). The distances themselves are torchmetrics', which is imported where
+it is used: reading the table of metrics does not need it. Shapes: N pictures, F features.
 """
 
 import warnings
@@ -13,8 +13,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torchmetrics.image.fid import FrechetInceptionDistance
-from torchmetrics.image.kid import KernelInceptionDistance
 from tqdm import tqdm
 
 INCEPTION_SIDE = 299  # pixels
@@ -22,7 +20,9 @@ NUM_SUBSETS, MAX_SUBSET = 100, 1000
 
 
 def clean_pixels(image: Image.Image, side: int = INCEPTION_SIDE) -> Tensor:
-    """Return a picture (3, side, side), float32, about 0..255: every channel resized alone, as floats, as clean-fid does."""
+    """Return a picture (3, side, side), float32, about 0..255: every channel resized by itself, as floats, as clean-fid does."""
+    # Pillow resizes an RGB image in bytes, and rounds and clips; a channel of floats (mode F) it resizes exactly. The difference
+    # is what made FIDs of different programs incomparable.
     channels = np.asarray(image, dtype=np.float32).transpose(2, 0, 1)
     resized = [Image.fromarray(channel).resize((side, side), Image.Resampling.BICUBIC) for channel in channels]
     return torch.from_numpy(np.stack([np.asarray(channel) for channel in resized]))
@@ -51,6 +51,10 @@ def features(
 
 def frechet_distance(first_NF: Tensor, second_NF: Tensor) -> float:
     """Return the Frechet distance (FID) of two sets of features, taken for samples of normal distributions."""
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    # torchmetrics adds up in double precision whatever it is given, but rounds the distance to the type of the features; and a
+    # small distance is a difference of large traces.
     metric = FrechetInceptionDistance(feature=_AsGiven(first_NF.shape[1]))
     metric.update(first_NF.double(), real=False)
     metric.update(second_NF.double(), real=True)
@@ -59,7 +63,12 @@ def frechet_distance(first_NF: Tensor, second_NF: Tensor) -> float:
 
 def kernel_distance(first_NF: Tensor, second_NF: Tensor, seed: int = 0) -> tuple[float, float]:
     """Return the kernel distance (KID) of two sets of features, and its deviation over the subsets; the seed draws these."""
+    from torchmetrics.image.kid import KernelInceptionDistance
+
     size = min(len(first_NF), len(second_NF), MAX_SUBSET)
+    # torchmetrics draws the subsets from torch's global generator. The seed is set inside a fork of it, so that the number does
+    # not depend on what ran before, nor what runs after on the number. In double precision, because KID is a small difference of
+    # means of cubes.
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore", UserWarning)  # that features are kept in memory
         torch.manual_seed(seed)
@@ -71,7 +80,7 @@ def kernel_distance(first_NF: Tensor, second_NF: Tensor, seed: int = 0) -> tuple
 
 
 class _AsGiven(nn.Module):
-    """A network for torchmetrics where features have been computed already."""
+    """Stands where torchmetrics wants a network: the features have been computed already."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The frozen networks that FID, KID, LPIPS and CLIP-S look through. Their weights are downloads of their own.
+"""The frozen networks that FID, KID, LPIPS and CLIP-S use. Their weights are separate downloads.
 
     WEIGHTS/                              --weights, else $UNIFASHION_WEIGHTS, else ~/.cache/unifashion/weights
       inception-2015-12-05.pt             FID, KID     the Inception v3 that clean-fid uses (TorchScript)
@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torchmetrics
 from torch import Tensor, nn
 
 from unifashion.errors import UserError
@@ -117,7 +116,7 @@ class Lpips(nn.Module):
 
         Args:
             features: layers, one after the other.
-            taps: numbers of those whose outputs are compared, rising.
+            taps: indices of those whose outputs are compared, rising.
             weights: for each of them, one weight per channel (C,).
         """
         super().__init__()
@@ -138,14 +137,15 @@ class Lpips(nn.Module):
 
     def _taps(self, image_B3HW: Tensor) -> list[Tensor]:
         x, kept = (image_B3HW - self.shift) / self.scale, []
-        for number, layer in enumerate(list(self.features)[: self.taps[-1] + 1]):
+        for index, layer in enumerate(list(self.features)[: self.taps[-1] + 1]):
             x = layer(x)
-            if number in self.taps:
+            if index in self.taps:
                 kept.append(x)
         return kept
 
 
 def _unit(x_BCHW: Tensor) -> Tensor:
+    # Inside the root, as in torchmetrics, whose numbers these are; outside, plain areas would get other distances.
     return x_BCHW / (x_BCHW.square().sum(1, keepdim=True) + 1e-8).sqrt()
 
 
@@ -211,9 +211,11 @@ NETWORKS = {"alex": (alexnet, (1, 4, 7, 9, 11)), "squeeze": (squeezenet, (1, 4, 
 
 def layer_weights(backbone: Backbone) -> list[Tensor]:
     """Return LPIPS's learned weights per channel and layer, from the files that torchmetrics brings."""
+    import torchmetrics  # here, so that reading the table of metrics does not need it
+
     path = Path(torchmetrics.__file__).parent / f"functional/image/lpips_models/{backbone}.pth"
-    found: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    return [found[f"lin{number}.model.1.weight"].flatten() for number in range(len(NETWORKS[backbone][1]))]
+    weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return [weights[f"lin{layer}.model.1.weight"].flatten() for layer in range(len(NETWORKS[backbone][1]))]
 
 
 def open_lpips(backbone: Backbone, folder: Path) -> Lpips:
@@ -263,8 +265,8 @@ class ClipScorer(nn.Module):
         longest = self.model.config.text_config.max_position_embeddings
         words = self.tokenizer(list(texts), padding=True, truncation=True, max_length=longest, return_tensors="pt")
         words = {name: words[name].to(image_B3SS.device) for name in ("input_ids", "attention_mask")}
-        found = self.model(pixel_values=(image_B3SS - self.mean) / self.std, **words)
-        cosine_B = torch.cosine_similarity(found.image_embeds.float(), found.text_embeds.float(), dim=-1)
+        output = self.model(pixel_values=(image_B3SS - self.mean) / self.std, **words)
+        cosine_B = torch.cosine_similarity(output.image_embeds.float(), output.text_embeds.float(), dim=-1)
         return (100 * cosine_B).clamp(min=0)
 
 

@@ -1,12 +1,11 @@
-"""What a model answered to every query of its full-gallery protocol: the raw material of the report.
+"""What evaluating a model yields: numbers, and for every query the head of its ranked list, which the report is made from.
 
-``answers.jsonl`` lies beside ``scores.json``, one row a query:
+``answers.jsonl`` holds the ranked lists of the main protocol and lies beside ``scores.json``, one row a query:
     {"protocol": "fashioniq/original", "direction": "composed", "category": "dress", "text": "is red and longer",
      "image": "images/B001.jpg", "targets": ["images/B002.jpg"], "rank": 3, "gallery": 3817,
      "top": [{"image": "images/B009.jpg", "text": "", "score": 0.71, "hit": false}, ...], "slices": {"feedback words": "5-8"}}
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,13 +13,16 @@ from typing import Literal
 
 from unifashion.data.annotations import read_jsonl
 from unifashion.errors import UserError
+from unifashion.evaluation.scores import Measurement
+from unifashion.io import write_jsonl
 
 Direction = Literal["t2i", "i2t", "composed"]
-NUM_SHOWN = 5  # answers kept per query
+NUM_SHOWN = 5  # items kept per query
+FILE = "answers.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class RankedItem:
     """One item of a ranked list: an image (path) or a text, its score, and whether it is a target."""
 
     image: str
@@ -30,7 +32,7 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RankedList:
     """One query, the rank of its best target (0 = first, ties count against it) and the head of its ranked list.
 
     ``image`` is "" for a text query, ``text`` is "" for an image query. ``targets`` are image paths, or texts for i2t.
@@ -45,34 +47,42 @@ class Answer:
     targets: tuple[str, ...]
     rank: int
     gallery: int
-    top: tuple[Shown, ...]
+    top: tuple[RankedItem, ...]
     slices: dict[str, str] = field(default_factory=dict)
 
 
-def write_answers(folder: Path, answers: Iterable[Answer]) -> Path:
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What scoring a model on one data set yields, before it is known which checkpoint it was."""
+
+    split: str  # as the data set calls it
+    measurements: list[Measurement]
+    missing: float  # share of the listed queries or images that could not be used, percent
+    note: str  # "used N of M ..." where something is missing
+    ranked_lists: list[RankedList]  # empty where they were not asked for
+
+
+def write_ranked_lists(folder: Path, ranked_lists: Iterable[RankedList]) -> Path:
     """Write ``answers.jsonl`` into ``folder`` (made if needed), whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    path, unfinished = folder / "answers.jsonl", folder / ".answers.jsonl"
-    with unfinished.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(asdict(answer), ensure_ascii=False) + "\n" for answer in answers)
-    unfinished.replace(path)
-    return path
+    write_jsonl(folder / FILE, map(asdict, ranked_lists))
+    return folder / FILE
 
 
-def read_answers(folder: Path) -> Sequence[Answer]:
-    """Read back what ``write_answers`` wrote; empty where the evaluation kept none.
+def read_ranked_lists(folder: Path) -> Sequence[RankedList]:
+    """Read back what ``write_ranked_lists`` wrote; empty where the evaluation kept none.
 
     Raises:
-        UserError: a row that is not an answer (names file and row).
+        UserError: a row that is no ranked list (names file and row).
     """
-    path = folder / "answers.jsonl"
+    path = folder / FILE
     if not path.is_file() or not path.stat().st_size:
         return []
-    answers = []
-    for place, row in read_jsonl(path):
+    ranked_lists = []
+    for where, row in read_jsonl(path):
         try:
-            top = tuple(Shown(**item) for item in row["top"])
-            answers.append(Answer(**{**row, "targets": tuple(row["targets"]), "top": top}))
+            top = tuple(RankedItem(**item) for item in row["top"])
+            ranked_lists.append(RankedList(**{**row, "targets": tuple(row["targets"]), "top": top}))
         except (ValueError, TypeError, KeyError) as error:
-            raise UserError(f"{place}: not an answer ({error}); run the validation again") from None
-    return answers
+            raise UserError(f"{where}: not an answer ({error}); run the validation again") from None
+    return ranked_lists

@@ -2,13 +2,12 @@
 
 Shapes: Q queries, G gallery items, M texts, N images, V vectors of an image, D their width, K candidates of a second stage.
 
-A score is a sum of D products. Matrix products round that sum differently at different places of a matrix, by a few 1e-8,
-which is enough to tell equal vectors apart and to let a model that answers everything alike score above zero. Sums are
-therefore taken in double precision and rounded to float32 once: equal vectors have equal scores wherever they stand, and
+A score is a sum of D products. A matrix product rounds that sum differently from entry to entry, by a few 1e-8, which is enough
+to rank equal vectors one before the other and to give hits to a model that maps everything to one vector. Sums are therefore
+taken in double precision and rounded to float32 once: equal vectors have equal scores wherever they stand in the gallery, and
 a score depends neither on the chunk size nor on the order of the gallery. (Devices without float64 keep float32.)
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,7 +28,7 @@ class Ranking:
 
 
 @torch.no_grad()
-def best_query_scores(text_QD: Tensor, image_GVD: Tensor, chunk: int | None = None) -> Tensor:
+def score_matrix(text_QD: Tensor, image_GVD: Tensor, chunk: int | None = None) -> Tensor:
     """Score every text against every image by the image's best-matching vector, as a float32 (Q, G) matrix.
 
     ``chunk`` images are scored at a time (default: as many as ``MAX_ELEMENTS`` allows), so the Q x G x V products never
@@ -52,7 +51,7 @@ def gathered_scores(text_MD: Tensor, image_NVD: Tensor, text_QT: Tensor, image_Q
     """Score chosen pairs only: entry (q, t, i) is text ``text_QT[q, t]`` against image ``image_QI[q, i]``, as (Q, T, I).
 
     ``text_QT`` (Q, T) and ``image_QI`` (Q, I) hold row numbers of ``text_MD`` and ``image_NVD``. The score is that of
-    ``best_query_scores``; queries are taken in chunks that keep to ``MAX_ELEMENTS``.
+    ``score_matrix``; queries are taken in chunks that keep to ``MAX_ELEMENTS``.
     """
     sum_dtype = _sum_dtype(text_MD)
     _, num_vectors, width = image_NVD.shape
@@ -87,29 +86,19 @@ def target_ranks(scores_QG: Tensor, target: Tensor, exclude: Tensor | None = Non
     if not answerable_Q.all():
         raise ValueError(f"query {int(answerable_Q.logical_not().nonzero()[0])} has no positive in its gallery")
     best_Q1 = scores_QG.masked_fill(~positive_QG, -torch.inf).amax(dim=1, keepdim=True)
+    # ">=", and no sorting: a sort would put some of the tied items before the target by their order in the gallery, and a model
+    # that has collapsed to one vector would find a random share of its targets.
     return ((scores_QG >= best_Q1) & negative_QG).sum(dim=1)
 
 
-def recall_at(ranks_Q: Tensor, ks: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
-    """Return ``{"R@k": percent of queries whose positive is among the first k}``; no queries at all is a ``ValueError``."""
-    if ranks_Q.numel() == 0:
-        raise ValueError("recall of no queries is undefined")
-    return {f"R@{k}": 100 * int((ranks_Q < k).sum()) / ranks_Q.numel() for k in ks}
-
-
-def hits_at(ranks_Q: Tensor, ks: Sequence[int]) -> Tensor:
-    """Return which queries have their positive among the first k, as (Q, K) zeros and ones, on the CPU in double precision."""
-    return (ranks_Q.cpu()[:, None] < torch.tensor(ks)).double()
-
-
 def positive_ranks(scores_QG: Tensor, positive_QP: Tensor) -> Tensor:
-    """Return the 0-based place of each of a query's positives in the ranked gallery, best first, as (Q, P) integers.
+    """Return the 0-based rank of each of a query's positives in the ranked gallery, best first, as (Q, P) integers.
 
     Ties count against us: a positive stands behind every other item of the same score; positives of equal score follow one
     another. The first column equals ``target_ranks``.
 
-    ``positive_QP`` holds gallery indices, no index twice in a row; -1 fills up queries with fewer positives and is returned as
-    the size of the gallery, behind every place.
+    ``positive_QP`` holds gallery indices, no index twice in a row; -1 pads queries with fewer positives and is returned as
+    the size of the gallery, behind every rank.
     Raises ``UserError`` where a score is NaN or infinite, ``ValueError`` for indices that do not fit.
     """
     _require_finite(scores_QG, "score")
@@ -122,10 +111,12 @@ def positive_ranks(scores_QG: Tensor, positive_QP: Tensor) -> Tensor:
     real_QP = positive_QP >= 0
     own_QP = scores_QG.gather(1, positive_QP.clamp(min=0)).masked_fill(~real_QP, -torch.inf)
     own_QP = own_QP.sort(dim=1, descending=True).values
+    # One positive at a time: a comparison of all of them with the gallery at once would be a Q x P x G tensor.
     as_good_QP = torch.stack([(scores_QG >= own_Q[:, None]).sum(dim=1) for own_Q in own_QP.T], dim=1)
     own_as_good_QP = (own_QP[:, None, :] >= own_QP[:, :, None]).sum(dim=2)
-    place_QP = as_good_QP - own_as_good_QP + torch.arange(own_QP.shape[1], device=scores_QG.device)
-    return place_QP.masked_fill(own_QP == -torch.inf, num_items)
+    # Items at least as good, less the positives among them, plus the positives that were ranked before this one.
+    rank_QP = as_good_QP - own_as_good_QP + torch.arange(own_QP.shape[1], device=scores_QG.device)
+    return rank_QP.masked_fill(own_QP == -torch.inf, num_items)
 
 
 def average_precision_at(ranks_QP: Tensor, num_positives_Q: Tensor, k: int) -> Tensor:
@@ -134,8 +125,10 @@ def average_precision_at(ranks_QP: Tensor, num_positives_Q: Tensor, k: int) -> T
     This is the AP@k of CIRCO (Baldrati et al., ICCV 2023, section 6), from 0 to 1, as (Q,) in double precision.
     ``ranks_QP`` are those of ``positive_ranks``; ``num_positives_Q`` counts all positives, also any that the gallery lacks.
     """
-    hit_number_P = torch.arange(1, ranks_QP.shape[1] + 1, device=ranks_QP.device)
-    precision_QP = hit_number_P / (ranks_QP.double() + 1)
+    # At the rank r of the n-th right answer, n of the first r + 1 items are right. The sum is divided by k where there are more
+    # right answers than places, so that a perfect list scores 1; other definitions divide by the number of hits.
+    num_hits_P = torch.arange(1, ranks_QP.shape[1] + 1, device=ranks_QP.device)
+    precision_QP = num_hits_P / (ranks_QP.double() + 1)
     return (precision_QP * (ranks_QP < k)).sum(dim=1) / num_positives_Q.to(ranks_QP.device).clamp(max=k)
 
 
@@ -168,6 +161,8 @@ def merge_reranked(scores_QG: Tensor, top_QK: Tensor, itm_QK: Tensor) -> Tensor:
     if (top_QK.sort(dim=1).values.diff(dim=1) == 0).any():
         raise ValueError("top_QK lists a gallery item twice for the same query")
     scores_QG = scores_QG.float()
+    # A matching score is a logit, which may be lower than any cosine: with the sums written back as they are, candidates could
+    # fall below items that the second stage never saw. Only their order is kept, above the first stage's best score.
     sum_QK = scores_QG.gather(1, top_QK) + itm_QK.to(scores_QG)
     num_lower_QK = torch.searchsorted(sum_QK.sort(dim=1).values, sum_QK)
     highest_Q1 = scores_QG.amax(dim=1, keepdim=True)
@@ -197,6 +192,6 @@ def _as_mask(selection: Tensor, scores_QG: Tensor) -> Tensor:
         return selection
     num_queries, num_items = scores_QG.shape
     if selection.shape != (num_queries,) or ((selection < -1) | (selection >= num_items)).any():
-        raise ValueError(f"indices must be {num_queries} numbers from -1 to {num_items - 1}")
+        raise ValueError(f"indices must be {num_queries} integers from -1 to {num_items - 1}")
     mask_QG = torch.zeros_like(scores_QG, dtype=torch.bool)
     return mask_QG.scatter_(1, selection.clamp(min=0)[:, None], (selection >= 0)[:, None])

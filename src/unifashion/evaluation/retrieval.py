@@ -1,11 +1,9 @@
-"""Validate a retrieval model: read a data set, embed it, run its protocols, return score rows.
+"""Validate a retrieval model: read a data set, embed it, run its protocols (protocols/), return score rows.
 
-Which data set is scored how:
-    fashiongen    fashiongen/sub100, fashiongen/full, and fashiongen/blocks100 where val100_object.jsonl is there
-    fashion200k   fashion200k/full
-    catalogue     catalogue/full
-    fashioniq     fashioniq/original, original-noref and union, for every category (blip2_cir_rerank)
-    cirr, circo   cirr/standard, circo/standard; their test splits become submission files
+fashiongen    fashiongen/sub100, fashiongen/full, and fashiongen/blocks100 where val100_object.jsonl is there
+fashioniq     fashioniq/original, original-noref and union, for every category (blip2_cir_rerank)
+cirr, circo   cirr/standard, circo/standard; their test splits become submission files
+others        DATASET/full
 """
 
 import logging
@@ -24,8 +22,8 @@ from unifashion.errors import UserError
 from unifashion.evaluation.composed import score_composed, score_split
 from unifashion.evaluation.cross_modal import score_cross_modal
 from unifashion.evaluation.examples import write_examples
-from unifashion.evaluation.protocols.rows import split_queries
-from unifashion.evaluation.ranked_lists import write_answers
+from unifashion.evaluation.protocols.inputs import split_queries
+from unifashion.evaluation.ranked_lists import write_ranked_lists
 from unifashion.evaluation.scores import MEAN, Score, as_scores
 from unifashion.evaluation.submissions import SERVERS, write_submission
 from unifashion.models.presets import VARIANTS
@@ -60,9 +58,9 @@ def validate(
         data: data set, root, and how much of it may be missing.
         evaluation: batch size, draws, re-ranking.
         model_id: how score rows name the checkpoint.
-        marks: facts about the checkpoint that every score must carry.
+        marks: caveats about the checkpoint that every score must carry.
         progress: show progress bars.
-        output: folder for answers.jsonl and examples.png, a picture of some queries with their best answers; None = neither.
+        output: folder for answers.jsonl and examples.png, a picture of some queries with their best results; None = neither.
 
     Returns:
         score rows, and the number that picks the best checkpoint (``HEADLINE``).
@@ -72,24 +70,24 @@ def validate(
     """
     embedder = _embedder(model, data, evaluation, progress)
     score = score_composed if is_composed(data.dataset) else score_cross_modal
-    outcome = score(embedder, data, evaluation, keep_answers=output is not None)
+    result = score(embedder, data, evaluation, keep_lists=output is not None)
     scores = as_scores(
-        outcome.metrics,
+        result.measurements,
         dataset=data.dataset,
-        split=outcome.split,
+        split=result.split,
         model=model_id,
-        missing=outcome.missing,
-        marks=(*marks, *model.config.marks, *root_marks(data), *(("incomplete",) if outcome.missing else ())),
-        note=outcome.note,
+        missing=result.missing,
+        marks=(*marks, *model.config.marks, *root_marks(data), *(("incomplete",) if result.missing else ())),
+        note=result.note,
     )
     if output is not None and is_main_process():
-        write_answers(output, outcome.answers)
-        write_examples(output, outcome.answers)
+        write_ranked_lists(output, result.ranked_lists)
+        write_examples(output, result.ranked_lists)
     return scores, headline(scores, data.dataset)
 
 
 def headline(scores: Sequence[Score], dataset: str) -> float:
-    """Return the number of the data set's ``HEADLINE``, or the mean of all values where it could not be had."""
+    """Return the number of the data set's ``HEADLINE``, or the mean of all values where it could not be computed."""
     protocol, metric = HEADLINE[dataset]
     values = [
         score.value
@@ -103,7 +101,7 @@ def headline(scores: Sequence[Score], dataset: str) -> float:
 def validate_checkpoint(
     model_path: str, model_name: str, output_dir: str | None, data: DataSettings, evaluation: EvaluationSettings
 ) -> tuple[list[Score], Path]:
-    """Load a checkpoint, validate it, and say where its scores belong; its answers are there already.
+    """Load a checkpoint, validate it, and return its scores with the folder they belong to; its ranked lists are there already.
 
     Raises:
         UserError: no checkpoint there, or one of another named model; see also ``validate``.
@@ -116,11 +114,10 @@ def validate_checkpoint(
 def submit_checkpoint(
     model_path: str, model_name: str, output_dir: str | None, data: DataSettings, evaluation: EvaluationSettings
 ) -> list[Path]:
-    """Load a checkpoint, answer the test split of CIRR or CIRCO, and return the checked files for the set's server.
+    """Load a checkpoint, rank the test split of CIRR or CIRCO, and return the checked files for the set's server.
 
-    Only the main process of several writes and returns files.
-
-    Every query must be answered, so no image of a query may be missing.
+    Of several processes only the main one writes and returns files. The server wants a list for every query, so no image of a
+    query may be missing.
 
     Raises:
         UserError: a data set without a server, no checkpoint there, missing images; see also ``validate``.
@@ -132,10 +129,10 @@ def submit_checkpoint(
     model, folder = _load(model_path, model_name, output_dir, data)
     embedder = _embedder(model, data, evaluation, progress=True)
     (split,) = read_composed(data, SERVERS[data.dataset])
-    num_lost = len(split.queries) - len(split_queries(split))
-    if num_lost:
+    num_unusable = len(split.queries) - len(split_queries(split))
+    if num_unusable:
         raise UserError(
-            f"{num_lost} of the {len(split.queries)} queries of {data.dataset} {split.split} have no images, and its server "
+            f"{num_unusable} of the {len(split.queries)} queries of {data.dataset} {split.split} have no images, and its server "
             "wants all answered; complete the images"
         )
     scored = score_split(embedder, evaluation, split, data.max_missing)
@@ -143,16 +140,16 @@ def submit_checkpoint(
 
 
 def _embedder(model: UniFashionModel, data: DataSettings, evaluation: EvaluationSettings, progress: bool) -> Embedder:
-    """Return what embeds the data set, after making sure that the model was made for its kind."""
+    """Return what embeds the data set, after a check that the model was made for its kind."""
     name, wants_composed = model.config.model_name, VARIANTS[model.config.model_name].has_prompt_tokens
     if is_composed(data.dataset) != wants_composed:
-        fitting = [dataset for dataset in HEADLINE if is_composed(dataset) == wants_composed]
-        raise UserError(f"{name} is not evaluated on {data.dataset}; use --dataset {' or '.join(fitting)}")
+        suitable = [dataset for dataset in HEADLINE if is_composed(dataset) == wants_composed]
+        raise UserError(f"{name} is not evaluated on {data.dataset}; use --dataset {' or '.join(suitable)}")
     return Embedder(model, evaluation.eval_batch_size, data.num_workers, progress)
 
 
 def _load(model_path: str, model_name: str, output_dir: str | None, data: DataSettings) -> tuple[UniFashionModel, Path]:
-    """Return the model, on its device, and the folder for what is found out about it."""
+    """Return the model, on its device, and the folder for its scores."""
     transformers_logging.set_verbosity_error()
     model = UniFashion.from_pretrained(model_path)
     if model.config.model_name != model_name:

@@ -1,4 +1,4 @@
-"""The groups a query is counted in, beside its category: how long its feedback is, and what its target looks like.
+"""The groups that a query is counted in, beside its category: how long its feedback is, and what its target looks like.
 
 Attributes are read from ``attributes.jsonl`` below the data root, where there is one (the embedded catalogue has it; anybody may
 write one for photos of their own):
@@ -35,12 +35,12 @@ def read_attributes(root: Path) -> Attributes:
     if home is None:
         return {}
     attributes: Attributes = {}
-    for place, row in read_jsonl(home / FILE):
-        values = {name.replace("_", " "): text_of(row, name, place, default="") for name in row if name != "image"}
-        attributes[absolute(home / text_of(row, "image", place))] = {name: v for name, v in values.items() if v}
+    for where, row in read_jsonl(home / FILE):
+        values = {name.replace("_", " "): text_of(row, name, where, default="") for name in row if name != "image"}
+        attributes[absolute(home / text_of(row, "image", where))] = {name: v for name, v in values.items() if v}
     return attributes
 
 
 def absolute(path: Path) -> str:
-    """Return the path as answers name images: absolute, links not followed."""
+    """Return the path as ranked lists name images: absolute, links not followed."""
     return os.path.abspath(path)  # noqa: PTH100  (Path.resolve would follow links)

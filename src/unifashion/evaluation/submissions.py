@@ -1,4 +1,4 @@
-"""Files for the servers that score the test splits of CIRR and CIRCO: written, and checked before anybody uploads them.
+"""Files for the servers that score the test splits of CIRR and CIRCO: written, and checked before they are uploaded.
 
 cirr_recall.json          {"version": "rc2", "metric": "recall", "12063": [50 names of photos, best first], ...}
 cirr_recall_subset.json   {"version": "rc2", "metric": "recall_subset", "12063": [3 names of the reference's set], ...}
@@ -17,6 +17,7 @@ from unifashion.data.annotations import json_fault, read_text
 from unifashion.data.records import ComposedQuery, ComposedSplit
 from unifashion.errors import UserError
 from unifashion.evaluation.protocols import circo, cirr
+from unifashion.io import replacing
 
 SERVERS = {"cirr": "test1", "circo": "test"}  # the split that each server scores
 CIRR_VERSION = "rc2"
@@ -31,7 +32,7 @@ class _Rules:
 
     length: int
     allowed: Collection[str | int]
-    where: str  # the allowed are in, for messages
+    source: str  # of the allowed ones, for messages
     reference: str | None = None  # which must not be listed
 
 
@@ -60,18 +61,14 @@ def write_submission(folder: Path, split: ComposedSplit, scores_QG: Tensor) -> l
 
 
 def _write(path: Path, content: Mapping[str, Any], split: ComposedSplit) -> Path:
-    unfinished = path.with_name(f".{path.name}")
-    try:
+    with replacing(path) as unfinished:
         unfinished.write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")
-        check_submission(unfinished, split, name=path)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        check_submission(unfinished, split, name=path)  # before the rename: a wrong file never gets the right name
     return path
 
 
 def check_submission(path: Path, split: ComposedSplit, name: Path | None = None) -> str:
-    """Check one file against the annotations of the split it answers, and say in a few words what it holds.
+    """Check one file against the annotations of the split it answers, and return in a few words what it holds.
 
     ``name`` is what messages call the file (default: its path). A split with fewer photos than a list is long, as in tests,
     must be listed whole.
@@ -84,7 +81,7 @@ def check_submission(path: Path, split: ComposedSplit, name: Path | None = None)
     size = f"{path.stat().st_size / 1e6:.2f} MB"
     if split.dataset == "circo":
         _check_lists(name, content, split, "")
-        unknown = "" if split.gallery else "; COCO's list of images is not here, so their numbers were not looked up"
+        unknown = "" if split.gallery else "; COCO's list of images is not here, so their numbers were not checked"
         return f"CIRCO {split.split}: {len(content)} queries, {size}{unknown}"
     version, metric = content.pop("version", None), content.pop("metric", None)
     if version != CIRR_VERSION:
@@ -106,8 +103,8 @@ def _read(path: Path, name: Path) -> dict[str, Any]:
         content = dict(pairs)
         if len(content) < len(pairs):
             keys = [key for key, _ in pairs]
-            twice = next(key for key in content if keys.count(key) > 1)
-            raise UserError(f"{name}, query {twice}: it is there twice; keep one of its lists")
+            repeated = next(key for key in content if keys.count(key) > 1)
+            raise UserError(f"{name}, query {repeated}: it is there twice; keep one of its lists")
         return content
 
     try:
@@ -134,12 +131,10 @@ def _check_lists(name: Path, lists: Mapping[str, Any], split: ComposedSplit, met
         raise UserError(
             f"{name}, query {absent[0]}: it has no list{_others(absent)}; all {len(queries)} queries need one"
         )
-    numbers = split.dataset == "circo"
-    gallery: frozenset[str | int] = frozenset(int(one) if numbers else one for one in split.gallery)
+    kind = int if split.dataset == "circo" else str  # CIRCO's server knows images by COCO's numbers
+    gallery = frozenset[str | int](map(kind, split.gallery))
     for id_, listed in lists.items():
-        _check_list(
-            f"{name}, query {id_}", listed, _rules(queries[id_], gallery, metric, title), int if numbers else str
-        )
+        _check_list(f"{name}, query {id_}", listed, _rules(queries[id_], gallery, metric, title), kind)
 
 
 def _others(ids: Sequence[str]) -> str:
@@ -157,21 +152,21 @@ def _rules(query: ComposedQuery, gallery: frozenset[str | int], metric: str, tit
     )
 
 
-def _check_list(place: str, listed: object, rules: _Rules, kind: type) -> None:
+def _check_list(where: str, listed: object, rules: _Rules, kind: type) -> None:
     what = "numbers" if kind is int else "names"
     if not isinstance(listed, list):
-        raise UserError(f"{place}: expected a list of {rules.length} {what}, found {type(listed).__name__}")
+        raise UserError(f"{where}: expected a list of {rules.length} {what}, found {type(listed).__name__}")
     if len(listed) != rules.length:
-        raise UserError(f"{place}: {len(listed)} {what}, expected {rules.length}")
+        raise UserError(f"{where}: {len(listed)} {what}, expected {rules.length}")
     for item in listed:
         if type(item) is not kind:
-            raise UserError(f"{place}: {item!r} is not {'a number' if kind is int else 'a name'}; write {what} alone")
+            raise UserError(f"{where}: {item!r} is not {'a number' if kind is int else 'a name'}; write {what} only")
         if item == rules.reference:
             raise UserError(
-                f"{place}: it lists its own reference {item!r}; leave it out, as the server does not score it"
+                f"{where}: it lists its own reference {item!r}; leave it out, as the server does not score it"
             )
         if rules.allowed and item not in rules.allowed:
-            raise UserError(f"{place}: {item!r} is not in {rules.where}")
+            raise UserError(f"{where}: {item!r} is not in {rules.source}")
     if len(set(listed)) < len(listed):
-        twice = next(item for item in listed if listed.count(item) > 1)
-        raise UserError(f"{place}: {twice!r} is listed twice")
+        repeated = next(item for item in listed if listed.count(item) > 1)
+        raise UserError(f"{where}: {repeated!r} is listed twice")

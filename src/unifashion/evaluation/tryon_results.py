@@ -1,4 +1,4 @@
-"""A folder of try-on results (tryon/results.py), matched with its data set, and its scores."""
+"""Read a folder of try-on results (tryon/results.py), match it with its data set, and score it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,14 +8,15 @@ from unifashion.data.images import SUFFIXES
 from unifashion.data.skipped import check_missing, missing_percent
 from unifashion.data.tryon import TryOnItem, TryOnSplit
 from unifashion.errors import UserError
-from unifashion.evaluation.images import PROFILES, Networks, Pairing, ProfileName, Result, open_networks, score_images
+from unifashion.evaluation.image_inputs import PROFILES, Pairing, ProfileName, Result
+from unifashion.evaluation.images import Networks, open_networks, score_images, wanted_metrics
 from unifashion.evaluation.scores import Score, as_scores
 from unifashion.tryon.results import read_record
 
 
 @dataclass(frozen=True)
 class ResultFolder:
-    """The results that are there with their pairs, the names of those that are not, and what is known about their making."""
+    """The results that are there with their pairs, the names of those that are not, and how they were made."""
 
     path: Path
     results: tuple[Result, ...]
@@ -32,8 +33,8 @@ def read_results(folder: Path, split: TryOnSplit, repaint: bool = False, model: 
     Args:
         folder: of the results.
         split: read with "image" among its needs (and "agnostic_mask" for CLIP-S).
-        repaint: for results without ``inference.json``: pixels of the photo were pasted back.
-        model: likewise: what drew them.
+        repaint: whether pixels of the photo were pasted back; for results without ``inference.json``.
+        model: what drew them; likewise.
 
     Raises:
         UserError: no result of the split is there, two files for one, a damaged ``inference.json``.
@@ -59,13 +60,13 @@ def read_results(folder: Path, split: TryOnSplit, repaint: bool = False, model: 
 
 
 def _pictures(folder: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+    by_name: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
-            if path.stem in found:
-                raise UserError(f"{folder} holds {found[path.stem].name} and {path.name}; keep one of them")
-            found[path.stem] = path
-    return found
+            if path.stem in by_name:
+                raise UserError(f"{folder} holds {by_name[path.stem].name} and {path.name}; keep one of them")
+            by_name[path.stem] = path
+    return by_name
 
 
 def _result(picture: Path, item: TryOnItem) -> Result:
@@ -73,7 +74,7 @@ def _result(picture: Path, item: TryOnItem) -> Result:
 
 
 def score_folder(
-    found: ResultFolder,
+    results: ResultFolder,
     split: TryOnSplit,
     pairing: Pairing,
     profiles: Sequence[ProfileName],
@@ -90,13 +91,13 @@ def score_folder(
     """Score a folder by one or several profiles.
 
     Args:
-        found: the results.
+        results: the folder, read.
         split: that they belong to.
         pairing: of the pairs.
         profiles: names of ``images.PROFILES``.
         weights: folder of the networks' weights.
         dataset: what the rows call the data.
-        synthetic: the data is drawn.
+        synthetic: whether the data set was drawn by a program.
         max_missing: highest share of pairs that may lack a result or a file, percent.
         networks: others than the profiles' own, by profile.
         batch_size: pictures that a network sees at once.
@@ -110,9 +111,9 @@ def score_folder(
         UserError: too much missing, nothing that can be computed, or what ``score_images`` raises.
     """
     listed = len(split.items) + len(split.missing)
-    note = check_missing(len(found.results), listed, max_missing, "pairs")
-    missing = missing_percent(len(found.results), listed)
-    marks = [*(["synthetic"] if synthetic else []), *(["incomplete"] if missing else []), *found.marks]
+    note = check_missing(len(results.results), listed, max_missing, "pairs")
+    missing = missing_percent(len(results.results), listed)
+    marks = [*(["synthetic"] if synthetic else []), *(["incomplete"] if missing else []), *results.marks]
     scores: list[Score] = []
     lacking: list[str] = []
     for name in profiles:
@@ -120,17 +121,17 @@ def score_folder(
         given = (networks or {}).get(name)
         opened, sentences = (given, []) if given is not None else open_networks(profile, pairing, weights)
         lacking += sentences
-        if not any(map(opened.can, profile.wanted(pairing))):
+        if not any(map(opened.can, wanted_metrics(profile, pairing))):
             continue
         metrics = score_images(
-            found.results, profile, pairing, opened,
-            repaint=found.repaint, batch_size=batch_size, device=device, progress=progress,
+            results.results, profile, pairing, opened,
+            repaint=results.repaint, batch_size=batch_size, device=device, progress=progress,
         )  # fmt: skip
         scores += as_scores(
             metrics,
             dataset=dataset,
             split=split.split,
-            model=found.model,
+            model=results.model,
             missing=missing,
             marks=tuple(dict.fromkeys(marks)),
             note=note,

@@ -1,4 +1,4 @@
-"""Pictures and one number while training: a few test pairs, drawn from fixed seeds, beside the truth; and their SSIM."""
+"""Validation while try-on is trained: a few test pairs, generated from fixed seeds, shown beside the truth; and their SSIM."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unifashion.data.contact_sheet import contact_sheet
 from unifashion.data.tryon import TryOnItem
-from unifashion.evaluation.images import ssim
+from unifashion.evaluation.metrics import ssim
 from unifashion.tryon.maps import load_maps, to_share, to_unit
 from unifashion.tryon.pipeline import TryOnPipeline
 from unifashion.tryon.qformer_context import QFormerContext

@@ -13,7 +13,7 @@ from unifashion.apps.fashioniq_captions.journal import Entry
 from unifashion.apps.fashioniq_captions.photos import Photo
 from unifashion.apps.fashioniq_captions.settings import PhotoSettings, data_root
 from unifashion.data.own_catalogue import TABLE
-from unifashion.evaluation.caption_rows import write_rows
+from unifashion.io import write_jsonl
 
 
 def output_paths(settings: PhotoSettings, out: Path, photos: Sequence[Photo]) -> list[Path]:
@@ -59,7 +59,7 @@ def write_results(
             ]
             _replace(path, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
     else:
-        write_rows(paths[0], (_row(photo, captions, entries, out) for photo in photos))
+        write_jsonl(paths[0], (_row(photo, captions, entries, out) for photo in photos))
     if settings.dataset == "vitonhd":  # MGD's captions.json: a garment's number -> texts
         texts = {photo.name.partition("_")[0]: [captions[photo.key]] for photo in photos}
         _replace(paths[1], json.dumps(texts, indent=1, ensure_ascii=False) + "\n")

@@ -12,7 +12,7 @@ from unifashion.apps.report.curves import recall_figure
 from unifashion.apps.report.glossary import DIRECTIONS
 from unifashion.apps.report.load_runs import by_protocol, grouped
 from unifashion.evaluation.bootstrap import interval
-from unifashion.evaluation.ranked_lists import NUM_SHOWN, Answer
+from unifashion.evaluation.ranked_lists import NUM_SHOWN, RankedList
 
 NUM_GROUPS = 12  # of one kind, the largest
 NUM_EXAMPLES = 4  # of hits, and of misses
@@ -20,7 +20,7 @@ SEED = 0
 AT = 10
 
 
-def answer_sections(answers: Sequence[Answer], name: str) -> list[dict[str, Any]]:
+def answer_sections(answers: Sequence[RankedList], name: str) -> list[dict[str, Any]]:
     """Return all that answers show, for each protocol they were given under, for answers.html.
 
     ``name`` begins the names of the figures.
@@ -39,22 +39,24 @@ def answer_sections(answers: Sequence[Answer], name: str) -> list[dict[str, Any]
     return sections
 
 
-def choose(answers: Sequence[Answer], count: int = NUM_EXAMPLES, seed: int = SEED) -> tuple[list[Answer], list[Answer]]:
+def choose(
+    answers: Sequence[RankedList], count: int = NUM_EXAMPLES, seed: int = SEED
+) -> tuple[list[RankedList], list[RankedList]]:
     """Return up to ``count`` hits and up to ``count`` misses, drawn at random, each sorted by rank."""
     chance = random.Random(seed)
-    groups: tuple[list[Answer], list[Answer]] = ([], [])
+    groups: tuple[list[RankedList], list[RankedList]] = ([], [])
     for answer in answers:
         groups[answer.rank >= NUM_SHOWN].append(answer)
     hits, misses = (chance.sample(group, min(count, len(group))) for group in groups)
     return sorted(hits, key=lambda answer: answer.rank), sorted(misses, key=lambda answer: answer.rank)
 
 
-def _curve_label(answer: Answer) -> str:
+def _curve_label(answer: RankedList) -> str:
     """Return the curve that an answer counts in: its category where it is composed, else its direction."""
     return answer.category if answer.direction == "composed" and answer.category else DIRECTIONS[answer.direction]
 
 
-def _direction(title: str, answers: Sequence[Answer]) -> dict[str, Any]:
+def _direction(title: str, answers: Sequence[RankedList]) -> dict[str, Any]:
     hits, misses = choose(answers)
     num_hits = sum(answer.rank < NUM_SHOWN for answer in answers)
     return {
@@ -68,13 +70,13 @@ def _direction(title: str, answers: Sequence[Answer]) -> dict[str, Any]:
     }
 
 
-def _group_tables(answers: Sequence[Answer]) -> list[dict[str, Any]]:
+def _group_tables(answers: Sequence[RankedList]) -> list[dict[str, Any]]:
     """Return recall at 10 by every kind of group that the answers name, a table each."""
-    kinds: dict[str, dict[str, list[Answer]]] = {}
+    kinds: dict[str, dict[str, list[RankedList]]] = {}
     for answer in answers:
         for kind, name in answer.slices.items():
             kinds.setdefault(kind, {}).setdefault(name, []).append(answer)
-    tables: dict[str, dict[str, list[Answer]]] = {}
+    tables: dict[str, dict[str, list[RankedList]]] = {}
     for kind, groups in kinds.items():
         if set(groups) == {"yes"}:  # such as "aspect colour": a query can have several aspects, each is one kind
             first, _, rest = kind.partition(" ")
@@ -84,7 +86,7 @@ def _group_tables(answers: Sequence[Answer]) -> list[dict[str, Any]]:
     return [_group_table(kind, groups) for kind, groups in tables.items() if len(groups) > 1]
 
 
-def _group_table(kind: str, groups: dict[str, list[Answer]]) -> dict[str, Any]:
+def _group_table(kind: str, groups: dict[str, list[RankedList]]) -> dict[str, Any]:
     largest = sorted(groups, key=lambda name: (-len(groups[name]), name))[:NUM_GROUPS]
     lines = []
     for name in sorted(largest, key=_in_order):

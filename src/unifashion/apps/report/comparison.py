@@ -15,7 +15,7 @@ from unifashion.apps.report.glossary import DIRECTIONS
 from unifashion.apps.report.load_runs import Run, by_protocol, grouped, over_all_categories
 from unifashion.apps.report.score_tables import joined
 from unifashion.evaluation.bootstrap import interval
-from unifashion.evaluation.ranked_lists import Answer
+from unifashion.evaluation.ranked_lists import RankedList
 from unifashion.evaluation.scores import Score, comparable
 
 Query = tuple[str, str, str, tuple[str, ...]]  # direction, image, text, targets
@@ -27,7 +27,7 @@ class Measured:
 
     run: Run
     scores: Sequence[Score]
-    answers: Sequence[Answer]
+    answers: Sequence[RankedList]
 
     @property
     def sizes(self) -> set[tuple[str, str, int, int | None]]:
@@ -35,9 +35,9 @@ class Measured:
         return {(score.category, score.metric, score.n, score.gallery) for score in self.scores}
 
     @cached_property
-    def by_query(self) -> dict[Query, Answer]:
+    def by_query(self) -> dict[Query, RankedList]:
         """Return the answers by what was asked and wanted; the same query twice keeps its first answer."""
-        answers: dict[Query, Answer] = {}
+        answers: dict[Query, RankedList] = {}
         for answer in self.answers:
             answers.setdefault((answer.direction, answer.image, answer.text, answer.targets), answer)
         return answers

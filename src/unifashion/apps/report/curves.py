@@ -6,7 +6,7 @@ from functools import cache
 
 from unifashion.apps.report.figures import Curve, Figure, Plot, spans_far
 from unifashion.apps.report.load_runs import Row, Run, headline_metric
-from unifashion.evaluation.ranked_lists import Answer
+from unifashion.evaluation.ranked_lists import RankedList
 from unifashion.evaluation.scores import MEAN
 
 NOT_A_LOSS = ("epoch", "step", "learning_rate", "seconds")
@@ -108,7 +108,7 @@ def _x_label(rows: Sequence[Mapping[str, object]]) -> str:
 # Recall curves --------------------------------------------------------------------------------------------------------
 
 
-def recall_figure(name: str, title: str, lines: Mapping[str, Sequence[Sequence[Answer]]]) -> Figure:
+def recall_figure(name: str, title: str, lines: Mapping[str, Sequence[Sequence[RankedList]]]) -> Figure:
     """Draw recall at k = 1 to 100 of every line and, dotted, what guessing would give it.
 
     A line is the mean over its groups of answers, as scores average categories.
@@ -125,12 +125,12 @@ def _mean(curves: Sequence[Curve]) -> Curve:
     return [(points[0][0], sum(y for _, y in points) / len(points)) for points in zip(*curves, strict=True)]
 
 
-def recall_curve(answers: Sequence[Answer]) -> Curve:
+def recall_curve(answers: Sequence[RankedList]) -> Curve:
     """Return (k, recall in percent) for k = 1 to 100: the share of queries whose best right answer ranks below k."""
     return [(k, 100 * sum(answer.rank < k for answer in answers) / len(answers)) for k in KS]
 
 
-def chance_curve(answers: Sequence[Answer]) -> Curve:
+def chance_curve(answers: Sequence[RankedList]) -> Curve:
     """Return (k, recall in percent) of guessing: any of a query's right answers among k drawn from its gallery."""
     guesses = [_guessing(answer.gallery, max(len(answer.targets), 1)) for answer in answers]
     return [(k, 100 * sum(guess[k - 1] for guess in guesses) / len(guesses)) for k in KS]

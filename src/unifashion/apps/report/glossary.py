@@ -2,6 +2,8 @@
 
 import re
 
+from unifashion.evaluation.protocols.registry import protocol_sentence
+
 MARKS = {
     "synthetic": "The pictures are drawn by a program. The numbers show that the code works, not how good a model is.",
     "incomplete": "Images were missing. The numbers cover a part of the data set and are not comparable with others.",
@@ -24,17 +26,8 @@ STATES = {
 
 DIRECTIONS = {"i2t": "image to text", "t2i": "text to image", "composed": "photo and feedback to photo"}
 
+# Of captions and try-on; those of retrieval stand in the rows of evaluation/protocols.
 PROTOCOLS = {
-    "fashiongen/sub100": "Each query against its answer and 100 others of the same sub-category, averaged over several draws.",
-    "fashiongen/blocks100": "Blocks of 100 rows in file order; each row is searched within its block.",
-    "fashiongen/full": "All images of the split against all its texts, both ways.",
-    "fashion200k/full": "All images of the split against all its texts, both ways.",
-    "catalogue/full": "All images of the split against all its texts, both ways.",
-    "fashioniq/original": "Every photo of the category is in the gallery, the reference photo too.",
-    "fashioniq/original-noref": "Every photo of the category is in the gallery, except the reference photo.",
-    "fashioniq/union": "The gallery holds the photos that queries start from or look for, except the reference photo.",
-    "cirr/standard": "The full gallery without the reference; Rs@k among the five others of the reference's set.",
-    "circo/standard": "The full gallery, several right answers per query; R@k looks for the one that was annotated first.",
     "captions/standard": "Generated captions against the reference captions, with the standard scorers.",
     "captions/unifashion-compat": "As an older script scored: texts cut to 100 characters, references and predictions swapped.",
     "tryon/catvton/paired": "Results against the photo of the same person in the same garment, as CatVTON measures.",
@@ -56,7 +49,7 @@ def is_tryon(protocol: str) -> bool:
 def protocol_words(protocol: str) -> str:
     """Return what a protocol measures, with what its suffixes add; empty for an unknown one."""
     base, *suffixes = protocol.split("+")
-    words = [PROTOCOLS.get(base, "")]
+    words = [protocol_sentence(base) or PROTOCOLS.get(base, "")]
     for suffix in suffixes:
         if suffix == "captions":
             words.append("The similarity of query and generated caption is added.")

@@ -14,13 +14,13 @@ from typing import Any, TypeVar
 import yaml
 
 from unifashion.errors import UserError
-from unifashion.evaluation.ranked_lists import Answer, read_answers
+from unifashion.evaluation.ranked_lists import RankedList, read_ranked_lists
 from unifashion.evaluation.scores import MEAN, Score, read_scores
 from unifashion.io import read_json
 
 Row = dict[str, str]
 R = TypeVar("R")
-S = TypeVar("S", Score, Answer)
+S = TypeVar("S", Score, RankedList)
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Evaluation:
     """The scores of one model on one data set, and its answers where they were kept."""
 
     scores: Sequence[Score]
-    answers: Sequence[Answer]
+    answers: Sequence[RankedList]
 
     @property
     def title(self) -> str:
@@ -149,7 +149,7 @@ def _read_run(folder: Path, name: str) -> Run:
     files = sorted({*folder.glob("scores.json"), *folder.glob("validate/*/scores.json")})
     if metadata is None and not files:
         raise UserError(f"{folder} holds no run and no scores: expected run.json or scores.json in it")
-    evaluations = [Evaluation(read_scores(file), read_answers(file.parent)) for file in files]
+    evaluations = [Evaluation(read_scores(file), read_ranked_lists(file.parent)) for file in files]
     evaluations = [evaluation for evaluation in evaluations if evaluation.scores]
     if metadata is None and not evaluations:
         raise UserError(f"{files[0]} holds no score; run the validation again")

@@ -6,7 +6,8 @@ from typing import Any
 
 from unifashion.apps.report.glossary import DIRECTIONS, is_tryon
 from unifashion.apps.report.load_runs import by_protocol
-from unifashion.evaluation.scores import MEAN, Score, digits_of
+from unifashion.evaluation.metrics import metric_row
+from unifashion.evaluation.scores import MEAN, Score
 
 
 def score_table(scores: Sequence[Score]) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def score_table(scores: Sequence[Score]) -> dict[str, Any]:
 
 def fixed(value: float, metric: str) -> str:
     """Return a value with as many digits as its metric is printed with."""
-    return f"{value:.{digits_of(metric, 1)}f}"
+    return f"{value:.{metric_row(metric).digits}f}"
 
 
 def joined(counts: Iterable[int | None]) -> str:

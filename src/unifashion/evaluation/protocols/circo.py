@@ -14,17 +14,19 @@ from torch import Tensor
 from unifashion.data.records import ComposedSplit
 from unifashion.errors import UserError
 from unifashion.evaluation.bootstrap import measured
-from unifashion.evaluation.protocols.rows import columns_of, split_gallery, split_queries
-from unifashion.evaluation.ranks import average_precision_at, hits_at, positive_ranks, target_ranks, top_k
-from unifashion.evaluation.scores import Metric
+from unifashion.evaluation.metrics import query_values
+from unifashion.evaluation.protocols.inputs import columns_of, split_gallery, split_queries
+from unifashion.evaluation.protocols.registry import ComposedProtocol, for_each_split, register
+from unifashion.evaluation.ranks import positive_ranks, target_ranks, top_k
+from unifashion.evaluation.scores import Measurement
 
 PROTOCOL = "circo/standard"
 KS = (5, 10, 25, 50)
-ASPECT_K = 10
+ASPECT_METRIC = "mAP@10"
 LIST_LENGTH = 50  # images per query that the server wants
 
 
-def evaluate(split: ComposedSplit, scores_QG: Tensor) -> list[Metric]:
+def evaluate(split: ComposedSplit, scores_QG: Tensor) -> list[Measurement]:
     """Return the scores of a matrix whose rows are ``split_queries(split)`` and whose columns are ``split_gallery(split)``.
 
     A right answer whose image is missing counts as never found.
@@ -41,18 +43,31 @@ def evaluate(split: ComposedSplit, scores_QG: Tensor) -> list[Metric]:
         query = queries[int((target_Q < 0).nonzero()[0])]
         raise UserError(f"CIRCO {split.split} query {query.id}: target {query.target} is not in the list of images")
     answers = [list(dict.fromkeys(query.targets or (target,))) for query, target in zip(queries, targets, strict=True)]
-    ranks_QP = positive_ranks(scores_QG, columns_of(answers, gallery)).cpu()
+    ranks_QP = positive_ranks(scores_QG, columns_of(answers, gallery))
+    # Of all right answers, also of those whose image is missing: a smaller denominator would make a broken copy look better.
     num_answers_Q = torch.tensor([len(names) for names in answers])
-    hits_QK = hits_at(target_ranks(scores_QG, target_Q), KS)
+    target_ranks_Q = target_ranks(scores_QG, target_Q)
     num_images = scores_QG.shape[1]
-    precision = {k: average_precision_at(ranks_QP, num_answers_Q, k) for k in {*KS, ASPECT_K}}
-    metrics = [measured(PROTOCOL, f"mAP@{k}", [precision[k]], num_images) for k in KS]
-    metrics += [measured(PROTOCOL, f"R@{k}", [hits_QK[:, column]], num_images) for column, k in enumerate(KS)]
+    precisions = {f"mAP@{k}": query_values(f"mAP@{k}", ranks_QP, num_answers_Q) for k in KS}
+    hits = {f"R@{k}": query_values(f"R@{k}", target_ranks_Q) for k in KS}
+    measurements = [measured(PROTOCOL, name, [values], num_images) for name, values in {**precisions, **hits}.items()]
     for aspect in sorted({aspect for query in queries for aspect in query.aspects}):
         chosen = torch.tensor([aspect in query.aspects for query in queries])
-        values = [precision[ASPECT_K][chosen]]
-        metrics.append(measured(PROTOCOL, f"mAP@{ASPECT_K}", values, num_images, category=aspect))
-    return metrics
+        measurements.append(
+            measured(PROTOCOL, ASPECT_METRIC, [precisions[ASPECT_METRIC][chosen]], num_images, category=aspect)
+        )
+    return measurements
+
+
+STANDARD = register(
+    ComposedProtocol(
+        PROTOCOL,
+        "The full gallery, several right answers per query; R@k looks for the one that was annotated first.",
+        ("circo",),
+        evaluate=for_each_split(evaluate),
+        all_targets=True,
+    )
+)
 
 
 def ranked_names(split: ComposedSplit, scores_QG: Tensor) -> dict[str, list[str]]:

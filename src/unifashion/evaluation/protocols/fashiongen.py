@@ -2,23 +2,29 @@
 
     fashiongen/sub100     1 positive and 100 negatives of the query's sub-category, 5 draws (FAME-ViL; the field's standard)
     fashiongen/blocks100  consecutive blocks of 100 rows (the original UniFashion code)
-    fashiongen/full       all validation images and all product texts (``catalogue.full`` under its own name)
+    fashiongen/full       all validation images and all product texts (``catalogue.full``)
 
 Shapes: N images, V vectors of an image, M texts, D width, R rows, Q queries, C candidates of a query.
 """
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unifashion.data.datasets import read_blocks
 from unifashion.errors import UserError
-from unifashion.evaluation.protocols.catalogue import KS, ProductEmbeddings, two_way_metrics
+from unifashion.evaluation.protocols.catalogue import FULL, KS, two_way_metrics
+from unifashion.evaluation.protocols.inputs import EmbeddedPairs, ProductEmbeddings
+from unifashion.evaluation.protocols.registry import PairProtocol, register
 from unifashion.evaluation.ranks import gathered_scores, target_ranks
-from unifashion.evaluation.scores import Metric
+from unifashion.evaluation.scores import Measurement
+
+log = logging.getLogger(__name__)
 
 Codes = NDArray[np.int64]
 
@@ -29,7 +35,7 @@ class Draw:
 
     queries: Codes  # (Q,)
     candidates: Codes  # (Q, C)
-    absent: NDArray[np.bool_]  # (Q, C), places that stay empty because the whole gallery holds too few other products
+    absent: NDArray[np.bool_]  # (Q, C), columns that stay empty because the whole gallery has too few other products
     num_filled: int  # queries whose sub-category was too small
 
 
@@ -41,7 +47,7 @@ def sub100(
     num_negatives: int = 100,
     seed: int = 0,
     ks: Sequence[int] = KS,
-) -> list[Metric]:
+) -> list[Measurement]:
     """Rank one positive among ``num_negatives`` items of the same sub-category; average over independent draws.
 
     A draw takes ``num_queries`` random queries (all of them where there are fewer: see ``n``). i2t: queries are images,
@@ -62,6 +68,8 @@ def sub100(
     image_code_N, text_code_M = embeddings.image_codes.cpu().numpy(), embeddings.text_codes.cpu().numpy()
     sides = {"i2t": (image_code_N, text_code_M), "t2i": (text_code_M, image_code_N)}
     seeds = tuple(range(seed, seed + num_draws))
+    # A generator of its own for every draw and direction: the draws stay the same whichever others are made, and image queries
+    # and text queries are not correlated.
     draws = {
         direction: [
             draw_candidates(
@@ -104,23 +112,24 @@ def draw_candidates(
     candidate_QC = np.empty((len(query_Q), 1 + num_negatives), dtype=np.int64)
     absent_QC = np.zeros(candidate_QC.shape, dtype=bool)
     num_filled = 0
-    for place, product in enumerate(query_product[query_Q]):
+    for row, product in enumerate(query_product[query_Q]):
         subcategory = product_subcategory[product]
         pool = rows_of_subcategory[subcategory]
         pool = pool[gallery_product[pool] != product]
+        # Rows are drawn, not products: a product with many photos is a negative more often.
         negatives = rng.choice(pool, size=min(num_negatives, len(pool)), replace=False)
         if len(pool) < num_negatives:
             num_filled += 1
             others = np.flatnonzero(gallery_subcategory != subcategory)
             num_wanted = min(num_negatives - len(pool), len(others))
             negatives = np.concatenate([negatives, rng.choice(others, size=num_wanted, replace=False)])
-        candidate_QC[place] = rng.choice(rows_of_product[product])
-        candidate_QC[place, 1 : 1 + len(negatives)] = negatives
-        absent_QC[place, 1 + len(negatives) :] = True
+        candidate_QC[row] = rng.choice(rows_of_product[product])
+        candidate_QC[row, 1 : 1 + len(negatives)] = negatives
+        absent_QC[row, 1 + len(negatives) :] = True
     return Draw(query_Q, candidate_QC, absent_QC, num_filled)
 
 
-def blocks100(image_RVD: Tensor, text_RD: Tensor, *, block: int = 100, ks: Sequence[int] = KS) -> list[Metric]:
+def blocks100(image_RVD: Tensor, text_RD: Tensor, *, block: int = 100, ks: Sequence[int] = KS) -> list[Measurement]:
     """Rank every row's partner among the ``block`` rows of its block, in both directions; rows are in annotation order.
 
     Row i of ``image_RVD`` and of ``text_RD`` belong together. The last incomplete block is dropped (``note`` says how many
@@ -132,7 +141,7 @@ def blocks100(image_RVD: Tensor, text_RD: Tensor, *, block: int = 100, ks: Seque
     num_blocks, num_dropped = divmod(len(text_RD), block)
     if num_blocks == 0:
         raise UserError(
-            f"fashiongen/blocks100 needs {block} rows and found {num_dropped}: complete the validation annotations and images"
+            f"fashiongen/blocks100 needs {block} rows and has {num_dropped}: complete the validation annotations and images"
         )
     row_BX = torch.arange(num_blocks * block, device=text_RD.device).view(num_blocks, block)
     t2i_BXX = gathered_scores(text_RD, image_RVD, row_BX, row_BX)
@@ -185,3 +194,52 @@ def _fill_note(draws: dict[str, list[Draw]]) -> str:
         f"{count} of {sum(len(draw.queries) for draw in draws[name])} {name}" for name, count in filled.items()
     )
     return f"sub-category too small, filled from others, for {counts} queries"
+
+
+# Rows of the table ----------------------------------------------------------------------------------------------------
+
+
+def _evaluate_sub100(split: EmbeddedPairs) -> list[Measurement]:
+    if not split.embeddings.image_subcategory:
+        log.warning("fashiongen/sub100 left out: the annotation rows have no 'subcategory'")
+        return []
+    return sub100(
+        split.embeddings,
+        num_draws=split.evaluation.num_draws,
+        num_queries=split.evaluation.num_queries,
+        num_negatives=split.evaluation.num_negatives,
+        seed=split.evaluation.eval_seed,
+    )
+
+
+def _evaluate_blocks100(split: EmbeddedPairs) -> list[Measurement]:
+    """Run ``blocks100`` where the data set has its rows; the image vectors that are there are used again."""
+    blocks = read_blocks(split.data)
+    if blocks is None:
+        return []
+    row_of = {pair.image: row for row, pair in enumerate(split.pairs)}
+    absent = [pair.image.name for pair in blocks.pairs if pair.image not in row_of]
+    if absent or blocks.missing:
+        log.warning("fashiongen/blocks100 left out: %d of its images cannot be used", len(absent) + len(blocks.missing))
+        return []
+    image_RVD = split.embeddings.images[[row_of[pair.image] for pair in blocks.pairs]]
+    return blocks100(image_RVD, split.embedder.texts([pair.text for pair in blocks.pairs]))
+
+
+register(
+    PairProtocol(
+        "fashiongen/sub100",
+        "Each query against its answer and 100 others of the same sub-category, averaged over several draws.",
+        ("fashiongen",),
+        evaluate=_evaluate_sub100,
+    )
+)
+register(replace(FULL, name="fashiongen/full", datasets=("fashiongen",)))  # here, so that it is shown in this order
+register(
+    PairProtocol(
+        "fashiongen/blocks100",
+        "Blocks of 100 rows in file order; each row is searched within its block.",
+        ("fashiongen",),
+        evaluate=_evaluate_blocks100,
+    )
+)

@@ -4,30 +4,36 @@
     fashioniq/original-noref  the same; the query's reference is removed (CLIP4Cir, SPRC and UniFashion keep it)
     fashioniq/union           gallery = candidates and targets of the val queries, 2628/3089/2902; reference removed (VAL)
 
-A second score set that also looks at the gallery's generated captions is reported beside the first, under the same names
-with ``+captions``. Galleries are counted before a query's reference is removed.
-
-Shapes: Q queries, G gallery images, V vectors of an image, D width.
+Galleries are counted before a query's reference is removed. Shapes: Q queries, G gallery images, D width.
 """
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from unifashion.data.feedback import evaluation_feedback
 from unifashion.data.records import ComposedSplit
 from unifashion.errors import UserError
 from unifashion.evaluation.bootstrap import measured
-from unifashion.evaluation.protocols.rows import split_gallery, split_queries
-from unifashion.evaluation.ranks import best_query_scores, hits_at, target_ranks
-from unifashion.evaluation.scores import MEAN, Metric
+from unifashion.evaluation.metrics import query_values
+from unifashion.evaluation.protocols.inputs import ScoredSplit, split_gallery, split_queries
+from unifashion.evaluation.protocols.registry import ComposedProtocol, register
+from unifashion.evaluation.ranks import score_matrix, target_ranks
+from unifashion.evaluation.scores import MEAN, Measurement
 
 logger = logging.getLogger(__name__)
 
 CATEGORIES = ("dress", "shirt", "toptee")
 KS = (10, 50)
+SENTENCES = {
+    "fashioniq/original": "Every photo of the category is in the gallery, the reference photo too.",
+    "fashioniq/original-noref": "Every photo of the category is in the gallery, except the reference photo.",
+    "fashioniq/union": "The gallery holds the photos that queries start from or look for, except the reference photo.",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,17 +50,13 @@ class CategoryScores:
     targets: Sequence[str]  # Q names
     gallery: Sequence[str]  # G names
     union: Sequence[str] = ()  # names of the union gallery; default: references and targets of these queries
-    captioned: Tensor | None = None  # (Q, G) scores that use generated captions too (``with_captions``)
 
     def __post_init__(self) -> None:
         if self.category not in CATEGORIES:
             raise UserError(f"unknown FashionIQ category {self.category!r}; choose from {', '.join(CATEGORIES)}")
         shape = len(self.targets), len(self.gallery)
-        for scores_QG in (self.scores, self.captioned):
-            if scores_QG is not None and scores_QG.shape != shape:
-                raise ValueError(
-                    f"scores of shape {tuple(scores_QG.shape)} for {shape[0]} queries and {shape[1]} images"
-                )
+        if self.scores.shape != shape:
+            raise ValueError(f"scores of shape {tuple(self.scores.shape)} for {shape[0]} queries and {shape[1]} images")
         if len(self.references) != shape[0]:
             raise ValueError(f"{len(self.references)} references for {shape[0]} targets")
         if not self.targets:
@@ -73,7 +75,7 @@ def union_gallery(split: ComposedSplit) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in split.gallery if name in used))
 
 
-def category_scores(split: ComposedSplit, scores_QG: Tensor, captioned_QG: Tensor | None = None) -> CategoryScores:
+def category_scores(split: ComposedSplit, scores_QG: Tensor) -> CategoryScores:
     """Name the rows and columns of scores whose rows are ``split_queries(split)`` and columns ``split_gallery(split)``.
 
     Raises ``UserError`` where targets are hidden (test split), else as ``CategoryScores``.
@@ -89,16 +91,17 @@ def category_scores(split: ComposedSplit, scores_QG: Tensor, captioned_QG: Tenso
         targets=targets,
         gallery=split_gallery(split),
         union=union_gallery(split),
-        captioned=captioned_QG,
     )
 
 
 def with_captions(scores_QG: Tensor, fused_QD: Tensor, caption_GD: Tensor) -> Tensor:
     """Add UniFashion's caption term: fused query feature . caption feature. An image without a caption has a row of zeros."""
-    return scores_QG + best_query_scores(fused_QD, caption_GD[:, None, :])
+    return scores_QG + score_matrix(fused_QD, caption_GD[:, None, :])
 
 
-def evaluate(categories: Sequence[CategoryScores], ks: Sequence[int] = KS) -> list[Metric]:
+def evaluate(
+    categories: Sequence[CategoryScores], ks: Sequence[int] = KS, protocols: Sequence[str] = tuple(SENTENCES)
+) -> list[Measurement]:
     """Return recall at every k per protocol and category, and the macro mean over dress, shirt and toptee.
 
     The line of category "mean" holds the mean of each recall over the three categories and, as metric "mean", the mean
@@ -108,59 +111,54 @@ def evaluate(categories: Sequence[CategoryScores], ks: Sequence[int] = KS) -> li
     names = [scores.category for scores in categories]
     if len(set(names)) != len(names):
         raise UserError(f"FashionIQ categories are given twice: {', '.join(names)}; give each once")
-    metrics = _protocols(categories, ks)
-    captioned = [replace(scores, scores=scores.captioned) for scores in categories if scores.captioned is not None]
-    return metrics + [replace(metric, protocol=f"{metric.protocol}+captions") for metric in _protocols(captioned, ks)]
+    measurements = []
+    for protocol in protocols:
+        line = {f"R@{k}": list[Tensor]() for k in ks}
+        for scores in categories:
+            ranks_Q, num_images = _ranks(scores, protocol)
+            for name, groups in line.items():
+                groups.append(query_values(name, ranks_Q))
+                measurements.append(measured(protocol, name, groups[-1:], num_images, category=scores.category))
+        if set(names) == set(CATEGORIES):
+            line[MEAN] = [torch.stack(hits, dim=1).mean(dim=1) for hits in zip(*line.values(), strict=True)]
+            measurements += [measured(protocol, name, groups, None, category=MEAN) for name, groups in line.items()]
+        else:
+            logger.warning(
+                "no FashionIQ mean of %s: it is over %s, and not all of them were evaluated",
+                protocol,
+                ", ".join(CATEGORIES),
+            )
+    return measurements
 
 
-def _protocols(categories: Sequence[CategoryScores], ks: Sequence[int]) -> list[Metric]:
-    lines: dict[str, list[_CategoryHits]] = {}
-    for scores in categories:
-        for protocol, (ranks_Q, gallery) in _ranks(scores).items():
-            lines.setdefault(protocol, []).append(_CategoryHits(scores.category, gallery, hits_at(ranks_Q, ks)))
-    complete = {scores.category for scores in categories} == set(CATEGORIES)
-    if categories and not complete:
-        logger.warning("no FashionIQ mean: it is over %s, and not all of them were evaluated", ", ".join(CATEGORIES))
-    metrics = []
-    for protocol, line in lines.items():
-        for hits in line:
-            metrics += [
-                measured(protocol, f"R@{k}", [hits.hits_QK[:, column]], hits.gallery, category=hits.category)
-                for column, k in enumerate(ks)
-            ]
-        metrics += _macro_mean(protocol, line, ks) if complete else []
-    return metrics
-
-
-@dataclass(frozen=True, eq=False)
-class _CategoryHits:
-    category: str
-    gallery: int
-    hits_QK: Tensor  # which queries have their target among the first k, for every k
-
-
-def _macro_mean(protocol: str, line: Sequence[_CategoryHits], ks: Sequence[int]) -> list[Metric]:
-    """Average each recall over the categories of one protocol, and these averages; categories all weigh the same."""
-    groups = {f"R@{k}": [hits.hits_QK[:, column] for hits in line] for column, k in enumerate(ks)}
-    groups[MEAN] = [hits.hits_QK.mean(dim=1) for hits in line]
-    return [measured(protocol, name, group, None, category=MEAN) for name, group in groups.items()]
-
-
-def _ranks(scores: CategoryScores) -> dict[str, tuple[Tensor, int]]:
-    """Return the target ranks and the size of the gallery of every protocol."""
-    union = set(scores.union or (*scores.references, *scores.targets))
-    names = list(dict.fromkeys(scores.gallery))
-    galleries = {"original": (names, False), "original-noref": (names, True)}
-    galleries["union"] = ([name for name in names if name in union], True)
+def _ranks(scores: CategoryScores, protocol: str) -> tuple[Tensor, int]:
+    """Return the target ranks (Q,) under a protocol, and the size of its gallery."""
+    gallery = list(dict.fromkeys(scores.gallery))
+    if protocol == "fashioniq/union":
+        union = set(scores.union or (*scores.references, *scores.targets))
+        gallery = [name for name in gallery if name in union]
     first_column = {name: column for column, name in reversed(list(enumerate(scores.gallery)))}
-    ranks = {}
-    for protocol, (gallery, reference_removed) in galleries.items():
-        columns = torch.tensor([first_column[name] for name in gallery], device=scores.scores.device)
-        place = {name: column for column, name in enumerate(gallery)}
-        target_Q = torch.tensor([place[target] for target in scores.targets])
+    columns = torch.tensor([first_column[name] for name in gallery], device=scores.scores.device)
+    column_of = {name: column for column, name in enumerate(gallery)}
+    target_Q = torch.tensor([column_of[target] for target in scores.targets])
+    removed_Q = None
+    if protocol != "fashioniq/original":
         pairs = zip(scores.references, scores.targets, strict=True)
-        reference_Q = torch.tensor([-1 if name == target else place.get(name, -1) for name, target in pairs])
-        gallery_scores = scores.scores.index_select(1, columns)
-        ranks_Q = target_ranks(gallery_scores, target_Q, exclude=reference_Q if reference_removed else None)
-        ranks[f"fashioniq/{protocol}"] = ranks_Q, len(gallery)
-    return ranks
+        removed_Q = torch.tensor([-1 if name == target else column_of.get(name, -1) for name, target in pairs])
+    return target_ranks(scores.scores.index_select(1, columns), target_Q, exclude=removed_Q), len(gallery)
+
+
+def _evaluate_splits(protocol: str, scored: Sequence[ScoredSplit]) -> list[Measurement]:
+    return evaluate([category_scores(each.split, each.scores) for each in scored], protocols=(protocol,))
+
+
+for _name, _sentence in SENTENCES.items():
+    register(
+        ComposedProtocol(
+            _name,
+            _sentence,
+            ("fashioniq",),
+            evaluate=partial(_evaluate_splits, _name),
+            join_feedback=evaluation_feedback,
+        )
+    )
