@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from unifashion.data.annotations import NoSplit, is_there, read_text
-from unifashion.data.images import SUFFIXES
+from unifashion.data.image_files import SUFFIXES
 from unifashion.data.records import ImageText, PairSplit
 from unifashion.errors import UserError, nearest
 
@@ -34,9 +34,9 @@ VALIDATION_SHARE = 10  # one product in ten
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One image of a catalogue; ``place`` says where it is listed, ``metadata`` what its other columns hold."""
+    """One image of a catalogue; ``where`` says where it is listed, ``metadata`` what its other columns hold."""
 
-    place: str
+    where: str
     image: Path
     text: str
     product: str
@@ -97,7 +97,7 @@ def _rows(folder: Path) -> list[Row]:
     split_of: dict[str, str] = {}
     for row in rows:
         if split_of.setdefault(row.product, row.split) != row.split:
-            raise UserError(f"{row.place}: product {row.product} is in both splits; give all its rows the same split")
+            raise UserError(f"{row.where}: product {row.product} is in both splits; give all its rows the same split")
     return rows
 
 
@@ -114,13 +114,13 @@ def read_table(path: Path, needed_columns: Sequence[str] = ("image", "text")) ->
     columns = _columns(reader, path, needed_columns)
     empty = True
     while (row := _next_row(reader, path)) is not None:
-        place = f"{path}, line {reader.line_num}"
+        where = f"{path}, line {reader.line_num}"
         if None in row:
-            raise UserError(f"{place}: more values than columns; put texts with a separator in double quotes")
+            raise UserError(f"{where}: more values than columns; put texts with a separator in double quotes")
         values = {name: (row[name] or "").strip() for name in columns}
         for needed in needed_columns:
             if not values[needed]:
-                raise UserError(f"{place}: {needed} is empty")
+                raise UserError(f"{where}: {needed} is empty")
         empty = False
         yield reader.line_num, values
     if empty:
@@ -131,20 +131,20 @@ def _table_rows(path: Path, for_training: bool = True) -> Iterator[Row]:
     folder = path.parent
     lines: dict[Path, int] = {}
     for line, values in read_table(path, ("image", "text") if for_training else ("image",)):
-        place = f"{path}, line {line}"
-        images = [_inside(folder, name, place) for name in views_of(folder, values.pop("image"))]
+        where = f"{path}, line {line}"
+        images = [_inside(folder, name, where) for name in views_of(folder, values.pop("image"))]
         for image in images:
             if image in lines:
-                raise UserError(f"{place}: image {image.name} is on line {lines[image]} already; name it once")
+                raise UserError(f"{where}: image {image.name} is on line {lines[image]} already; name it once")
             lines[image] = line
         product = values.get("id") or images[0].relative_to(folder).as_posix()
         split = values.get("split", "").lower() or _split_of(product)
         if for_training and split not in SPLITS:
-            raise UserError(f"{place}: split {split!r} is neither train nor val{nearest(split, SPLITS)}")
+            raise UserError(f"{where}: split {split!r} is neither train nor val{nearest(split, SPLITS)}")
         subcategory = values.get("subcategory") or values.get("category") or ""
         words = values.pop("text", "")
         metadata = {name: value for name, value in values.items() if value}
-        yield from (Row(place, image, words, product, subcategory, split, metadata) for image in images)
+        yield from (Row(where, image, words, product, subcategory, split, metadata) for image in images)
 
 
 def _columns(reader: "csv.DictReader[str]", path: Path, needed_columns: Sequence[str]) -> list[str]:
@@ -175,12 +175,12 @@ def views_of(folder: Path, cell: str) -> list[str]:
     return [cell] if len(names) < 2 or is_there(folder / cell) else names
 
 
-def _inside(folder: Path, name: str, place: str) -> Path:
+def _inside(folder: Path, name: str, where: str) -> Path:
     """Return ``folder / name``. Links are not followed: a link in the folder may lead anywhere."""
     root = os.path.normpath(folder.absolute())
     path = Path(os.path.normpath(Path(root, name)))
     if not path.is_relative_to(root):
-        raise UserError(f"{place}: image {name} lies outside {folder}; give paths relative to that folder")
+        raise UserError(f"{where}: image {name} lies outside {folder}; give paths relative to that folder")
     return folder / path.relative_to(root)
 
 

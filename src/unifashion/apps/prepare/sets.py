@@ -26,7 +26,8 @@ from unifashion.apps.prepare.job_runner import (
 from unifashion.apps.prepare.plan import QUALITY, Options, Plan, Recipe
 from unifashion.data.annotations import read_text
 from unifashion.data.fashiongen_hdf5 import read_fashiongen_hdf5
-from unifashion.data.images import SUFFIXES, ImageError, load_image
+from unifashion.data.image_files import SUFFIXES
+from unifashion.data.images import ImageError, load_image
 from unifashion.data.records import ImageText
 from unifashion.errors import UserError, nearest
 
