@@ -11,9 +11,9 @@ import torch
 from unifashion.apps.toy_catalogue.write import Sizes, write_catalogue
 from unifashion.config import DataSettings
 from unifashion.data.batches import PairRows, TrainingSet, collate
-from unifashion.data.datasets import read_pairs
 from unifashion.data.mixture import epoch_rows, epoch_sizes, read_training_pairs, validation_part
 from unifashion.data.sampler import EpochSampler
+from unifashion.data.splits import read_pairs
 from unifashion.errors import UserError
 from unifashion.models.negatives import same_item
 

@@ -74,6 +74,11 @@ def read_fashiongen(data_root: Path, split: str) -> PairSplit:
     return PairSplit("fashiongen", split, tuple(pairs), tuple(missing))
 
 
+def has_blocks(data_root: Path) -> bool:
+    """Return whether the set comes with the rows of ``fashiongen/blocks100``."""
+    return (find_root(data_root) / BLOCKS).is_file()
+
+
 def read_fashiongen_blocks(data_root: Path) -> PairSplit:
     """Read the rows of ``fashiongen/blocks100`` in order; a row that lists several views stands for its first.
 

@@ -114,6 +114,15 @@ def val_images(data_root: Path) -> set[Path]:
     return {path for name, path in find_images(root / "images").items() if name in names}
 
 
+def training_texts(data_root: Path) -> Iterator[str]:
+    """Yield the feedback of every training query, and the training captions; raises as ``read_fashioniq``."""
+    for category in CATEGORIES:
+        split = read_fashioniq(data_root, category, "train")
+        for query in split.queries:
+            yield from query.feedback
+        yield from split.captions.values()
+
+
 def find_root(data_root: Path) -> Path:
     """Return the folder that holds FashionIQ's ``captions``; ``NoSet`` where there is none."""
     return find_folder(data_root, "FashionIQ", (FOLDER, "."), ("captions/",), f"{FOLDER}/captions")

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from unifashion.config import DataSettings
 from unifashion.data.annotations import NoSet, NoSplit
-from unifashion.data.datasets import has_validation, is_composed, read_composed, read_pairs, validation_images
+from unifashion.data.datasets import spec_of
 from unifashion.data.records import ComposedSplit, ImageText
+from unifashion.data.settings import DataSettings
+from unifashion.data.splits import is_composed, read_composed, read_pairs, validation_images
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def validation_part(data: DataSettings) -> DataSettings | None:
         UserError: a set is not there, its validation split is malformed, or has captions that know its queries.
     """
     reasons = []
-    for part in filter(lambda part: has_validation(part.dataset), parts(data)):
+    for part in filter(lambda part: spec_of(part.dataset).headline is not None, parts(data)):
         try:
             (read_composed if is_composed(part.dataset) else read_pairs)(part, "val")
         except NoSet:

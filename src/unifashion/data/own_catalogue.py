@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from unifashion.data.annotations import NoSplit, is_there, read_text
+from unifashion.data.annotations import NoSplit, find_folder, is_there, read_text
 from unifashion.data.image_files import SUFFIXES
 from unifashion.data.records import ImageText, PairSplit
 from unifashion.errors import UserError, nearest
@@ -66,6 +66,11 @@ def read_own_catalogue(folder: Path, split: str) -> PairSplit:
         pairs=tuple(ImageText(r.image, r.text, r.product, r.subcategory) for r in chosen if r.image in present),
         missing=tuple(str(row.image) for row in chosen if row.image not in present),
     )
+
+
+def find_root(folder: Path) -> Path:
+    """Return ``folder`` where it holds a table; ``NoSet`` where it does not (a folder of mere images can be anything)."""
+    return find_folder(folder, "catalogue", (".",), (TABLE,), TABLE)
 
 
 def read_metadata(folder: Path) -> dict[Path, dict[str, str]]:

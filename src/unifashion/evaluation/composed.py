@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from unifashion.config import DataSettings, EvaluationSettings
-from unifashion.data.datasets import read_composed
 from unifashion.data.feedback import evaluation_feedback
 from unifashion.data.records import ComposedQuery, ComposedSplit
 from unifashion.data.skipped import check_missing, missing_percent
+from unifashion.data.splits import read_composed
 from unifashion.encoders.embedder import Embedder
 from unifashion.evaluation.evaluation_result import Outcome
 from unifashion.evaluation.protocols import circo, cirr, fashioniq

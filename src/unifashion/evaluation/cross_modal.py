@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from unifashion.config import DataSettings, EvaluationSettings
-from unifashion.data.datasets import read_blocks, read_pairs
 from unifashion.data.records import ImageText
 from unifashion.data.skipped import check_missing, missing_percent
+from unifashion.data.splits import read_blocks, read_pairs
 from unifashion.encoders.embedder import Embedder
 from unifashion.evaluation.evaluation_result import Outcome
 from unifashion.evaluation.protocols import catalogue, fashiongen

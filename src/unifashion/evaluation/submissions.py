@@ -18,7 +18,6 @@ from unifashion.data.records import ComposedQuery, ComposedSplit
 from unifashion.errors import UserError
 from unifashion.evaluation.protocols import circo, cirr
 
-SERVERS = {"cirr": "test1", "circo": "test"}  # the split that each server scores
 CIRR_VERSION = "rc2"
 CIRR_MAX_BYTES = 5_000_000
 

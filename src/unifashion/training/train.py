@@ -14,13 +14,13 @@ from transformers import logging as transformers_logging
 
 from unifashion.config import DataSettings, EvaluationSettings, LanguageModelSettings, ModelSettings, TrainingSettings
 from unifashion.data.batches import ComposedRows, PairRows, Photos, TrainingSet
-from unifashion.data.datasets import is_composed, training_texts
 from unifashion.data.feature_cache import FeatureCache, key_of
 from unifashion.data.feedback import prepare_text
 from unifashion.data.images import ImageTransform
 from unifashion.data.mixture import epoch_sizes, read_training_pairs, read_training_queries
 from unifashion.data.sampler import EpochSampler
 from unifashion.data.skipped import check_missing
+from unifashion.data.splits import is_composed, training_texts
 from unifashion.errors import UserError
 from unifashion.evaluation.scores import Score
 from unifashion.models.presets import VARIANTS

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 Level = Literal["problem", "note"]
+Splits = dict[str, list[Path]]  # the images of each split
 NUM_EXAMPLES = 3
 
 
@@ -60,6 +62,16 @@ class SetReport:
     def _add(self, finding: Finding) -> None:
         if finding not in self.findings:
             self.findings.append(finding)
+
+
+def report_missing(report: SetReport, split: str, missing: Sequence[str], num_listed: int) -> None:
+    """Add a problem where images of a split are listed and not there."""
+    if missing:
+        share = 100 * len(missing) / max(num_listed, 1)
+        report.problem(
+            f"{len(missing):,} of {num_listed:,} images of {split} are listed and not there ({share:.1f} %); fetch them",
+            missing,
+        )
 
 
 def format_reports(reports: Sequence[SetReport]) -> str:

@@ -265,7 +265,7 @@ def _write_sheet(root: Path, home: Path, table: MapTable) -> list[str]:
     return [place.relative_to(root).as_posix()]
 
 
-def _row(name: str, found: tryon.Found) -> Sequence[Image.Image]:
+def _row(name: str, found: tryon.MapFiles) -> Sequence[Image.Image]:
     photo = load_image(found["image"][name])
     mask = load_image(found["agnostic_mask"][name]).convert("L").resize(photo.size)
     red = Image.blend(photo, Image.new("RGB", photo.size, (230, 40, 40)), 0.5)
