@@ -66,23 +66,23 @@ def _inside(name: str, archive: Path) -> str:
     return "/".join(parts)
 
 
-def _copy_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo, place: Path) -> None:
+def _copy_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> None:
     if member.file_size > MAX_BYTES:
         raise JobError(f"larger than {MAX_BYTES >> 30} GiB")
     try:
-        with archive.open(member) as source, place.open("wb") as target:
+        with archive.open(member) as source, path.open("wb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
     except (*DAMAGED, NotImplementedError, RuntimeError) as error:
         raise JobError(f"damaged in the archive ({error})") from None
 
 
-def _copy_tar(archive: tarfile.TarFile, member: tarfile.TarInfo, place: Path) -> None:
+def _copy_tar(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
     if member.size > MAX_BYTES:
         raise JobError(f"larger than {MAX_BYTES >> 30} GiB")
     try:
         source = archive.extractfile(member)
         assert source is not None, "only files are asked for"
-        with source, place.open("wb") as target:
+        with source, path.open("wb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
     except DAMAGED as error:
         raise JobError(f"damaged in the archive ({error})") from None

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from unifashion.apps.prepare.job_runner import Done, Job
+from unifashion.data.datasets import DatasetSpec
 
 QUALITY = 95  # of the JPEGs that are written
 
@@ -33,10 +34,4 @@ class Plan:
     in_order: bool = False
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """A data set: the folder it gets below the data root, and how its sources become a plan."""
-
-    folder: str
-    plan: Callable[[Sequence[Path], Path, Options], Plan]
-    takes: str
+Recipe = Callable[[DatasetSpec, Sequence[Path], Options], Plan]  # how the sources of a set become a plan
