@@ -17,6 +17,7 @@ __all__ = [
     "LanguageModelSettings",
     "ModelName",
     "ModelSettings",
+    "RunSettings",
     "TrainingSettings",
 ]
 
