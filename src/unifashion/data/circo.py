@@ -105,5 +105,5 @@ def _files(path: Path) -> dict[str, str]:
     rows = read_json_object(path).get("images")
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise UserError(f"{path}: expected an object with the list 'images'")
-    places = ((f"{path}, image {number}", row) for number, row in enumerate(rows, 1))
-    return {text_of(row, "id", where): text_of(row, "file_name", where) for where, row in places}
+    located = ((f"{path}, image {number}", row) for number, row in enumerate(rows, 1))
+    return {text_of(row, "id", where): text_of(row, "file_name", where) for where, row in located}

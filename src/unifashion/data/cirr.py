@@ -6,7 +6,7 @@
             "caption": "show three bottles of soft drink", "target_soft": {"dev-1028-1-img1": 1.0},
             "img_set": {"id": 36, "members": ["dev-430-3-img0", ...]}}, ...]
       cirr/image_splits/split.rc2.{train,val,test1}.json      {"dev-244-0-img0": "./dev/dev-244-0-img0.png", ...}
-      train/  dev/  test1/                                    images; below img_raw/ or beside captions/ they are found too
+      train/  dev/  test1/                                    images; may also be below img_raw/ or beside captions/
 
 The protocol scores ``target_hard`` alone, so ``target_soft`` is not read. test1 has no targets; a server scores it.
 """

@@ -48,7 +48,7 @@ class ImageError(UserError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type["ImageError"], tuple[Path, str]]:
-        return ImageError, (self.path, self.reason)  # crosses the border of loader processes
+        return ImageError, (self.path, self.reason)  # pickled by loader processes; by default it would lack an argument
 
 
 def _load_member(path: Path, inside: tuple[Path, int]) -> Image.Image:
@@ -98,7 +98,7 @@ def load_image(source: Path | bytes, name: Path | None = None) -> Image.Image:
         ) from None
     except UnidentifiedImageError:
         raise ImageError(path, "not an image that Pillow can read") from None
-    except Exception as error:  # damaged files make Pillow's decoders fail in every possible way
+    except Exception as error:  # Pillow's decoders raise almost anything on damaged files
         raise ImageError(path, f"damaged image ({' '.join(str(error).split()) or type(error).__name__})") from None
 
 
@@ -121,7 +121,7 @@ def _upright(image: Image.Image) -> Image.Image:
     """Turn a loaded image as its EXIF data says. (``ImageOps.exif_transpose`` also rewrites that data, which may fail.)"""
     try:
         turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
-    except Exception:  # only the camera's notes are damaged, the pixels are whole
+    except Exception:  # only the metadata is damaged, the pixels are intact
         log.debug("damaged EXIF data is ignored, the image is taken as upright", exc_info=True)
         turn = None
     return image if turn is None else image.transpose(turn)

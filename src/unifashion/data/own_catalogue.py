@@ -7,11 +7,11 @@
 
 Columns ``image`` (a path below the folder) and ``text`` are needed. An image cell may hold several paths with ``;`` between
 them, which are views of one product, and so are rows with one ``id`` (default: every row is a product). ``subcategory`` (or
-``category``) and ``split`` (train or val) are used where they are there; ``read_metadata`` returns the others. Without a
+``category``) and ``split`` (train or val) are used where they exist; ``read_metadata`` returns the others. Without a
 ``split`` column a tenth of the products, chosen by a hash of their id, is the validation split. The separator may be a comma, a
 semicolon or a tab. Without a table, ``0001.txt`` beside ``0001.jpg`` is its text.
 
-Who only looks things up (``read_products``) needs no texts and no splits, and may name the table itself, whatever it is called.
+To search a catalogue (``read_products``), texts and splits are not needed, and the table may have any name.
 """
 
 import csv
@@ -74,7 +74,7 @@ def find_root(folder: Path) -> Path:
 
 
 def read_metadata(folder: Path) -> dict[Path, dict[str, str]]:
-    """Return, for every image of both splits, what the table says of it beyond image and text: id, price, url, ...
+    """Return, for every image of both splits, the columns of the table beyond image and text: id, price, url, ...
 
     Empty cells are left out; column names are in lower case. Raises ``UserError`` as ``read_own_catalogue`` does.
     """
@@ -82,7 +82,7 @@ def read_metadata(folder: Path) -> dict[Path, dict[str, str]]:
 
 
 def read_products(source: Path) -> list[Row]:
-    """Read a folder of images, with or without a table, or a table, for looking things up: texts may be missing.
+    """Read a folder of images, with or without a table, or a table, to search it: texts may be missing.
 
     Raises:
         UserError: nothing there, no images, a malformed table, a path that leaves the table's folder.
@@ -161,9 +161,9 @@ def _columns(reader: "csv.DictReader[str]", path: Path, needed_columns: Sequence
     reader.fieldnames = columns
     for needed in needed_columns:
         if columns.count(needed) != 1:
-            number = "no" if needed not in columns else "more than one"
-            hint = nearest(needed, columns) if number == "no" else ""
-            raise UserError(f"{path}: {number} column {needed!r}{hint}; it has {', '.join(columns)}")
+            how_many = "no" if needed not in columns else "more than one"
+            hint = nearest(needed, columns) if how_many == "no" else ""
+            raise UserError(f"{path}: {how_many} column {needed!r}{hint}; it has {', '.join(columns)}")
     return columns
 
 
@@ -209,5 +209,5 @@ def _is_image(path: Path) -> bool:
 
 def _split_of(product: str) -> str:
     """Return the split that a hash of the product's id gives: the same on every machine, whatever else is in the table."""
-    number = int.from_bytes(hashlib.sha256(product.encode()).digest()[:4], "big")
-    return "val" if number % VALIDATION_SHARE == 0 else "train"
+    hashed = int.from_bytes(hashlib.sha256(product.encode()).digest()[:4], "big")
+    return "val" if hashed % VALIDATION_SHARE == 0 else "train"

@@ -40,10 +40,10 @@ class DataSettings:
     cache_images: bool = setting(False, "decode every image once and keep the resized pixels in memory")
     feature_cache: str | None = setting(
         None,
-        "folder that keeps what the frozen image tower says about each image, computed once; needs --freeze-vision",
+        "folder that keeps the frozen image tower's tokens of each image, computed once; needs --freeze-vision",
     )
     feature_form: Literal["fp16", "int8"] = setting(
-        "fp16", "how the feature cache keeps numbers; int8 takes half the space"
+        "fp16", "number format of the feature cache; int8 takes half the space"
     )
     max_missing: float = setting(1.0, "highest share of missing or broken images that is accepted, percent")
     allow_leaky_captions: bool = setting(

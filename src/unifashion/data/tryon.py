@@ -14,7 +14,8 @@
         im_sketch/00891_00.png              sketch of the garment as it is worn                                    optional
         im_sketch_unpaired/00891_00_01430_00.png   the same for a person in another's garment                      optional
 
-Paired means that everybody puts on the garment they wear in the photo. Which maps a use needs, it says; what lacks one is named.
+Paired means that persons get the garment that they wear in their photo. The caller says which maps it needs; pairs that lack one
+are named.
 """
 
 from collections import Counter
@@ -47,7 +48,7 @@ PREPARED = ("agnostic", "agnostic_mask", "warped_mask", "sketch")  # what ``unif
 
 @dataclass(frozen=True, slots=True)
 class TryOnItem:
-    """A person and the garment they shall wear: names without suffix, files by the names of ``MAPS``, noun chunks.
+    """A person and the garment to put on them: names without suffix, files by the names of ``MAPS``, noun chunks.
 
     ``category``: where the set has several, as DressCode has.
     """
@@ -136,10 +137,10 @@ def find_maps(folder: Path, table: MapTable) -> MapFiles:
     return {name: _find(folder, *row) for name, row in table.items()}
 
 
-def _find(folder: Path, places: Sequence[str], owner: str, endings: Sequence[str]) -> dict[str, Path]:
-    for place in places:
+def _find(folder: Path, subfolders: Sequence[str], owner: str, endings: Sequence[str]) -> dict[str, Path]:
+    for subfolder in subfolders:
         map_files: dict[str, Path] = {}
-        for stem, path in find_images(folder / place).items():
+        for stem, path in find_images(folder / subfolder).items():
             ending = next((ending for ending in endings if stem.endswith(ending)), None)
             if ending is not None:
                 map_files[stem.removesuffix(ending)] = path
@@ -151,7 +152,7 @@ def _find(folder: Path, places: Sequence[str], owner: str, endings: Sequence[str
 def maps_of(
     person: str, garment: str, map_files: MapFiles, table: MapTable, unpaired_sketch: Path | None = None
 ) -> dict[str, Path]:
-    """Return the files of one pair. Sketch and warped mask show the garment of the person's photo: of no use for another."""
+    """Return the files of one pair. Sketch and warped mask show the garment of the photo; a pair with another one has neither."""
     maps = {
         name: files[owner]
         for name, files in map_files.items()
@@ -187,7 +188,7 @@ def _read_pairs(root: Path, split: str, pairs: str, map_files: MapFiles) -> list
         person, garment = names[0], names[0] if pairs == "paired" else names[1]
         rows.append((person, garment))
         if pairs in ("paired", "unpaired"):
-            continue  # the set's own lists may be longer than what is on this machine: such pairs count as missing
+            continue  # the set's own lists may name more than is on this machine: such pairs count as missing
         for name, kind in ((person, "image"), (garment, "garment")):
             if name not in map_files[kind]:
                 folder = MAPS[kind][0][0]
@@ -231,10 +232,10 @@ def nothing_usable(
     """
     names = [name for name in MAPS if name in needs and empty[name]]
     if names:
-        places = ", ".join(f"{' or '.join(table[name][0])} ({name})" for name in names)
+        folders = ", ".join(f"{' or '.join(table[name][0])} ({name})" for name in names)
         made = [name for name in names if name in PREPARED]
         help = f"'unifashion prepare tryon --source {root}' makes {', '.join(made)}" if made else HELP
-        return f"{folder}: no usable pair, because there are no images in {places}; {help}"
+        return f"{folder}: no usable pair, because there are no images in {folders}; {help}"
     if missing:
         return f"{folder}: none of {len(missing)} pairs is complete ({'; '.join(missing[:3])})"
     return f"{folder}: there are no pairs; {HELP}"
