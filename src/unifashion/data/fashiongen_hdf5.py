@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 FILES = {"train": "fashiongen_256_256_train.h5", "val": "fashiongen_256_256_validation.h5"}
 TEXT, PRODUCT, SUBCATEGORY = "input_description", "input_productID", "input_subcategory"
-ROWS_AT_ONCE = 10_000  # of a column; all descriptions at once would be a gigabyte of padded bytes
+ROWS_AT_ONCE = 10_000  # of a column, whose texts are padded to the longest one
 
 
 def read_fashiongen_hdf5(path: Path, split: str) -> PairSplit:

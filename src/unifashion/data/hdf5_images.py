@@ -86,8 +86,8 @@ def check_images(images: Any, file: Path) -> int:
 
 @lru_cache(maxsize=4)
 def _images(file: Path, process: int, changed: int) -> Any:
-    # ``process`` and ``changed`` are only keys of the cache. An HDF5 handle that crossed a fork shares its file position and its
-    # cache of chunks with the parent, and returns pixels of other rows without an error: each loader process opens its own.
+    # ``process`` and ``changed`` are only keys of the cache. A handle that parent and child both use after a fork may return
+    # wrong pixels without an error, so each loader process opens its own.
     images = open_hdf5(file).get(IMAGES)
     check_images(images, file)
     return images

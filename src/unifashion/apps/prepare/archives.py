@@ -1,4 +1,4 @@
-"""Files out of zip and tar archives that somebody else made: never outside the folder, never a link, never a bomb."""
+"""Unpack zip and tar archives of unknown origin: nothing outside the folder, no links, no decompression bombs."""
 
 import lzma
 import shutil
@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from unifashion.apps.prepare.job_runner import Job, JobError
 from unifashion.errors import UserError
 
-MAX_BYTES = 2 * 2**30  # of one file
+MAX_BYTES = 2 * 2**30  # of one file, by the size that its header states: both libraries read no more than that
 DAMAGED = (EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError)
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 

@@ -54,7 +54,7 @@ class Done:
 def run_jobs(
     folder: Path, jobs: Iterable[Job], total: int, title: str, num_threads: int, progress: bool = True
 ) -> Done:
-    """Do all jobs whose file is not there.
+    """Do all jobs whose file is not there yet.
 
     Args:
         folder: the set's folder.
@@ -80,7 +80,7 @@ def run_jobs(
 
 
 def _results(folder: Path, jobs: Iterable[Job], num_threads: int) -> Iterator[tuple[Job, str | None]]:
-    """Yield every job with None (made), "" (was there) or the reason why it failed."""
+    """Yield every job with None (made), "" (was there already) or the reason why it failed."""
     jobs = iter(jobs)
     if num_threads == 1:
         for job in jobs:
@@ -114,7 +114,7 @@ def _do(folder: Path, job: Job) -> str | None:
 
 
 def describe_source(path: Path) -> Source:
-    """Return what tells whether a source is still the same, as it is kept in the manifest."""
+    """Return path, size and time of a source, by which the manifest recognises that it is still the same."""
     if path.is_dir():
         times = [file.stat().st_mtime_ns for file in path.rglob("*") if file.is_file()]
         return [path.as_posix(), len(times), max(times, default=0)]

@@ -1,4 +1,4 @@
-"""What is to be done for one data set: the files to make, and the annotations that come last."""
+"""The plan for one data set: the files to make, and the annotations that are written last."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -20,9 +20,9 @@ class Options:
 
 @dataclass
 class Plan:
-    """What is to be done for one set.
+    """What has to be done for one set.
 
-    jobs: files to make; made lazily.
+    jobs: files to make; may be an iterator.
     total: how many.
     finish: writes the annotations when the jobs are done.
     in_order: each job needs the one before it (archives).

@@ -10,10 +10,9 @@
                  gt_cloth_warped_mask            from label_maps
                  image-densepose                 the colours of the body's parts, from dense (their numbers)
 
-What came with the download is never touched: a file of our own says so inside, and by what it was made, and is made again when
-its sources or the sketch model change. ``prepared.json`` (sizes and hashes) comes last, with ``contact_sheets/`` to look at.
-The surface of the body itself (DensePose) and sketches of garments that a person does not wear need networks of their own: they
-are not made.
+Files of the download are never touched. A file that was made here names inside what it was made by, and is made again when its
+sources or the sketch model change. ``prepared.json`` (sizes and hashes) is written last, with ``contact_sheets/`` to look at.
+DensePose itself and sketches of garments that a person does not wear need networks of their own: they are not made.
 """
 
 from collections.abc import Iterator, Sequence
@@ -49,7 +48,7 @@ from unifashion.tryon.sketch import Sketcher
 
 PREPARED = "prepared.json"
 SHEETS = "contact_sheets"
-MARK = "unifashion"  # what a file of ours carries inside: PNG text of this name, or a JPEG comment that begins with it
+MARK = "unifashion"  # in files made here: the name of a PNG text chunk, or the beginning of a JPEG comment
 VERSION = 1
 ON_SHEET = 24
 HALVES: dict[str, Half] = {"dresses": "dress", "lower_body": "lower", "upper_body": "upper"}
@@ -57,7 +56,7 @@ HALVES: dict[str, Half] = {"dresses": "dress", "lower_body": "lower", "upper_bod
 
 @dataclass(frozen=True)
 class Body:
-    """One person: the photo, and the files that maps are made from (which may not be there)."""
+    """One person: the photo, and the files that maps are made from (which may be missing)."""
 
     photo: Path
     labels: Path
@@ -200,11 +199,11 @@ def _write(make: "partial[Image.Image]", mark: str, as_jpeg: bool, path: Path) -
 
 
 def _mark_of(path: Path) -> str:
-    """Return what a file of ours was made by; empty for one that is not ours."""
+    """Return what a file was made by; empty for one of the download."""
     try:
         with Image.open(path) as picture:
             text, comment = picture.info.get(MARK), picture.info.get("comment", b"")
-    except Exception:  # a damaged file of the download is the readers' affair
+    except Exception:  # a damaged file of the download: whoever reads it reports it
         return ""
     if isinstance(text, str):
         return text
