@@ -1,5 +1,7 @@
 """The table of data sets: what a row promises, and what the settings and the reading functions make of it."""
 
+import re
+import typing
 from dataclasses import replace
 
 import pytest
@@ -11,6 +13,7 @@ from unifashion.data.datasets import DATASETS, DatasetSpec, names, register, ret
 from unifashion.data.records import ComposedSplit, ImageText, PairSplit
 from unifashion.data.splits import is_composed, read_composed, read_pairs, root_marks, training_texts, validation_images
 from unifashion.errors import UserError
+from unifashion.tryon.settings import SetName
 
 
 @pytest.fixture
@@ -105,3 +108,14 @@ def test_an_unknown_name_is_answered_with_the_nearest():
         spec_of("cir")
     with pytest.raises(UserError, match="known: vitonhd, dresscode, catalogue"):
         spec_of("fashiongen", tryon_sets())
+
+
+@pytest.mark.parametrize("dataset", ["fashiongen+catalogue", "fashiongen:0.5"])
+def test_one_split_of_a_mixture_cannot_be_read(dataset):
+    for read in (read_pairs, read_composed):
+        with pytest.raises(UserError, match=f"--dataset {re.escape(dataset)}: a mixture can only be trained on"):
+            read(DataSettings(dataset=dataset), "val")
+
+
+def test_the_try_on_settings_offer_the_sets_of_the_table():
+    assert typing.get_args(SetName) == names(tryon_sets())

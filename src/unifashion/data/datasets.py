@@ -40,7 +40,7 @@ class DatasetSpec:
 
     Reading:
         name: what ``--dataset`` takes.
-        title: what people call it.
+        title: its name in dataset/README.md.
         find: data root -> the set's own folder; raises ``NoSet`` where it is not there.
         pairs: (data root, split, options) -> images with texts.
         composed: (data root, split, options) -> composed queries, one record a category.
@@ -58,7 +58,7 @@ class DatasetSpec:
 
     On the disk:
         folder: its folder below the data root.
-        licence, source: in a few words; where to ask for it.
+        licence, source: in a few words, as dataset/README.md lists them.
         prepare: name of the recipe of apps/prepare that fills the folder; "" = none.
         takes: what that recipe is given as ``--source``.
         moves: for the recipe "archives": what ends a file's path in the download (a regular expression), and where that goes.

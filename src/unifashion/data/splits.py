@@ -24,6 +24,17 @@ def first_spec(dataset: str) -> DatasetSpec:
     return spec_of(dataset.split("+")[0].partition(":")[0].strip())
 
 
+def chosen_spec(data: DataSettings) -> DatasetSpec:
+    """Return the row of the one data set that the settings name.
+
+    Raises:
+        UserError: they name a mixture.
+    """
+    if data.dataset not in data.mixture():
+        raise UserError(f"--dataset {data.dataset}: a mixture can only be trained on; name one data set")
+    return spec_of(data.dataset)
+
+
 def is_composed(dataset: str) -> bool:
     """Return whether a data set (or mixture) holds composed queries (reference + feedback) rather than images with texts."""
     return first_spec(dataset).kind == "composed"
@@ -36,7 +47,7 @@ def read_pairs(data: DataSettings, split: str) -> PairSplit:
         UserError: the set is malformed, or it holds no image-text pairs.
         NoSplit: the set or this split of it is not there.
     """
-    spec = spec_of(data.dataset)
+    spec = chosen_spec(data)
     if spec.pairs is None:
         raise UserError(f"{spec.name} holds composed queries, not images with texts")
     return spec.pairs(data.root(), _own_name(spec, split, data.include_val), ReadOptions(data.allow_leaky_captions))
@@ -54,7 +65,7 @@ def read_composed(data: DataSettings, split: str, needs_images: bool = True) -> 
         UserError: the set is malformed, or it holds no composed queries.
         NoSplit: the set or this split of it is not there.
     """
-    spec = spec_of(data.dataset)
+    spec = chosen_spec(data)
     if spec.composed is None:
         raise UserError(f"{spec.name} holds images with texts, not composed queries")
     options = ReadOptions(data.allow_leaky_captions, needs_images)
@@ -113,7 +124,7 @@ def validation_images(data: DataSettings) -> set[Path]:
 
 def read_blocks(data: DataSettings) -> PairSplit | None:
     """Return the rows of a protocol with fixed blocks, or None where the set does not come with them."""
-    return spec_of(data.dataset).blocks(data.root())
+    return chosen_spec(data).blocks(data.root())
 
 
 def training_texts(data: DataSettings) -> Iterator[str]:
@@ -140,4 +151,4 @@ def training_texts(data: DataSettings) -> Iterator[str]:
 def root_marks(data: DataSettings) -> tuple[str, ...]:
     """Return what every score on this data must say: "synthetic" (embedded catalogue), "leaky" (guided captions)."""
     marks = ("synthetic",) if is_synthetic(data.root()) else ()
-    return (*marks, *spec_of(data.dataset).score_marks(data.root()))
+    return (*marks, *chosen_spec(data).score_marks(data.root()))

@@ -17,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from unifashion.config import DataSettings, EvaluationSettings
 from unifashion.data.datasets import Kind, names, retrieval_sets, spec_of
-from unifashion.data.splits import is_composed, read_composed, root_marks
+from unifashion.data.splits import chosen_spec, is_composed, read_composed, root_marks
 from unifashion.distributed import is_main_process
 from unifashion.encoders.embedder import Embedder
 from unifashion.encoders.unifashion import UniFashion
@@ -114,7 +114,7 @@ def submit_checkpoint(
     Raises:
         UserError: a data set without a server, no checkpoint there, missing images; see also ``validate``.
     """
-    if not spec_of(data.dataset).server:
+    if not chosen_spec(data).server:
         takers = " and ".join(spec.name for spec in retrieval_sets() if spec.server)
         raise UserError(
             f"--split test writes submission files, which {takers} take; use --split val for {data.dataset}"

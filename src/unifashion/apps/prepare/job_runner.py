@@ -25,7 +25,7 @@ AHEAD = 4  # jobs per thread that are queued; a million photos must not all be
 
 
 class JobError(Exception):
-    """One file could not be made: the reason, in a few words. The others go on."""
+    """One file could not be made: the reason, in a few words. The others continue."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,11 @@ def run_jobs(
         UserError: the disk is full or cannot be written, or another call is at work in the folder.
     """
     made, kept, failed = 0, 0, []
-    alone = lock(folder, f"{folder} is being prepared by another call; wait for its end")
-    bar = tqdm(total=total, desc=title, disable=not progress, dynamic_ncols=True)
-    with alone, bar, disk_errors(folder, "make room and run the same command again"):
+    with (
+        lock(folder, f"{folder} is being prepared by another call; wait for its end"),
+        disk_errors(folder, "make room and run the same command again"),
+        tqdm(total=total, desc=title, disable=not progress, dynamic_ncols=True) as bar,
+    ):
         for job, reason in _results(folder, jobs, num_threads):
             made, kept = made + (reason is None), kept + (reason == "")
             if reason:

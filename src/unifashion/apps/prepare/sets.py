@@ -35,7 +35,7 @@ from unifashion.io import disk_errors, write_jsonl
 
 
 def prepared_sets() -> list[DatasetSpec]:
-    """Return the data sets that ``prepare`` fills a folder of; those of try-on are completed in path (``prepare tryon``)."""
+    """Return the data sets that ``prepare`` fills a folder of; those of try-on are completed in place (``prepare tryon``)."""
     return [spec for spec in DATASETS if spec.prepare in RECIPES]
 
 
@@ -181,8 +181,7 @@ def _link_jobs(source: Path) -> Iterator[Job]:
 
 
 def _link(source: Path, path: Path) -> None:
-    """Let a file have a second name, which takes no room; copy it where the disk is another one."""
-    path.unlink(missing_ok=True)
+    """Give a file a second name, which takes no space; copy it where the disk is another one."""
     try:
         os.link(source, path)
     except OSError:
