@@ -1,8 +1,8 @@
 """The data sets, one row each: how a set is read, what it is scored by, where it comes from, how it gets onto the disk.
 
 A new set is one file with a reader, and one row of ``DATASETS``; outside of this package it is one file that calls ``register``
-(examples/add_a_dataset.py). Nothing else knows the sets by name: ``--dataset`` and its help, training, validation, submissions,
-``unifashion prepare``, ``unifashion doctor`` and the tables of dataset/README.md (which a test compares) read the row.
+(examples/add_a_dataset.py). The choices of ``--dataset`` and its help, training, validation, submissions, ``unifashion prepare``,
+``unifashion doctor`` and the tables of dataset/README.md (which a test compares) all follow the row.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
