@@ -9,6 +9,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, PartialState
 
+from unifashion.apps.toy_catalogue.tryon import TryOnSizes, write_tryon
 from unifashion.config import DataSettings
 from unifashion.encoders.unifashion import UniFashion
 from unifashion.models.presets import UniFashionConfig
@@ -73,6 +74,14 @@ def make_model():
         return UniFashion(tiny_config(model_name, **changes), train_wordpiece(WORDS))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tryon_root(tmp_path_factory):
+    """A data root with a few synthetic persons."""
+    root = tmp_path_factory.mktemp("data")
+    write_tryon(root / "vitonhd", TryOnSizes(train=6, test=4, height=64), progress=False)
+    return root
 
 
 @pytest.fixture

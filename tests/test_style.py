@@ -15,8 +15,8 @@ ORDER = (
     ("errors",),
     ("io", "distributed", "seeding"),
     ("flags",),
-    ("config",),
     ("data",),
+    ("config",),  # above data: the names of the data sets are choices of a setting
     ("models",),
     ("convert",),
     ("encoders",),

@@ -1,89 +1,28 @@
 """The settings of retrieval and captions: what the YAML files of ``configs/`` and the flags say (how: ``flags.py``)."""
 
-import os
 import typing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
+from unifashion.data.settings import DataSettings
 from unifashion.errors import UserError, nearest
-from unifashion.flags import read_number, setting
+from unifashion.flags import setting
+
+__all__ = [
+    "LANGUAGE_PARTS",
+    "MODEL_NAMES",
+    "PAPER_PARTS",
+    "DataSettings",
+    "EvaluationSettings",
+    "LanguageModelSettings",
+    "ModelName",
+    "ModelSettings",
+    "RunSettings",
+    "TrainingSettings",
+]
 
 ModelName = Literal["blip2_cir_cls", "blip2_cir_rerank", "blip2_cir_full"]
 MODEL_NAMES: tuple[str, ...] = typing.get_args(ModelName)
-IMAGE_TEXT_SETS = ("fashiongen", "fashion200k", "fashioniq-cap", "catalogue")
-COMPOSED_SETS = ("fashioniq", "cirr", "circo")
-
-
-@dataclass(frozen=True)
-class DataSettings:
-    """Data: what is read, from where, and how images and words are prepared."""
-
-    data_root: str | None = setting(
-        None,
-        "folder that holds the data sets; default: $UNIFASHION_DATA, else dataset/ "
-        "(for --dataset catalogue: dataset/catalogue)",
-    )
-    dataset: str = setting(
-        "fashiongen",
-        f"data set to use: {', '.join(IMAGE_TEXT_SETS)} (any folder of images with a catalogue.csv), "
-        f"{', '.join(COMPOSED_SETS)}; a mixture to train on is a+b, with weights a:1+b:0.5 (half of b each epoch)",
-    )
-    include_val: bool = setting(
-        False, "also train on the validation split; the checkpoint's scores are then marked trained-on-val"
-    )
-    image_size: int = setting(224, "side of the square that the image tower sees, pixels")
-    pad: Literal["target", "square", "none"] = setting("target", "how a photo is padded before it is resized")
-    pad_ratio: float = setting(1.25, "longest allowed side ratio; longer photos are padded up to it (pad: target)")
-    max_text_tokens: int = setting(64, "texts are cut to this many tokens")
-    augment: bool = setting(False, "random mirror, shift and light of training images, for towers trained from scratch")
-    num_workers: int = setting(0, "processes that load images, per training process")
-    cache_images: bool = setting(False, "decode every image once and keep the resized pixels in memory")
-    feature_cache: str | None = setting(
-        None,
-        "folder that keeps what the frozen image tower says about each image, computed once; needs --freeze-vision",
-    )
-    feature_form: Literal["fp16", "int8"] = setting(
-        "fp16", "how the feature cache keeps numbers; int8 takes half the space"
-    )
-    max_missing: float = setting(1.0, "highest share of missing or broken images that is accepted, percent")
-    allow_leaky_captions: bool = setting(
-        False, "accept generated captions that were written with the query's own words; marks every score"
-    )
-
-    def __post_init__(self) -> None:
-        kinds = {name in COMPOSED_SETS for name in self.mixture()}
-        if len(kinds) > 1:
-            raise UserError(
-                f"dataset: {self.dataset!r} mixes images with texts ({', '.join(IMAGE_TEXT_SETS)}) and composed queries "
-                f"({', '.join(COMPOSED_SETS)}); choose sets of one kind"
-            )
-
-    def mixture(self) -> dict[str, float]:
-        """Return the weight of every data set named by ``dataset``, in that order: how often an epoch passes over it.
-
-        Raises:
-            UserError: an unknown name (names the nearest known one), a name given twice, a weight that is not above 0.
-        """
-        known = IMAGE_TEXT_SETS + COMPOSED_SETS
-        weights: dict[str, float] = {}
-        for part in self.dataset.split("+"):
-            name, _, weight = part.strip().partition(":")
-            if name not in known:
-                raise UserError(f"dataset: {name!r} is not one of {', '.join(known)}{nearest(name, known)}")
-            if name in weights:
-                raise UserError(f"dataset: {name!r} is there twice in {self.dataset!r}; name it once, with a weight")
-            weights[name] = read_number("dataset", float, weight or "1") if weight or part.count(":") == 0 else 0.0
-            if not 0 < weights[name] < float("inf"):
-                raise UserError(f"dataset: the weight in {part.strip()!r} must be a number above 0, as in {name}:0.5")
-        return weights
-
-    def root(self) -> Path:
-        """Return the data root that the flag, the environment or the default names."""
-        if self.data_root is not None:
-            return Path(self.data_root)
-        base = Path(os.environ.get("UNIFASHION_DATA") or "dataset")
-        return base / "catalogue" if self.dataset == "catalogue" else base
 
 
 @dataclass(frozen=True)

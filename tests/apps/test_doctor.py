@@ -70,7 +70,7 @@ def test_a_copy_in_both_splits_is_a_problem_and_a_copy_inside_one_is_not(shop):
     shutil.copy(shop / "1.png", shop / "2.png")
     assert not problems(shop)
     shutil.copy(shop / "1.png", shop / "8.png")
-    assert problems(shop) == ["1 images are in train and val alike, byte for byte; take them out of one"]
+    assert problems(shop) == ["1 images are in both train and val, byte for byte; remove them from one"]
 
 
 def test_a_photo_that_was_saved_again_is_noted(shop):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unifashion.apps.prepare import Options, check, downloads, prepare, work
+from unifashion.apps.prepare import Options, check, downloads, job_runner, prepare
 from unifashion.apps.prepare.job_runner import JobError
 from unifashion.cli import main
 from unifashion.data.fashiongen import read_fashiongen
@@ -137,10 +137,10 @@ def test_a_photo_that_two_sources_have_is_taken_from_the_first(tmp_path):
 def test_a_killed_call_goes_on_where_it_stood(table, tmp_path, monkeypatch):
     child = os.fork()
     if child == 0:
-        do = work._do
+        do = job_runner._do
         calls = iter(range(100))
         monkeypatch.setattr(
-            work, "_do", lambda *a: os.kill(os.getpid(), signal.SIGKILL) if next(calls) == 3 else do(*a)
+            job_runner, "_do", lambda *a: os.kill(os.getpid(), signal.SIGKILL) if next(calls) == 3 else do(*a)
         )
         run(table, tmp_path, num_threads=1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
@@ -150,7 +150,7 @@ def test_a_killed_call_goes_on_where_it_stood(table, tmp_path, monkeypatch):
 
 
 def test_a_second_call_at_the_same_time_is_told_to_wait(table, tmp_path, monkeypatch):
-    do, said = work._do, []
+    do, said = job_runner._do, []
 
     def meanwhile(folder, job):
         if not said:
@@ -160,7 +160,7 @@ def test_a_second_call_at_the_same_time_is_told_to_wait(table, tmp_path, monkeyp
             said[0] = str(caught.value)
         return do(folder, job)
 
-    monkeypatch.setattr(work, "_do", meanwhile)
+    monkeypatch.setattr(job_runner, "_do", meanwhile)
     folder, done = run(table, tmp_path, num_threads=1)
     assert done.made == 6 and str(folder) in said[0]
 

@@ -147,7 +147,7 @@ def test_persons_that_cannot_be_prepared_are_named_and_the_others_are_made(root,
     assert stop.value.code == 1
     assert "8 failed, the reasons are in" in capsys.readouterr().out
     assert len((folder / "failed.csv").read_text().splitlines()) == 9
-    assert not list(folder.rglob(".*.part"))
+    assert not list(folder.rglob(".*"))
 
 
 def test_the_command_prepares_checks_and_refuses(root, tmp_path, capsys):

@@ -24,13 +24,14 @@ from unifashion.apps.toy_catalogue.garment import (
     draw_garment,
 )
 from unifashion.apps.toy_catalogue.words import LENGTH_WORDS, caption, describe, feedback, phrase
-from unifashion.apps.toy_catalogue.write import Sizes, is_synthetic, write_catalogue
+from unifashion.apps.toy_catalogue.write import Sizes, write_catalogue
 from unifashion.config import DataSettings
-from unifashion.data import datasets as sets
+from unifashion.data import splits as sets
 from unifashion.data.fashiongen import read_fashiongen, read_fashiongen_blocks
 from unifashion.data.fashioniq import CATEGORIES as FASHIONIQ_CATEGORIES
 from unifashion.data.fashioniq import has_leaky_captions, read_fashioniq
 from unifashion.data.own_catalogue import read_metadata, read_own_catalogue
+from unifashion.data.synthetic import is_synthetic
 from unifashion.errors import UserError
 
 SMALL = Sizes(

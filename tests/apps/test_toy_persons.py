@@ -10,7 +10,7 @@ from PIL import Image
 from unifashion.apps.toy_catalogue import write_catalogue
 from unifashion.apps.toy_catalogue.drawing import draw, draw_mask
 from unifashion.apps.toy_catalogue.garment import draw_garment
-from unifashion.apps.toy_catalogue.person import KEYPOINTS, PARSE, Figure, Person
+from unifashion.apps.toy_catalogue.person import KEYPOINTS, PARSE, Figure, Wearer
 from unifashion.apps.toy_catalogue.tryon import CATEGORIES, TryOnSizes, write_tryon
 from unifashion.apps.toy_catalogue.write import Sizes
 from unifashion.data.synthetic import is_synthetic
@@ -20,7 +20,7 @@ from unifashion.errors import UserError
 def drawn(seed, height=64):
     garment = draw_garment(CATEGORIES[seed % 2], random.Random(seed))
     flat, mask = (make(garment, height, random.Random(seed)) for make in (draw, draw_mask))
-    return Figure(Person.draw(random.Random(seed)), height * 3 // 4, height), flat, mask
+    return Figure(Wearer.draw(random.Random(seed)), height * 3 // 4, height), flat, mask
 
 
 def array(picture):

@@ -25,9 +25,10 @@ from unifashion.apps.toy_catalogue.write import Sizes, write_catalogue
 from unifashion.config import DataSettings, TrainingSettings
 from unifashion.data.batches import PairRows, Photos, TrainingSet, collate
 from unifashion.data.fashiongen import read_fashiongen
-from unifashion.data.feature_cache import FeatureCache, key_of
+from unifashion.data.feature_cache import TOWER_HASH_SIZE, FeatureCache, key_of
 from unifashion.data.images import ImageTransform
 from unifashion.models.presets import build_config
+from unifashion.models.pretrained import weights_hash
 from unifashion.models.tokenizer import DEC, train_wordpiece
 from unifashion.models.unifashion import UniFashionModel
 from unifashion.training.run_folder import machine
@@ -47,7 +48,7 @@ class Ways:
         photos = Photos(ImageTransform(224))
         plain = PairRows(read_fashiongen(folder / "catalogue", "train").pairs[: flags.images], photos)
         self.model = make_model(plain, flags.tower)
-        key = key_of(self.model.vision, photos.transform, flags.form, "no")
+        key = key_of(weights_hash(self.model.vision.state_dict(), TOWER_HASH_SIZE), photos.transform, flags.form, "no")
         self.cache = FeatureCache(folder / "features", key, flags.form, photos)
         self.rows = dataclasses.replace(plain, photos=self.cache), plain
 

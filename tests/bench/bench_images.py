@@ -24,7 +24,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from unifashion.data.batches import Photos
-from unifashion.data.images import SUFFIXES, ImageTransform
+from unifashion.data.image_files import SUFFIXES
+from unifashion.data.images import ImageTransform
 from unifashion.training.run_folder import machine
 
 SIZE = 224

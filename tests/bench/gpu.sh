@@ -46,7 +46,7 @@ LINES_SHOWN=40 part step 240 "$python" -m tests.bench.bench_step "${step[@]}" "$
 LINES_SHOWN=20 part compiled 120 "$python" -m tests.bench.bench_step "${step[@]}" "${largest[@]}" --compile
 part start 90 "$python" -c "
 from unifashion.config import DataSettings, ModelSettings
-from unifashion.data.datasets import training_texts
+from unifashion.data.splits import training_texts
 from unifashion.training.build import build_model
 data = DataSettings(data_root='$work/catalogue', dataset='fashiongen')
 model = ModelSettings(architecture='$tower', tokenizer='train', freeze_vision=False)

@@ -12,9 +12,10 @@ from torch import nn
 
 from unifashion.data import feature_cache
 from unifashion.data.batches import Photos
-from unifashion.data.feature_cache import FeatureCache, key_of
+from unifashion.data.feature_cache import TOWER_HASH_SIZE, FeatureCache, key_of
 from unifashion.data.images import ImageError, ImageTransform, normalise
 from unifashion.errors import UserError
+from unifashion.models.pretrained import weights_hash
 
 TRANSFORM = ImageTransform(8)
 
@@ -44,8 +45,12 @@ def images(tmp_path):
     return paths
 
 
+def hash_of(tower):
+    return weights_hash(tower.state_dict(), TOWER_HASH_SIZE)
+
+
 def open_cache(folder, tower, form="fp16"):
-    return FeatureCache(folder, key_of(tower, TRANSFORM, form, "no"), form, Photos(TRANSFORM))
+    return FeatureCache(folder, key_of(hash_of(tower), TRANSFORM, form, "no"), form, Photos(TRANSFORM))
 
 
 def filled(folder, tower, images, form="fp16", **options):
@@ -92,14 +97,14 @@ def test_equal_photos_share_a_row_and_a_changed_photo_gets_a_new_one(tmp_path, i
 
 def test_a_cache_belongs_to_one_tower_one_preprocessing_and_one_form(tmp_path, images):
     keys = {
-        key_of(Tower(0), TRANSFORM, "fp16", "no")[0],
-        key_of(Tower(1), TRANSFORM, "fp16", "no")[0],
-        key_of(Tower(0), ImageTransform(8, pad="square"), "fp16", "no")[0],
-        key_of(Tower(0), TRANSFORM, "int8", "no")[0],
-        key_of(Tower(0), TRANSFORM, "fp16", "bf16")[0],
+        key_of(hash_of(Tower(0)), TRANSFORM, "fp16", "no")[0],
+        key_of(hash_of(Tower(1)), TRANSFORM, "fp16", "no")[0],
+        key_of(hash_of(Tower(0)), ImageTransform(8, pad="square"), "fp16", "no")[0],
+        key_of(hash_of(Tower(0)), TRANSFORM, "int8", "no")[0],
+        key_of(hash_of(Tower(0)), TRANSFORM, "fp16", "bf16")[0],
     }
     assert len(keys) == 5
-    assert key_of(Tower(0), TRANSFORM, "fp16", "no")[0] in keys
+    assert key_of(hash_of(Tower(0)), TRANSFORM, "fp16", "no")[0] in keys
 
 
 def test_two_processes_share_the_work(tmp_path, images):

@@ -12,12 +12,12 @@ import pytest
 import torch
 from PIL import BmpImagePlugin, Image
 
+from unifashion.data.image_files import find_images
 from unifashion.data.images import (
     MEAN,
     STD,
     ImageError,
     ImageTransform,
-    find_images,
     load_image,
     normalise,
     square_pad,

@@ -11,9 +11,9 @@ import torch
 from unifashion.apps.toy_catalogue.write import Sizes, write_catalogue
 from unifashion.config import DataSettings
 from unifashion.data.batches import PairRows, TrainingSet, collate
-from unifashion.data.datasets import read_pairs
 from unifashion.data.mixture import epoch_rows, epoch_sizes, read_training_pairs, validation_part
 from unifashion.data.sampler import EpochSampler
+from unifashion.data.splits import read_pairs
 from unifashion.errors import UserError
 from unifashion.models.negatives import same_item
 
@@ -131,7 +131,7 @@ def test_what_can_be_validated_on_is_found_before_training(root, tmp_path, caplo
         return validation_part(DataSettings(data_root=str(place), dataset=dataset))
 
     assert part("fashioniq-cap+fashion200k").dataset == "fashion200k" and not caplog.text
-    assert part("fashioniq-cap") is None and "goes without validation" in caplog.text
+    assert part("fashioniq-cap") is None and "runs without validation" in caplog.text
     with pytest.raises(UserError, match="no FashionGen in"):
         part("fashiongen", tmp_path)
     shutil.copytree(root / "fashionGen", tmp_path / "fashionGen")

@@ -11,8 +11,8 @@ import torch
 from unifashion.apps.toy_catalogue.tryon import TryOnSizes, write_tryon
 from unifashion.apps.toy_catalogue.write import Sizes, write_catalogue
 from unifashion.config import DataSettings
-from unifashion.data.datasets import read_pairs
 from unifashion.data.images import load_image
+from unifashion.data.splits import read_pairs
 from unifashion.data.tryon import read_vitonhd
 from unifashion.encoders.embedder import Embedder
 from unifashion.evaluation.scores import read_scores

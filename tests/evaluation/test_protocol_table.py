@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from unifashion.data.datasets import retrieval_sets
 from unifashion.errors import UserError
 from unifashion.evaluation.composed import main_protocol
 from unifashion.evaluation.protocols import registry
@@ -15,7 +16,6 @@ from unifashion.evaluation.protocols.registry import (
     protocols_of,
     register,
 )
-from unifashion.evaluation.retrieval import HEADLINE
 
 
 def names(dataset, kind):
@@ -46,7 +46,10 @@ def test_a_composed_set_without_a_protocol_is_one_sentence():
         protocols_of("shoes", ComposedProtocol)
 
 
-@pytest.mark.parametrize(("dataset", "headline"), HEADLINE.items())
+HEADLINES = [(spec.name, spec.headline) for spec in retrieval_sets() if spec.headline is not None]
+
+
+@pytest.mark.parametrize(("dataset", "headline"), HEADLINES)
 def test_the_headline_of_a_data_set_is_of_a_protocol_that_it_has(dataset, headline):
     composed = dataset in ("fashioniq", "cirr", "circo")
     assert headline[0] in names(dataset, ComposedProtocol if composed else PairProtocol)

@@ -8,10 +8,11 @@ import torch
 from tiny_heads import write_diffusion, write_llm
 
 from unifashion.config import PAPER_PARTS, LanguageModelSettings
+from unifashion.data.datasets import KEY_POINTS, PROFESSIONAL, SHORT
 from unifashion.errors import UserError
 from unifashion.llm.build import add_heads
 from unifashion.llm.model import UniFashionFull, part_of
-from unifashion.llm.prompts import KEY_POINTS, PROFESSIONAL, SHORT, instruction_for, prompt_ids
+from unifashion.llm.prompts import instruction_for, prompt_ids
 from unifashion.models.generation import Decoding
 
 ANSWERS = ["A red dress.", "A blue striped shirt with short sleeves."]

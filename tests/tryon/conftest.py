@@ -1,4 +1,4 @@
-"""A toy pipeline and a toy data set, made once; and the way to tests/golden."""
+"""A toy pipeline, made once; and the way to tests/golden."""
 
 import sys
 from pathlib import Path
@@ -8,18 +8,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "golden"))  # for toy.py
 
-from unifashion.apps.toy_catalogue.tryon import TryOnSizes, write_tryon
 from unifashion.tryon.tiny import tiny_pipeline
 
 TEXTS = ["red striped shirt, long-sleeved red shirt", "blue top, short blue top with a v-neck"]
-
-
-@pytest.fixture(scope="session")
-def tryon_root(tmp_path_factory):
-    """A data root with a few synthetic persons."""
-    root = tmp_path_factory.mktemp("data")
-    write_tryon(root / "vitonhd", TryOnSizes(train=6, test=4, height=64), progress=False)
-    return root
 
 
 @pytest.fixture(scope="session")

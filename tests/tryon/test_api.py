@@ -97,5 +97,7 @@ def test_a_model_without_an_adapter_takes_no_retriever(pipe):
 
 
 def test_the_settings_do_not_load_the_libraries_that_draw():
-    program = "import sys, unifashion.tryon.settings; assert 'diffusers' not in sys.modules; from unifashion import TryOn"
+    program = (
+        "import sys, unifashion.tryon.settings; assert 'diffusers' not in sys.modules; from unifashion import TryOn"
+    )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -7,8 +7,8 @@ from PIL import Image
 
 from unifashion.data.annotations import NoSplit
 from unifashion.data.dresscode import read_dresscode
+from unifashion.data.splits import find_tryon, read_tryon
 from unifashion.data.tryon import PERSON_MAPS, read_vitonhd
-from unifashion.data.tryon_sets import find_tryon, read_tryon
 from unifashion.errors import UserError
 from unifashion.tryon.maps import load_maps
 

@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from unifashion.config import IMAGE_TEXT_SETS
+from unifashion.data.datasets import names, retrieval_sets
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         default=Path("captions.jsonl"),
         help="what is written [%(default)s]",
     )
-    parser.add_argument("--dataset", choices=IMAGE_TEXT_SETS, help="caption a data set instead")
+    parser.add_argument("--dataset", choices=names(retrieval_sets("image-text")), help="caption a data set instead")
     parser.add_argument(
         "--data-root", metavar="PATH", help="folder that holds the data sets [$UNIFASHION_DATA, else dataset/]"
     )
@@ -57,7 +57,7 @@ def run(flags: argparse.Namespace) -> None:
     """Caption and say where the result is."""
     from unifashion.apps.toy_catalogue import provide
     from unifashion.config import DataSettings
-    from unifashion.data.datasets import read_pairs
+    from unifashion.data.splits import read_pairs
     from unifashion.errors import UserError
     from unifashion.io import write_jsonl
     from unifashion.llm.caption_file import Job, caption_files, find_files, name_images

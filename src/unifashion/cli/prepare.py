@@ -18,6 +18,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from unifashion.data.datasets import retrieval_sets
+
 if TYPE_CHECKING:
     from unifashion.apps.prepare.job_runner import Done
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     parser.add_argument(
-        "set", metavar="SET", help="fashiongen, fashion200k, fashioniq, cirr, circo, catalogue or tryon"
+        "set", metavar="SET", help=f"{', '.join(spec.name for spec in retrieval_sets() if spec.prepare)} or tryon"
     )
     parser.add_argument("--source", metavar="PATH", nargs="+", type=Path, default=[], help="what was downloaded")
     parser.add_argument(

@@ -13,6 +13,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from unifashion.data.datasets import names, tryon_sets
+
 PROFILE_NAMES = ("catvton", "ladi", "hrviton", "mgd")
 
 
@@ -27,7 +29,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="whose way of measuring; mgd is for garment design [catvton]",
     )
     own = "[as in the folder's inference.json, else %s]"
-    parser.add_argument("--dataset", choices=("vitonhd", "dresscode", "catalogue"), help=f"data set {own % 'vitonhd'}")
+    parser.add_argument("--dataset", choices=names(tryon_sets()), help=f"data set {own % 'vitonhd'}")
     parser.add_argument(
         "--data-root", metavar="PATH", help=f"folder that holds it {own % '$UNIFASHION_DATA or dataset/'}"
     )
@@ -51,8 +53,8 @@ def run(flags: argparse.Namespace) -> None:
     """Score, print, and say where the scores are and what they lack."""
     import torch
 
+    from unifashion.data.splits import find_tryon, read_tryon
     from unifashion.data.synthetic import is_synthetic
-    from unifashion.data.tryon_sets import find_tryon, read_tryon
     from unifashion.evaluation.image_networks import weights_folder
     from unifashion.evaluation.results import format_table
     from unifashion.evaluation.scores import write_scores

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,30 @@ class NoSplit(UserError):
 
 class NoSet(NoSplit):
     """A data set of which nothing is on this machine."""
+
+
+def find_folder(data_root: Path, title: str, names: Sequence[str], patterns: Sequence[str], expected: str) -> Path:
+    """Return the folder of a data set: the first of its usual names below a data root that holds one of its files.
+
+    Args:
+        data_root: the folder that holds the set's folder, or that folder itself (the name ".").
+        title: of the set, for the message.
+        names: of the folder, in the order in which they are looked for.
+        patterns: globs of files of which one must be there; one that ends with "/" asks for a folder.
+        expected: what should be there, for the message.
+
+    Raises:
+        NoSet: no such folder.
+    """
+    for folder in (data_root / name for name in names):
+        if any(_matches(folder, pattern) for pattern in patterns):
+            return folder
+    raise NoSet(f"no {title} in {data_root}: expected {expected} there; {HELP}")
+
+
+def _matches(folder: Path, pattern: str) -> bool:
+    is_kind = Path.is_dir if pattern.endswith("/") else Path.is_file
+    return any(map(is_kind, folder.glob(pattern.rstrip("/"))))
 
 
 def read_text(path: Path) -> str:
@@ -101,7 +125,7 @@ def json_fault(error: Exception) -> str:
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (place, row) for every line of a JSON-lines file; ``place`` is "FILE, row N", for messages.
+    """Yield (where, row) for every line of a JSON-lines file; ``where`` is "FILE, row N", for messages.
 
     Raises:
         UserError: a line that is not a JSON object.
@@ -109,23 +133,23 @@ def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for number, line in enumerate(io.StringIO(read_text(path)), 1):  # splitlines would also cut at U+0085 and U+2028
         if not line.strip():
             continue
-        place = f"{path}, row {number}"
+        where = f"{path}, row {number}"
         try:
             row = _parse(line)
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{place}: not JSON ({json_fault(error)})") from None
+            raise UserError(f"{where}: not JSON ({json_fault(error)})") from None
         if not isinstance(row, dict):
-            raise UserError(f"{place}: expected an object, found {_short(row)}")
-        yield place, row
+            raise UserError(f"{where}: expected an object, found {_short(row)}")
+        yield where, row
 
 
-def text_of(row: Mapping[str, Any], key: str, place: str, default: str | None = None, blank: bool = False) -> str:
+def text_of(row: Mapping[str, Any], key: str, where: str, default: str | None = None, blank: bool = False) -> str:
     """Return ``row[key]``, a text (a whole number counts as one), or ``default`` where it is absent or blank.
 
     Args:
         row: one row of an annotation file.
         key: its key.
-        place: "FILE, row N", for messages.
+        where: "FILE, row N", for messages.
         default: what an absent or blank value stands for; None demands one.
         blank: a blank value is returned as it is.
 
@@ -136,28 +160,28 @@ def text_of(row: Mapping[str, Any], key: str, place: str, default: str | None = 
     if value is None:
         if default is not None:
             return default
-        raise UserError(f"{place}: no {key!r}; it has {', '.join(map(repr, row)) or 'no keys'}")
+        raise UserError(f"{where}: no {key!r}; it has {', '.join(map(repr, row)) or 'no keys'}")
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise UserError(f"{place}: {key!r} must be text, found {_short(value)}")
+        raise UserError(f"{where}: {key!r} must be text, found {_short(value)}")
     text = str(value)
     if blank or text.strip():
         return text
     if default is None:
-        raise UserError(f"{place}: {key!r} is empty")
+        raise UserError(f"{where}: {key!r} is empty")
     return default
 
 
-def texts_of(row: Mapping[str, Any], key: str, place: str) -> list[str]:
+def texts_of(row: Mapping[str, Any], key: str, where: str) -> list[str]:
     """Return ``row[key]``, a list of texts, which may be empty.
 
     Raises:
         UserError: the key is absent, or its value is of another type.
     """
     if key not in row:
-        raise UserError(f"{place}: no {key!r}; it has {', '.join(map(repr, row)) or 'no keys'}")
+        raise UserError(f"{where}: no {key!r}; it has {', '.join(map(repr, row)) or 'no keys'}")
     value = row[key]
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise UserError(f"{place}: {key!r} must be a list of texts, found {_short(value)}")
+        raise UserError(f"{where}: {key!r} must be a list of texts, found {_short(value)}")
     return value
 
 

@@ -14,7 +14,7 @@ Images go by their COCO number, as text. The test split has no targets; a server
 from pathlib import Path
 from typing import Any
 
-from unifashion.data.annotations import HELP, NoSet, NoSplit, read_json_list, read_json_object, text_of, texts_of
+from unifashion.data.annotations import HELP, NoSplit, find_folder, read_json_list, read_json_object, text_of, texts_of
 from unifashion.data.records import ComposedQuery, ComposedSplit
 from unifashion.errors import UserError, nearest
 
@@ -47,14 +47,14 @@ def read_circo(data_root: Path, split: str, needs_images: bool = True) -> Compos
     files = _files(info) if needs_images or info.is_file() else {}
     queries, seen = [], set()
     for number, row in enumerate(read_json_list(path, dict), 1):
-        place = f"{path}, row {number}"
-        query = _query(row, place, has_target=split != "test")
+        where = f"{path}, row {number}"
+        query = _query(row, where, has_target=split != "test")
         if query.id in seen:
-            raise UserError(f"{place}: id {query.id} is there twice; remove one of its rows")
+            raise UserError(f"{where}: id {query.id} is there twice; remove one of its rows")
         seen.add(query.id)
         for name in (query.reference, *query.targets):
             if files and name not in files:
-                raise UserError(f"{place}: image {name} is not in {IMAGE_INFO}; fetch COCO's file of 2017 again")
+                raise UserError(f"{where}: image {name} is not in {IMAGE_INFO}; fetch COCO's file of 2017 again")
         queries.append(query)
     if not queries:
         raise UserError(f"{path} has no queries; fetch it again")
@@ -71,37 +71,32 @@ def read_circo(data_root: Path, split: str, needs_images: bool = True) -> Compos
 
 
 def find_root(data_root: Path) -> Path:
-    """Return the folder that holds CIRCO's ``annotations``.
-
-    Raises:
-        NoSet: there is none.
-    """
-    for folder in (data_root / name for name in ROOTS):
-        if any((folder / "annotations" / f"{split}.json").is_file() for split in SPLITS):
-            return folder
-    raise NoSet(f"no CIRCO in {data_root}: expected circo/annotations/val.json there; {HELP}")
-
-
-def _query(row: dict[str, Any], place: str, has_target: bool) -> ComposedQuery:
-    target = text_of(row, "target_img_id", place) if has_target else None
-    targets = _numbers(row, "gt_img_ids", place) if has_target else ()
-    if targets and target != targets[0]:
-        raise UserError(f"{place}: 'target_img_id' {target} must be the first of 'gt_img_ids', found {targets[0]}")
-    return ComposedQuery(
-        reference=text_of(row, "reference_img_id", place),
-        target=target,
-        feedback=(text_of(row, "relative_caption", place, blank=True),),
-        id=text_of(row, "id", place),
-        targets=targets,
-        concept=text_of(row, "shared_concept", place, default=""),
-        aspects=tuple(texts_of(row, "semantic_aspects", place)) if "semantic_aspects" in row else (),
+    """Return the folder that holds CIRCO's ``annotations``; ``NoSet`` where there is none."""
+    return find_folder(
+        data_root, "CIRCO", ROOTS, [f"annotations/{split}.json" for split in SPLITS], "circo/annotations/val.json"
     )
 
 
-def _numbers(row: dict[str, Any], key: str, place: str) -> tuple[str, ...]:
+def _query(row: dict[str, Any], where: str, has_target: bool) -> ComposedQuery:
+    target = text_of(row, "target_img_id", where) if has_target else None
+    targets = _numbers(row, "gt_img_ids", where) if has_target else ()
+    if targets and target != targets[0]:
+        raise UserError(f"{where}: 'target_img_id' {target} must be the first of 'gt_img_ids', found {targets[0]}")
+    return ComposedQuery(
+        reference=text_of(row, "reference_img_id", where),
+        target=target,
+        feedback=(text_of(row, "relative_caption", where, blank=True),),
+        id=text_of(row, "id", where),
+        targets=targets,
+        concept=text_of(row, "shared_concept", where, default=""),
+        aspects=tuple(texts_of(row, "semantic_aspects", where)) if "semantic_aspects" in row else (),
+    )
+
+
+def _numbers(row: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
     value = row.get(key)
     if not isinstance(value, list) or not value or not all(type(number) in (int, str) for number in value):
-        raise UserError(f"{place}: {key!r} must be a list of image numbers, found {value!r}")
+        raise UserError(f"{where}: {key!r} must be a list of image numbers, found {value!r}")
     return tuple(dict.fromkeys(map(str, value)))
 
 
@@ -110,5 +105,5 @@ def _files(path: Path) -> dict[str, str]:
     rows = read_json_object(path).get("images")
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise UserError(f"{path}: expected an object with the list 'images'")
-    places = ((f"{path}, image {number}", row) for number, row in enumerate(rows, 1))
-    return {text_of(row, "id", place): text_of(row, "file_name", place) for place, row in places}
+    located = ((f"{path}, image {number}", row) for number, row in enumerate(rows, 1))
+    return {text_of(row, "id", where): text_of(row, "file_name", where) for where, row in located}

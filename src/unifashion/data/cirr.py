@@ -6,7 +6,7 @@
             "caption": "show three bottles of soft drink", "target_soft": {"dev-1028-1-img1": 1.0},
             "img_set": {"id": 36, "members": ["dev-430-3-img0", ...]}}, ...]
       cirr/image_splits/split.rc2.{train,val,test1}.json      {"dev-244-0-img0": "./dev/dev-244-0-img0.png", ...}
-      train/  dev/  test1/                                    images; below img_raw/ or beside captions/ they are found too
+      train/  dev/  test1/                                    images; may also be below img_raw/ or beside captions/
 
 The protocol scores ``target_hard`` alone, so ``target_soft`` is not read. test1 has no targets; a server scores it.
 """
@@ -16,8 +16,8 @@ from typing import Any
 
 from unifashion.data.annotations import (
     HELP,
-    NoSet,
     NoSplit,
+    find_folder,
     is_there,
     read_json_list,
     read_json_object,
@@ -51,14 +51,14 @@ def read_cirr(data_root: Path, split: str) -> ComposedSplit:
     files = _files(root / "image_splits" / f"split.rc2.{split}.json")
     queries, seen = [], set()
     for number, row in enumerate(read_json_list(path, dict), 1):
-        place = f"{path}, row {number}"
-        query = _query(row, place, has_target=split != "test1")
+        where = f"{path}, row {number}"
+        query = _query(row, where, has_target=split != "test1")
         if query.id in seen:
-            raise UserError(f"{place}: pairid {query.id} is there twice; remove one of its rows")
+            raise UserError(f"{where}: pairid {query.id} is there twice; remove one of its rows")
         seen.add(query.id)
         for name in (query.reference, *([query.target] if query.target else []), *query.members):
             if name not in files:
-                raise UserError(f"{place}: image {name!r} is not in split.rc2.{split}.json; fetch both files again")
+                raise UserError(f"{where}: image {name!r} is not in split.rc2.{split}.json; fetch both files again")
         queries.append(query)
     if not queries:
         raise UserError(f"{path} has no queries; fetch it again")
@@ -75,30 +75,25 @@ def read_cirr(data_root: Path, split: str) -> ComposedSplit:
 
 
 def find_root(data_root: Path) -> Path:
-    """Return the folder that holds CIRR's ``captions``.
-
-    Raises:
-        NoSet: there is none.
-    """
-    for name in ROOTS:
-        if any((data_root / name / "captions").glob("cap.rc2.*.json")):
-            return data_root / name
-    raise NoSet(f"no CIRR in {data_root}: expected cirr_dataset/cirr/captions/cap.rc2.val.json there; {HELP}")
+    """Return the folder that holds CIRR's ``captions``; ``NoSet`` where there is none."""
+    return find_folder(
+        data_root, "CIRR", ROOTS, ("captions/cap.rc2.*.json",), "cirr_dataset/cirr/captions/cap.rc2.val.json"
+    )
 
 
-def _query(row: dict[str, Any], place: str, has_target: bool) -> ComposedQuery:
+def _query(row: dict[str, Any], where: str, has_target: bool) -> ComposedQuery:
     group = row.get("img_set")
     if not isinstance(group, dict):
-        raise UserError(f"{place}: 'img_set' must be an object with 'members', found {group!r}")
-    members = texts_of(group, "members", f"{place}, img_set")
-    reference = text_of(row, "reference", place)
+        raise UserError(f"{where}: 'img_set' must be an object with 'members', found {group!r}")
+    members = texts_of(group, "members", f"{where}, img_set")
+    reference = text_of(row, "reference", where)
     if reference not in members or len(set(members)) != len(members):
-        raise UserError(f"{place}: 'members' must name the reference and every image once, found {', '.join(members)}")
+        raise UserError(f"{where}: 'members' must name the reference and every image once, found {', '.join(members)}")
     return ComposedQuery(
         reference=reference,
-        target=text_of(row, "target_hard", place) if has_target else None,
-        feedback=(text_of(row, "caption", place, blank=True),),  # one of test1 is empty
-        id=text_of(row, "pairid", place),
+        target=text_of(row, "target_hard", where) if has_target else None,
+        feedback=(text_of(row, "caption", where, blank=True),),  # one of test1 is empty
+        id=text_of(row, "pairid", where),
         members=tuple(members),
     )
 

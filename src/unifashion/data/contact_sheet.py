@@ -26,7 +26,7 @@ def contact_sheet(
         columns: images per row.
         cell: side of a cell, pixels.
         captions: one text per image, written below it, wrapped and cut to ``caption_lines``.
-        frames: colour of the frame by image number.
+        frames: colour of the frame by index of the image.
         caption_lines: lines reserved under each row when there are captions.
     """
     if captions is not None and len(captions) != len(images):
@@ -36,18 +36,18 @@ def contact_sheet(
     step_x, step_y = cell + GAP, cell + GAP + text_height
     sheet = Image.new("RGB", (columns * step_x + GAP, max(rows, 1) * step_y + GAP), "white")
     pen = ImageDraw.Draw(sheet)
-    for number, image in enumerate(images):
-        x, y = GAP + number % columns * step_x, GAP + number // columns * step_y
+    for index, image in enumerate(images):
+        x, y = GAP + index % columns * step_x, GAP + index // columns * step_y
         sheet.paste(ImageOps.pad(image.convert("RGB"), (cell, cell), color="white"), (x, y))
-        if frames and number in frames:
-            pen.rectangle([x, y, x + cell - 1, y + cell - 1], outline=frames[number], width=FRAME)
+        if frames and index in frames:
+            pen.rectangle([x, y, x + cell - 1, y + cell - 1], outline=frames[index], width=FRAME)
         if captions is not None:
-            sheet.paste(_label(captions[number], cell, caption_lines), (x, y + cell))
+            sheet.paste(_label(captions[index], cell, caption_lines), (x, y + cell))
     return sheet
 
 
 def _label(text: str, width: int, max_lines: int) -> Image.Image:
-    """Write a text, wrapped at ``width`` pixels; what does not fit is cut, and "..." says so."""
+    """Write a text, wrapped at ``width`` pixels; what does not fit is cut and ends in "..."."""
     font = ImageFont.load_default(size=LINE - 3)
     lines = [""]
     for word in text.split():
@@ -63,6 +63,6 @@ def _label(text: str, width: int, max_lines: int) -> Image.Image:
         lines[-1] += "..."
     label = Image.new("RGB", (width, LINE * max_lines), "white")
     pen = ImageDraw.Draw(label)
-    for number, line in enumerate(lines):
-        pen.text((0, 1 + number * LINE), line, fill="black", font=font)
+    for index, line in enumerate(lines):
+        pen.text((0, 1 + index * LINE), line, fill="black", font=font)
     return label

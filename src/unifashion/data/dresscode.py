@@ -20,11 +20,11 @@ Person and garment of one product have one name, "052012"; the numbers are uniqu
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from unifashion.data.annotations import HELP, NoSet, NoSplit, read_text
-from unifashion.data.images import find_images
+from unifashion.data.annotations import HELP, NoSplit, find_folder, read_text
+from unifashion.data.image_files import find_images
 from unifashion.data.tryon import (
     SPLITS,
-    Found,
+    MapFiles,
     MapTable,
     TryOnItem,
     TryOnSplit,
@@ -51,16 +51,15 @@ MAPS: MapTable = {
 }
 
 
-def find_root(root: Path) -> Path:
-    """Return the folder of DressCode: ``root`` itself or one of its usual names below it.
-
-    Raises:
-        NoSet: it is not there.
-    """
-    for folder in (root, *(root / name for name in ROOTS)):
-        if any((folder / category / "images").is_dir() for category in CATEGORIES):
-            return folder
-    raise NoSet(f"no DressCode in {root}: expected {ROOTS[0]}/{CATEGORIES[0]}/images or a sister there; {HELP}")
+def find_root(data_root: Path) -> Path:
+    """Return the folder of DressCode: ``data_root`` itself or one of its usual names below it; ``NoSet`` where there is none."""
+    return find_folder(
+        data_root,
+        "DressCode",
+        (".", *ROOTS),
+        [f"{category}/images/" for category in CATEGORIES],
+        f"{ROOTS[0]}/{CATEGORIES[0]}/images or a sister",
+    )
 
 
 def read_dresscode(root: Path, split: str, needs: Collection[str], pairs: str = "paired") -> TryOnSplit:
@@ -80,12 +79,12 @@ def read_dresscode(root: Path, split: str, needs: Collection[str], pairs: str = 
     if split not in SPLITS:
         raise NoSplit(f"DressCode has the splits {' and '.join(SPLITS)}, not {split}")
     captions = read_chunks(root / "coarse_captions.json") | read_chunks(root / "fine_captions.json")
-    found = {name: find_maps(root / name, MAPS) for name in CATEGORIES}
+    map_files = {name: find_maps(root / name, MAPS) for name in CATEGORIES}
     sketches = {name: find_images(root / name / "im_sketch_unpaired") for name in CATEGORIES}
     items, missing = [], []
-    for category, person, garment in _read_pairs(root, split, pairs, found):
+    for category, person, garment in _read_pairs(root, split, pairs, map_files):
         sketch = sketches[category].get(f"{person}_0_{garment}_1")
-        maps = maps_of(person, garment, found[category], MAPS, sketch)
+        maps = maps_of(person, garment, map_files[category], MAPS, sketch)
         item = TryOnItem(person, garment, maps, captions.get(garment, ()), category)
         lacking = lacks(item, needs)
         if lacking:
@@ -93,15 +92,15 @@ def read_dresscode(root: Path, split: str, needs: Collection[str], pairs: str = 
         else:
             items.append(item)
     if not items:
-        empty = {name: not any(files[name] for files in found.values()) for name in MAPS}
+        empty = {name: not any(files[name] for files in map_files.values()) for name in MAPS}
         raise UserError(nothing_usable(root, root, missing, empty, MAPS, needs))
     return TryOnSplit("dresscode", split, tuple(items), tuple(missing))
 
 
-def _read_pairs(root: Path, split: str, pairs: str, found: dict[str, Found]) -> list[tuple[str, str, str]]:
+def _read_pairs(root: Path, split: str, pairs: str, map_files: dict[str, MapFiles]) -> list[tuple[str, str, str]]:
     """Return (category, person, garment)."""
     if pairs not in ("paired", "unpaired"):
-        return list(_read_own_pairs(Path(pairs), root, found))
+        return list(_read_own_pairs(Path(pairs), root, map_files))
     if split == "train" and pairs == "unpaired":
         raise UserError("DressCode has unpaired lists for test alone; name a pairs file of your own")
     name = "train_pairs.txt" if split == "train" else f"test_pairs_{pairs}.txt"
@@ -117,14 +116,14 @@ def _read_pairs(root: Path, split: str, pairs: str, found: dict[str, Found]) -> 
     return rows
 
 
-def _read_own_pairs(path: Path, root: Path, found: dict[str, Found]) -> Iterator[tuple[str, str, str]]:
+def _read_own_pairs(path: Path, root: Path, map_files: dict[str, MapFiles]) -> Iterator[tuple[str, str, str]]:
     rows = list(_read_rows(path))
     refuse_doubles(path, [row for _, row in rows])
     for number, (person, garment) in rows:
-        category = next((name for name, maps in found.items() if person in maps["image"]), None)
+        category = next((name for name, maps in map_files.items() if person in maps["image"]), None)
         if category is None:
             raise UserError(f"{path}, line {number}: {person + '_0'!r} is in no folder 'images' of {root}")
-        if garment not in found[category]["garment"]:
+        if garment not in map_files[category]["garment"]:
             raise UserError(f"{path}, line {number}: {garment + '_1'!r} is not in {root / category / 'images'}")
         yield category, person, garment
 

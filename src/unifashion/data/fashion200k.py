@@ -15,7 +15,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from unifashion.data.annotations import HELP, NoSet, NoSplit, is_there, read_jsonl, read_text, text_of, texts_of
+from unifashion.data.annotations import HELP, NoSplit, find_folder, is_there, read_jsonl, read_text, text_of, texts_of
 from unifashion.data.records import ImageText, PairSplit
 from unifashion.errors import UserError, nearest
 
@@ -62,23 +62,22 @@ def read_fashion200k(data_root: Path, split: str) -> PairSplit:
 
 
 def find_root(data_root: Path) -> Path:
-    """Return the folder that holds Fashion200K's annotations.
-
-    Raises:
-        NoSet: there is none.
-    """
-    for folder in (data_root / FOLDER, data_root):
-        if any(folder.glob("labels/*_detect_all.txt")) or any(folder.glob("annotation_pairs_*.jsonl")):
-            return folder
-    raise NoSet(f"no Fashion200K in {data_root}: expected {FOLDER}/labels/*_train_detect_all.txt there; {HELP}")
+    """Return the folder that holds Fashion200K's annotations; ``NoSet`` where there is none."""
+    return find_folder(
+        data_root,
+        "Fashion200K",
+        (FOLDER, "."),
+        ("labels/*_detect_all.txt", "annotation_pairs_*.jsonl"),
+        f"{FOLDER}/labels/*_train_detect_all.txt",
+    )
 
 
 def _rows(root: Path, split: str) -> Iterator[tuple[str, str]]:
     """Yield (image, description) in the order of the files."""
     table = _first_file(root, "annotation_pairs_{}.jsonl", split)
     if table is not None:
-        for place, row in read_jsonl(table):
-            yield text_of(row, "image_path", place), text_of(row, "caption", place, blank=True)
+        for where, row in read_jsonl(table):
+            yield text_of(row, "image_path", where), text_of(row, "caption", where, blank=True)
         return
     labels = sorted(path for name in SPLITS[split] for path in (root / "labels").glob(f"*_{name}_detect_all.txt"))
     if not labels:
@@ -89,14 +88,14 @@ def _rows(root: Path, split: str) -> Iterator[tuple[str, str]]:
                 yield _label(line.rstrip("\r"), f"{path}, row {number}")
 
 
-def _label(line: str, place: str) -> tuple[str, str]:
+def _label(line: str, where: str) -> tuple[str, str]:
     columns = line.split("\t")
     if len(columns) != 3 or not columns[0].strip():
-        raise UserError(f"{place}: expected path, score and description with tabs between them, found {line[:60]!r}")
+        raise UserError(f"{where}: expected path, score and description with tabs between them, found {line[:60]!r}")
     try:
         float(columns[1])
     except ValueError:
-        raise UserError(f"{place}: the second column must be a detection score, found {columns[1]!r}") from None
+        raise UserError(f"{where}: the second column must be a detection score, found {columns[1]!r}") from None
     return columns[0].strip(), columns[2]
 
 
@@ -104,10 +103,10 @@ def _products(root: Path, split: str) -> dict[str, str]:
     """Return the product of every image that the object file names, if there is one."""
     path = _first_file(root, "annotation_{}_object.jsonl", split)
     products: dict[str, str] = {}
-    for place, row in read_jsonl(path) if path is not None else ():
-        views = texts_of(row, "all_images", place)
+    for where, row in read_jsonl(path) if path is not None else ():
+        views = texts_of(row, "all_images", where)
         if not views:
-            raise UserError(f"{place}: 'all_images' is empty; a product needs at least one image")
+            raise UserError(f"{where}: 'all_images' is empty; a product needs at least one image")
         products |= dict.fromkeys(views, _product(views[0]))
     return products
 

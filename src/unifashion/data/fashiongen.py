@@ -18,9 +18,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from unifashion.data.annotations import HELP, NoSet, NoSplit, read_jsonl, text_of
+from unifashion.data.annotations import HELP, NoSplit, find_folder, read_jsonl, text_of
 from unifashion.data.fashiongen_hdf5 import FILES, read_fashiongen_hdf5
-from unifashion.data.images import find_images
+from unifashion.data.image_files import find_images
 from unifashion.data.records import ImageText, PairSplit
 from unifashion.errors import UserError, nearest
 
@@ -54,16 +54,16 @@ def read_fashiongen(data_root: Path, split: str) -> PairSplit:
     products = _products(root / f"annotation_{split}_object.jsonl")
     pairs, missing, repeated = [], [], 0
     texts: dict[str, str] = {}
-    for place, row in read_jsonl(path):
-        index, text = text_of(row, "index", place), text_of(row, "description", place, blank=True)
+    for where, row in read_jsonl(path):
+        index, text = text_of(row, "index", where), text_of(row, "description", where, blank=True)
         if index in texts:
             if texts[index] != text:
-                raise UserError(f"{place}: image {index} already has another description; remove one of its rows")
+                raise UserError(f"{where}: image {index} already has another description; remove one of its rows")
             repeated += 1
             continue
         texts[index] = text
-        product = text_of(row, "productID", place, default=products.get(index, f"image {index}"))
-        subcategory = text_of(row, "subcategory", place, default="")
+        product = text_of(row, "productID", where, default=products.get(index, f"image {index}"))
+        subcategory = text_of(row, "subcategory", where, default="")
         if index in images:
             pairs.append(ImageText(images[index], text, product, subcategory))
         else:
@@ -72,6 +72,11 @@ def read_fashiongen(data_root: Path, split: str) -> PairSplit:
     if repeated or num_blank:
         log.warning("%s: %d rows repeat another and count once, %d descriptions are empty", path, repeated, num_blank)
     return PairSplit("fashiongen", split, tuple(pairs), tuple(missing))
+
+
+def has_blocks(data_root: Path) -> bool:
+    """Return whether the set comes with the rows of ``fashiongen/blocks100``."""
+    return (find_root(data_root) / BLOCKS).is_file()
 
 
 def read_fashiongen_blocks(data_root: Path) -> PairSplit:
@@ -84,10 +89,10 @@ def read_fashiongen_blocks(data_root: Path) -> PairSplit:
     images = find_images(root / IMAGE_FOLDERS["val"])
     pairs: list[ImageText] = []
     missing: list[str] = []
-    for place, row in read_jsonl(root / BLOCKS):
-        index = _views(row, place)[0]
+    for where, row in read_jsonl(root / BLOCKS):
+        index = _views(row, where)[0]
         if index in images:
-            text = text_of(row, "description", place, blank=True)
+            text = text_of(row, "description", where, blank=True)
             pairs.append(ImageText(images[index], text, f"row {len(pairs)}"))
         else:
             missing.append(index)
@@ -95,16 +100,13 @@ def read_fashiongen_blocks(data_root: Path) -> PairSplit:
 
 
 def find_root(data_root: Path) -> Path:
-    """Return the folder that holds FashionGen's annotations.
-
-    Raises:
-        NoSet: there is none.
-    """
-    for folder in (data_root / FOLDER, data_root):
-        if any((folder / name).is_file() for split in FILES for name in (f"annotation_{split}.jsonl", FILES[split])):
-            return folder
-    raise NoSet(
-        f"no FashionGen in {data_root}: expected {FOLDER}/annotation_train.jsonl or {FOLDER}/{FILES['train']} there; {HELP}"
+    """Return the folder that holds FashionGen's annotations; ``NoSet`` where there is none."""
+    return find_folder(
+        data_root,
+        "FashionGen",
+        (FOLDER, "."),
+        [name for split in FILES for name in (f"annotation_{split}.jsonl", FILES[split])],
+        f"{FOLDER}/annotation_train.jsonl or {FOLDER}/{FILES['train']}",
     )
 
 
@@ -114,22 +116,22 @@ def _products(path: Path) -> dict[str, str]:
         return {}
     return {
         index: f"views {views[0]}"
-        for place, row in read_jsonl(path)
-        for views in [_views(row, place)]
+        for where, row in read_jsonl(path)
+        for views in [_views(row, where)]
         for index in views
     }
 
 
-def _views(row: dict[str, Any], place: str) -> list[str]:
+def _views(row: dict[str, Any], where: str) -> list[str]:
     """Return the image numbers of a row: "123", "[123, 124]", or that list itself."""
     value = views = row.get("index")
     if not isinstance(views, list):
-        value = text_of(row, "index", place)
+        value = text_of(row, "index", where)
         try:
             views = json.loads(value)
         except json.JSONDecodeError:
             views = None
         views = views if isinstance(views, list) else [value]
     if not views or not all(isinstance(view, str | int) for view in views):
-        raise UserError(f"{place}: 'index' must be an image number or a list of them, found {value!r}")
+        raise UserError(f"{where}: 'index' must be an image number or a list of them, found {value!r}")
     return [str(view) for view in views]

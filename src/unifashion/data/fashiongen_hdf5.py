@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 FILES = {"train": "fashiongen_256_256_train.h5", "val": "fashiongen_256_256_validation.h5"}
 TEXT, PRODUCT, SUBCATEGORY = "input_description", "input_productID", "input_subcategory"
-ROWS_AT_ONCE = 10_000
+ROWS_AT_ONCE = 10_000  # of a column, whose texts are padded to the longest one
 
 
 def read_fashiongen_hdf5(path: Path, split: str) -> PairSplit:
@@ -46,7 +46,7 @@ def read_fashiongen_hdf5(path: Path, split: str) -> PairSplit:
     if blank:
         log.warning("%s: %d descriptions are empty", path, blank)
     rows = enumerate(zip(texts, products, subcategories, strict=True))
-    return PairSplit("fashiongen", split, tuple(ImageText(member(path, row), *facts) for row, facts in rows))
+    return PairSplit("fashiongen", split, tuple(ImageText(member(path, row), *columns) for row, columns in rows))
 
 
 def _read_columns(file: Any, path: Path) -> tuple[list[str], list[str], list[str]]:
@@ -65,8 +65,8 @@ def _read_columns(file: Any, path: Path) -> tuple[list[str], list[str], list[str
 def _column(values: Any, key: str, count: int, path: Path) -> list[str]:
     shape = getattr(values, "shape", None)
     if shape not in ((count,), (count, 1)):
-        found = "a group" if shape is None else f"{list(shape)}"
-        raise UserError(f"{path}: {key!r} must have one value for each of the {count} images, found {found}")
+        kind = "a group" if shape is None else f"{list(shape)}"
+        raise UserError(f"{path}: {key!r} must have one value for each of the {count} images, found {kind}")
     return list(_texts(values, key, count, path))
 
 

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from unifashion.data.annotations import HELP, NoSet, NoSplit, read_json_list, text_of, texts_of
-from unifashion.data.images import find_images
+from unifashion.data.annotations import HELP, NoSplit, find_folder, read_json_list, text_of, texts_of
+from unifashion.data.image_files import find_images
 from unifashion.data.records import ComposedQuery, ComposedSplit, ImageText, PairSplit
 from unifashion.errors import UserError, nearest
 
@@ -114,16 +114,18 @@ def val_images(data_root: Path) -> set[Path]:
     return {path for name, path in find_images(root / "images").items() if name in names}
 
 
-def find_root(data_root: Path) -> Path:
-    """Return the folder that holds FashionIQ's ``captions``.
+def training_texts(data_root: Path) -> Iterator[str]:
+    """Yield the feedback of every training query, and the training captions; raises as ``read_fashioniq``."""
+    for category in CATEGORIES:
+        split = read_fashioniq(data_root, category, "train")
+        for query in split.queries:
+            yield from query.feedback
+        yield from split.captions.values()
 
-    Raises:
-        NoSet: there is none.
-    """
-    for folder in (data_root / FOLDER, data_root):
-        if (folder / "captions").is_dir():
-            return folder
-    raise NoSet(f"no FashionIQ in {data_root}: expected {FOLDER}/captions there; {HELP}")
+
+def find_root(data_root: Path) -> Path:
+    """Return the folder that holds FashionIQ's ``captions``; ``NoSet`` where there is none."""
+    return find_folder(data_root, "FashionIQ", (FOLDER, "."), ("captions/",), f"{FOLDER}/captions")
 
 
 def has_leaky_captions(data_root: Path, split: str) -> bool:
@@ -134,7 +136,7 @@ def has_leaky_captions(data_root: Path, split: str) -> bool:
     """
     root = find_root(data_root)
     paths = [_caption_file(root, category, split) for category in CATEGORIES]
-    return any(_guided(row, place) for path in paths for place, row in _caption_rows(path))
+    return any(_guided(row, where) for path in paths for where, row in _caption_rows(path))
 
 
 def _caption_file(root: Path, category: str, split: str) -> Path:
@@ -144,14 +146,14 @@ def _caption_file(root: Path, category: str, split: str) -> Path:
 def _read_queries(path: Path, split: str) -> tuple[ComposedQuery, ...]:
     queries = []
     for number, row in enumerate(read_json_list(path, dict), 1):
-        place = f"{path}, row {number}"
-        sentences = texts_of(row, "captions", place)
+        where = f"{path}, row {number}"
+        sentences = texts_of(row, "captions", where)
         if not sentences:
-            raise UserError(f"{place}: 'captions' is empty; a query needs at least one sentence")
-        target = text_of(row, "target", place, default="")
+            raise UserError(f"{where}: 'captions' is empty; a query needs at least one sentence")
+        target = text_of(row, "target", where, default="")
         if not target and split != "test":
-            raise UserError(f"{place}: no 'target'; only the test split hides its targets")
-        queries.append(ComposedQuery(text_of(row, "candidate", place), target or None, tuple(sentences)))
+            raise UserError(f"{where}: no 'target'; only the test split hides its targets")
+        queries.append(ComposedQuery(text_of(row, "candidate", where), target or None, tuple(sentences)))
     return tuple(queries)
 
 
@@ -159,16 +161,16 @@ def _read_captions(path: Path, split: str, allow_leaky: bool) -> dict[str, str]:
     """Return the caption of every image that has one; where an image has several, the first."""
     captions: dict[str, str] = {}
     guided = 0
-    for place, row in _caption_rows(path):
-        if split != "train" and _guided(row, place):
+    for where, row in _caption_rows(path):
+        if split != "train" and _guided(row, where):
             guided += 1
             if not allow_leaky:
                 raise UserError(
-                    f"{place}: this caption was written with the query's own sentences ('text_guidance'), so its scores would "
+                    f"{where}: this caption was written with the query's own sentences ('text_guidance'), so its scores would "
                     "leak the answer; write captions without guidance, or add --allow-leaky-captions and every score is "
                     "marked leaky"
                 )
-        name, caption = text_of(row, "image", place), text_of(row, "caption", place, blank=True).strip()
+        name, caption = text_of(row, "image", where), text_of(row, "caption", where, blank=True).strip()
         if caption:
             captions.setdefault(name, caption)
     if guided:
@@ -184,11 +186,11 @@ def _caption_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{path}, row {number}", row
 
 
-def _guided(row: dict[str, Any], place: str) -> bool:
+def _guided(row: dict[str, Any], where: str) -> bool:
     guidance = row.get("text_guidance")
     sentences = (
-        texts_of(row, "text_guidance", place)
+        texts_of(row, "text_guidance", where)
         if isinstance(guidance, list)
-        else [text_of(row, "text_guidance", place, default="")]
+        else [text_of(row, "text_guidance", where, default="")]
     )
     return any(sentence.strip() for sentence in sentences)

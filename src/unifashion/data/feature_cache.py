@@ -1,24 +1,24 @@
 """Image tokens of a frozen tower, computed once and read from disk ever after.
 
-    cache = FeatureCache(Path("features"), key_of(tower, transform, "fp16"), "fp16", photos)
+    key = key_of(weights_hash(tower.state_dict(), TOWER_HASH_SIZE), transform, "fp16", "no")
+    cache = FeatureCache(Path("features"), key, "fp16", photos)
     cache.fill(paths, encode, batch_size=64)      # what is there already is not computed again
-    tokens_NW = cache(path)                       # what the tower says about one image; a drop-in for ``Photos``
+    tokens_NW = cache(path)                       # the tower's tokens of one image; a drop-in for ``Photos``
 
     features/3f9a.../about.json                   what the key stands for
     features/3f9a.../<name>/tokens.npy            (rows, N, W) fp16, or int8 with scales.npy (rows, N): a finished shard
     features/3f9a.../<name>/images.txt            one line a row: the hash of the image's bytes
 
-The key covers the tower's weights, the preprocessing and the number form; a row is found by the image's content, so a photo
-that changed is computed anew and one that moved is not. A shard appears whole or not at all: any number of processes may fill
-one cache, and what they finished survives a kill. Shapes: N image tokens, W width.
+The key covers the tower's weights, the preprocessing and the number format; a row is looked up by the image's content, so a
+photo that changed is computed again and one that moved is not. A shard appears whole or not at all: any number of processes may
+fill one cache, and the shards they finished survive a kill. Shapes: N image tokens, W width.
 """
 
 import hashlib
 import json
 import logging
-import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,11 +26,12 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from unifashion.data.images import ImageError, ImageTransform, normalise
 from unifashion.errors import UserError
+from unifashion.io import disk_errors, replacing_folder, write_json
 
 log = logging.getLogger(__name__)
 
@@ -38,33 +39,31 @@ Form = Literal["fp16", "int8"]
 FORMS: tuple[str, ...] = get_args(Form)
 SHARD_BYTES = 128 * 2**20
 RESERVE = 2**30  # bytes of the disk that a cache leaves free
+TOWER_HASH_SIZE = 12  # bytes; another size would be another name, and caches of earlier runs would not be found
 
 Load = Callable[[Path], Tensor]
 Encode = Callable[[Tensor], Tensor]
 
 
-def key_of(tower: nn.Module, transform: ImageTransform, form: Form, precision: str) -> tuple[str, dict[str, object]]:
-    """Return the name of a cache, and in words what it depends on.
+def key_of(tower_hash: str, transform: ImageTransform, form: Form, precision: str) -> tuple[str, dict[str, object]]:
+    """Return the name of a cache, and the settings that it stands for.
 
     Args:
-        tower: the frozen tower; every weight counts.
+        tower_hash: ``weights_hash`` of the frozen tower, of ``TOWER_HASH_SIZE`` bytes.
         transform: size and padding.
-        form: how numbers are kept.
+        form: number format in the files.
         precision: what the tower computes in, such as "no" or "bf16".
     """
-    digest = hashlib.blake2b(digest_size=12)
-    for name, tensor in sorted(tower.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    about: dict[str, object] = {
-        "tower": digest.hexdigest(),
+    settings: dict[str, object] = {
+        "tower": tower_hash,
         "image_size": transform.size,
         "pad": transform.pad,
         "pad_ratio": transform.ratio,
         "form": form,
         "precision": precision,
     }
-    return hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=12).hexdigest(), about
+    name = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=TOWER_HASH_SIZE).hexdigest()
+    return name, settings
 
 
 class FeatureCache:
@@ -82,26 +81,21 @@ class FeatureCache:
         Raises:
             UserError: the folder cannot be written.
         """
-        name, about = key
+        name, settings = key
         self.folder, self.form, self.load = folder / name, form, load
         self._row: dict[str, tuple[Path, int]] = {}
         self._digest: dict[Path, str] = {}
         self._open: dict[Path, tuple[np.ndarray, np.ndarray | None]] = {}
-        try:
+        with disk_errors(folder, "name another folder for --feature-cache"):
             self.folder.mkdir(parents=True, exist_ok=True)
-            unfinished = self.folder / f".about.{os.getpid()}"
-            unfinished.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-            unfinished.replace(self.folder / "about.json")
-        except OSError as error:
-            raise UserError(
-                f"--feature-cache {folder} cannot be written ({error.strerror}); name another folder"
-            ) from None
+            write_json(self.folder / "about.json", settings)
         self.reload()
 
     def __len__(self) -> int:
         return len(self._row)
 
     def __getstate__(self) -> dict[str, object]:
+        # Goes to loader processes, which map the shards themselves: pickled, an open one would travel as a copy of its tokens.
         return {**self.__dict__, "_open": {}}
 
     def __call__(self, path: Path) -> Tensor:
@@ -110,11 +104,11 @@ class FeatureCache:
         Raises:
             ImageError: the image is missing, broken, or was not there when the cache was filled.
         """
-        place = self._row.get(self._digest_of(path))
-        if place is None:
-            self.load(path)
+        entry = self._row.get(self._digest_of(path))
+        if entry is None:
+            self.load(path)  # a broken image raises here, with its own reason
             raise ImageError(path, "it changed after the feature cache was filled; start again")
-        shard, row = place
+        shard, row = entry
         if shard not in self._open:
             scales = np.load(shard / "scales.npy", mmap_mode="r") if self.form == "int8" else None
             self._open[shard] = np.load(shard / "tokens.npy", mmap_mode="r"), scales
@@ -125,7 +119,7 @@ class FeatureCache:
         return (tokens_NW.float() * torch.from_numpy(np.array(scales[row]))[:, None]).half()
 
     def reload(self) -> None:
-        """Take up the shards that other processes have finished."""
+        """Read the list of shards again, for those that other processes have finished."""
         for shard in sorted(self.folder.iterdir()):
             if shard.name.startswith(".") or not shard.is_dir():
                 continue
@@ -146,14 +140,16 @@ class FeatureCache:
             paths: the images that a run will read; equal contents are computed once.
             encode: the tower: normalised pixels (B, 3, S, S) on the CPU -> tokens (B, N, W).
             batch_size: images per call of ``encode``.
-            share: (rank, number of ranks): this process computes every so-manieth missing image.
+            share: (rank, number of ranks): of n ranks, this process computes every n-th missing image.
             progress: show progress bars.
 
         Raises:
             UserError: the disk has too little room, or the tower returns numbers that the form cannot hold.
         """
         wanted = {digest: path for path, digest in self._digests(paths, progress) if digest}
-        missing = sorted(digest for digest in wanted if digest not in self._row)
+        missing = sorted(
+            digest for digest in wanted if digest not in self._row
+        )  # one order on all ranks, for their shares
         if not missing:
             return
         rank, num_ranks = share
@@ -169,7 +165,7 @@ class FeatureCache:
                 if read:
                     shard.add(list(read), encode(normalise(torch.stack(list(read.values())))))
                 bar.update(len(part))
-        finally:
+        finally:  # an interrupted fill keeps what it has computed
             shard.finish()
             bar.close()
         self.reload()
@@ -181,7 +177,7 @@ class FeatureCache:
             return None
 
     def _check_room(self, num_images: int, encode: Encode, example: Path) -> None:
-        """Say how much the cache will take, and refuse where it does not fit."""
+        """Log how much room the cache will take, and refuse where it does not fit."""
         pixels = self._pixels(example)
         if pixels is None:
             return
@@ -199,9 +195,9 @@ class FeatureCache:
     def _digests(self, paths: Sequence[Path], progress: bool) -> Iterable[tuple[Path, str]]:
         unique = list(dict.fromkeys(paths))
         with ThreadPoolExecutor() as pool:
-            found = pool.map(self._digest_of, unique)
+            digests = pool.map(self._digest_of, unique)
             yield from zip(
-                unique, tqdm(found, "hashing images", len(unique), disable=not progress, leave=False), strict=True
+                unique, tqdm(digests, "hashing images", len(unique), disable=not progress, leave=False), strict=True
             )
 
     def _digest_of(self, path: Path) -> str:
@@ -216,7 +212,7 @@ class FeatureCache:
 
 
 class _Shard:
-    """Rows that are waiting to be written; a shard's folder gets its name when everything is in it."""
+    """Rows that wait to be written; a shard's folder gets its name when everything is in it."""
 
     def __init__(self, folder: Path, form: Form) -> None:
         self.folder, self.form = folder, form
@@ -225,8 +221,9 @@ class _Shard:
         self._bytes = 0
 
     def add(self, images: list[str], tokens_BNW: Tensor) -> None:
-        """Take rows in, and write a shard when enough are there."""
+        """Add rows, and write a shard when there are enough."""
         tokens_BNW = tokens_BNW.detach().float().cpu()
+        # "not below" rather than "above": it is also true of NaN.
         if self.form == "fp16" and not tokens_BNW.abs().max() < torch.finfo(torch.float16).max:
             raise UserError("the tower's tokens do not fit into fp16; use --feature-form int8")
         self._images += images
@@ -236,18 +233,16 @@ class _Shard:
             self.finish()
 
     def finish(self) -> None:
-        """Write what is waiting."""
+        """Write the rows that wait."""
         if not self._images:
             return
         tokens = torch.cat(self._tokens)
-        with tempfile.TemporaryDirectory(prefix=".", dir=self.folder) as workshop:
-            new = Path(workshop) / "shard"
-            new.mkdir()
+        # Durable: after a power cut, a shard with its name but without its bytes would be read as tokens of zeros.
+        with replacing_folder(self.folder / secrets.token_hex(8), durable=True) as shard:
             if self.form == "int8":
-                scales = tokens.abs().amax(dim=-1) / 127
+                scales = tokens.abs().amax(dim=-1) / 127  # one scale a token: tokens of one image differ in size by far
                 tokens = (tokens / scales.clamp_min(1e-12)[..., None]).round().to(torch.int8)
-                np.save(new / "scales.npy", scales.numpy())
-            np.save(new / "tokens.npy", tokens.numpy())
-            (new / "images.txt").write_text("\n".join(self._images) + "\n", encoding="ascii")
-            new.replace(self.folder / Path(workshop).name.removeprefix("."))
+                np.save(shard / "scales.npy", scales.numpy())
+            np.save(shard / "tokens.npy", tokens.numpy())
+            (shard / "images.txt").write_text("\n".join(self._images) + "\n", encoding="ascii")
         self._images, self._tokens, self._bytes = [], [], 0

@@ -1,8 +1,8 @@
 """Images that are rows of an HDF5 file, named like files: ``fashiongen_256_256_train.h5#123`` is its row 123.
 
-``images.load_image`` reads them in place, so that such a name may stand wherever an image file may. A file is opened when its
-first image is asked for, once in every process (handles do not survive a fork), and is closed when four others were opened
-after it, when it has changed on disk, or with the process.
+``images.load_image`` reads them in place, so such a name can be used wherever an image file can. A file is opened when its first
+image is read, once in every process, and is closed when four others were opened after it, when it has changed on disk, or with
+the process.
 """
 
 import os
@@ -85,7 +85,9 @@ def check_images(images: Any, file: Path) -> int:
 
 
 @lru_cache(maxsize=4)
-def _images(file: Path, process: int, changed: int) -> Any:  # process and changed only tell one opening from another
+def _images(file: Path, process: int, changed: int) -> Any:
+    # ``process`` and ``changed`` are only keys of the cache. A handle that parent and child both use after a fork may return
+    # wrong pixels without an error, so each loader process opens its own.
     images = open_hdf5(file).get(IMAGES)
     check_images(images, file)
     return images

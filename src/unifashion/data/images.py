@@ -6,7 +6,6 @@ rounded as torchvision rounds, so that a published checkpoint sees the pixels it
 
 import io
 import logging
-import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +21,6 @@ from unifashion.errors import UserError, nearest
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 MAX_SIDE = 16_384  # pixels; padded towards a square, a longer side takes more than 800 MB
@@ -50,7 +48,7 @@ class ImageError(UserError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type["ImageError"], tuple[Path, str]]:
-        return ImageError, (self.path, self.reason)  # crosses the border of loader processes
+        return ImageError, (self.path, self.reason)  # pickled by loader processes; by default it would lack an argument
 
 
 def _load_member(path: Path, inside: tuple[Path, int]) -> Image.Image:
@@ -100,7 +98,7 @@ def load_image(source: Path | bytes, name: Path | None = None) -> Image.Image:
         ) from None
     except UnidentifiedImageError:
         raise ImageError(path, "not an image that Pillow can read") from None
-    except Exception as error:  # damaged files make Pillow's decoders fail in every possible way
+    except Exception as error:  # Pillow's decoders raise almost anything on damaged files
         raise ImageError(path, f"damaged image ({' '.join(str(error).split()) or type(error).__name__})") from None
 
 
@@ -123,7 +121,7 @@ def _upright(image: Image.Image) -> Image.Image:
     """Turn a loaded image as its EXIF data says. (``ImageOps.exif_transpose`` also rewrites that data, which may fail.)"""
     try:
         turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
-    except Exception:  # only the camera's notes are damaged, the pixels are whole
+    except Exception:  # only the metadata is damaged, the pixels are intact
         log.debug("damaged EXIF data is ignored, the image is taken as upright", exc_info=True)
         turn = None
     return image if turn is None else image.transpose(turn)
@@ -233,27 +231,3 @@ def normalise(pixels_B3SS: Tensor, mean: Sequence[float] = MEAN, std: Sequence[f
     """
     mean_C11, std_C11 = (torch.tensor(x, device=pixels_B3SS.device).view(-1, 1, 1) * 255 for x in (mean, std))
     return (pixels_B3SS.float() - mean_C11) / std_C11
-
-
-def find_images(folder: Path) -> dict[str, Path]:
-    """Return the images of a folder by name without suffix; where a name has several, .png is taken first.
-
-    The folder is listed once, not searched below. A folder that does not exist has no images.
-
-    Raises:
-        UserError: the folder cannot be listed.
-    """
-    if not folder.is_dir():
-        return {}
-    try:
-        paths = sorted(folder.iterdir())
-    except OSError as error:
-        raise UserError(f"{folder} cannot be listed ({error.strerror}); check its permissions") from None
-    found: dict[str, Path] = {}
-    order = {suffix: rank for rank, suffix in enumerate(SUFFIXES)}
-    for path in paths:
-        rank = order.get(path.suffix.lower(), math.inf)
-        best = found.get(path.stem)
-        if rank != math.inf and (best is None or rank < order[best.suffix.lower()]):
-            found[path.stem] = path
-    return found

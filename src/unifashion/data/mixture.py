@@ -1,4 +1,4 @@
-"""Several data sets as one training set: what is in it, what is kept out of it, and which rows an epoch draws.
+"""Several data sets as one training set: what is in it, what is held out, and which rows an epoch draws.
 
     --dataset fashiongen:1+fashion200k:0.5+fashioniq-cap:2
 
@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from unifashion.config import DataSettings
 from unifashion.data.annotations import NoSet, NoSplit
-from unifashion.data.datasets import has_validation, is_composed, read_composed, read_pairs, validation_images
+from unifashion.data.datasets import spec_of
 from unifashion.data.records import ComposedSplit, ImageText
+from unifashion.data.settings import DataSettings
+from unifashion.data.splits import is_composed, read_composed, read_pairs, validation_images
 
 log = logging.getLogger(__name__)
 
@@ -47,13 +48,13 @@ def parts(data: DataSettings) -> list[DataSettings]:
 def validation_part(data: DataSettings) -> DataSettings | None:
     """Return the settings of the first data set that can be validated on (a mixture is not), or None where none can.
 
-    Its validation split is read here, so that what is wrong with it is said before training. None is logged as a warning.
+    Its validation split is read here, so that errors in it are reported before training. None is logged as a warning.
 
     Raises:
         UserError: a set is not there, its validation split is malformed, or has captions that know its queries.
     """
     reasons = []
-    for part in filter(lambda part: has_validation(part.dataset), parts(data)):
+    for part in filter(lambda part: spec_of(part.dataset).headline is not None, parts(data)):
         try:
             (read_composed if is_composed(part.dataset) else read_pairs)(part, "val")
         except NoSet:
@@ -62,16 +63,16 @@ def validation_part(data: DataSettings) -> DataSettings | None:
             reasons.append(str(error))
             continue
         return part
-    why = "; ".join(reasons) or f"{data.dataset} only trains, a set such as fashiongen beside it would be validated on"
-    log.warning("training goes without validation, and keeps its last weights alone: %s", why)
+    why = "; ".join(reasons) or f"{data.dataset} only trains; a set such as fashiongen beside it would be validated on"
+    log.warning("training runs without validation and keeps only its last weights: %s", why)
     return None
 
 
 def read_training_pairs(data: DataSettings) -> TrainingPairs:
     """Read the training rows of every image-text set named by ``data.dataset``.
 
-    No image of a validation split is among them: not of these sets, and not of FashionIQ's val galleries where FashionIQ lies
-    below the data root. How many pairs that excludes is logged. With ``data.include_val`` the validation splits are training
+    No image of a validation split is among them, neither of these sets nor of FashionIQ's val galleries where FashionIQ lies
+    below the data root; how many pairs that excludes is logged. With ``data.include_val`` the validation splits are training
     rows too, and nothing is excluded. In a mixture, products are named ``SET/product``, so that two sets share one only where
     they show the same file: then it is the product of the first.
 
@@ -79,6 +80,7 @@ def read_training_pairs(data: DataSettings) -> TrainingPairs:
         UserError: a set is not there or malformed, or holds no image-text pairs.
     """
     each = parts(data)
+    # All sets first: an image of one set's val split may be a training image of another (Fashion-IQ-Cap and FashionIQ).
     held_out: set[Path] = set()
     if not data.include_val:
         held_out = held_out.union(*(validation_images(part) for part in each))
@@ -104,7 +106,11 @@ def read_training_pairs(data: DataSettings) -> TrainingPairs:
 
 
 def _renamed(pairs: Sequence[ImageText], dataset: str, owners: dict[Path, str]) -> list[ImageText]:
-    """Name products after their set, or after the set whose product shows one of their images; ``owners`` learns them."""
+    """Name products after their set, or as the earlier product that shows one of their images; adds them to ``owners``.
+
+    Product ids are only unique within a set: of two sets, "17" must not count as one product, whose rows are never negatives of
+    one another, while one photo in two sets must, or it would be its own hard negative.
+    """
     names = {pair.product: owners[pair.image] for pair in pairs if pair.image in owners}
     renamed = [replace(pair, product=names.get(pair.product, f"{dataset}/{pair.product}")) for pair in pairs]
     owners |= {pair.image: pair.product for pair in renamed}
@@ -135,19 +141,20 @@ def epoch_rows(sizes: Sequence[int], weights: Sequence[float], seed: int, epoch:
     """Return the rows of one epoch, set after set and in rising order: what the sampler then shuffles.
 
     A set of ``n`` rows and weight ``w`` gives ``round(w n)`` rows (at least one). Its rows are dealt from one endless sequence
-    of shuffled passes, and each epoch goes on where the last one stopped: after any number of epochs, two rows of a set differ
-    by at most one in how often they came up. The result depends on the arguments alone. With all weights 1 it is every row once.
+    of shuffled passes, and each epoch continues where the last one stopped: after any number of epochs, two rows of a set differ
+    by at most one in how often they were drawn. The result depends on the arguments alone. With all weights 1 it is every row
+    once.
 
     Args:
-        sizes: rows of each set; the rows are numbered through, one set after the other.
+        sizes: rows of each set; the rows of all sets are counted in one sequence, one set after the other.
         weights: of each set, above 0.
         seed: seed of the passes.
-        epoch: number of the epoch, from 0.
+        epoch: index of the epoch, from 0.
     """
     rows: list[int] = []
     first = 0
-    for number, (size, count) in enumerate(zip(sizes, epoch_sizes(sizes, weights), strict=True)):
-        rows += sorted(first + row for row in _deal(size, epoch * count, count, f"{seed}/{number}"))
+    for index, (size, count) in enumerate(zip(sizes, epoch_sizes(sizes, weights), strict=True)):
+        rows += sorted(first + row for row in _deal(size, epoch * count, count, f"{seed}/{index}"))
         first += size
     return rows
 
@@ -158,11 +165,14 @@ def epoch_sizes(sizes: Sequence[int], weights: Sequence[float]) -> list[int]:
 
 
 def _deal(size: int, start: int, count: int, seed: str) -> list[int]:
-    """Return ``count`` rows from place ``start`` on of the endless sequence of shuffled passes over ``size`` rows."""
+    """Return ``count`` rows of the endless sequence of shuffled passes over ``size`` rows, from position ``start``.
+
+    Each pass is shuffled from a seed of its own, so any epoch can be computed without those before it, as a resumed run needs.
+    """
     dealt: list[int] = []
     while len(dealt) < count:
-        number, place = divmod(start + len(dealt), size)
+        index, offset = divmod(start + len(dealt), size)
         whole_pass = list(range(size))
-        random.Random(f"{seed}/{number}").shuffle(whole_pass)
-        dealt += whole_pass[place : place + count - len(dealt)]
+        random.Random(f"{seed}/{index}").shuffle(whole_pass)
+        dealt += whole_pass[offset : offset + count - len(dealt)]
     return dealt

@@ -7,11 +7,11 @@
 
 Columns ``image`` (a path below the folder) and ``text`` are needed. An image cell may hold several paths with ``;`` between
 them, which are views of one product, and so are rows with one ``id`` (default: every row is a product). ``subcategory`` (or
-``category``) and ``split`` (train or val) are used where they are there; ``read_metadata`` returns the others. Without a
+``category``) and ``split`` (train or val) are used where they exist; ``read_metadata`` returns the others. Without a
 ``split`` column a tenth of the products, chosen by a hash of their id, is the validation split. The separator may be a comma, a
 semicolon or a tab. Without a table, ``0001.txt`` beside ``0001.jpg`` is its text.
 
-Who only looks things up (``read_products``) needs no texts and no splits, and may name the table itself, whatever it is called.
+To search a catalogue (``read_products``), texts and splits are not needed, and the table may have any name.
 """
 
 import csv
@@ -22,8 +22,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from unifashion.data.annotations import NoSplit, is_there, read_text
-from unifashion.data.images import SUFFIXES
+from unifashion.data.annotations import NoSplit, find_folder, is_there, read_text
+from unifashion.data.image_files import SUFFIXES
 from unifashion.data.records import ImageText, PairSplit
 from unifashion.errors import UserError, nearest
 
@@ -34,9 +34,9 @@ VALIDATION_SHARE = 10  # one product in ten
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One image of a catalogue; ``place`` says where it is listed, ``metadata`` what its other columns hold."""
+    """One image of a catalogue; ``where`` says where it is listed, ``metadata`` what its other columns hold."""
 
-    place: str
+    where: str
     image: Path
     text: str
     product: str
@@ -68,8 +68,13 @@ def read_own_catalogue(folder: Path, split: str) -> PairSplit:
     )
 
 
+def find_root(folder: Path) -> Path:
+    """Return ``folder`` where it holds a table; ``NoSet`` where it does not (a folder of mere images can be anything)."""
+    return find_folder(folder, "catalogue", (".",), (TABLE,), TABLE)
+
+
 def read_metadata(folder: Path) -> dict[Path, dict[str, str]]:
-    """Return, for every image of both splits, what the table says of it beyond image and text: id, price, url, ...
+    """Return, for every image of both splits, the columns of the table beyond image and text: id, price, url, ...
 
     Empty cells are left out; column names are in lower case. Raises ``UserError`` as ``read_own_catalogue`` does.
     """
@@ -77,7 +82,7 @@ def read_metadata(folder: Path) -> dict[Path, dict[str, str]]:
 
 
 def read_products(source: Path) -> list[Row]:
-    """Read a folder of images, with or without a table, or a table, for looking things up: texts may be missing.
+    """Read a folder of images, with or without a table, or a table, to search it: texts may be missing.
 
     Raises:
         UserError: nothing there, no images, a malformed table, a path that leaves the table's folder.
@@ -97,7 +102,7 @@ def _rows(folder: Path) -> list[Row]:
     split_of: dict[str, str] = {}
     for row in rows:
         if split_of.setdefault(row.product, row.split) != row.split:
-            raise UserError(f"{row.place}: product {row.product} is in both splits; give all its rows the same split")
+            raise UserError(f"{row.where}: product {row.product} is in both splits; give all its rows the same split")
     return rows
 
 
@@ -114,13 +119,13 @@ def read_table(path: Path, needed_columns: Sequence[str] = ("image", "text")) ->
     columns = _columns(reader, path, needed_columns)
     empty = True
     while (row := _next_row(reader, path)) is not None:
-        place = f"{path}, line {reader.line_num}"
+        where = f"{path}, line {reader.line_num}"
         if None in row:
-            raise UserError(f"{place}: more values than columns; put texts with a separator in double quotes")
+            raise UserError(f"{where}: more values than columns; put texts with a separator in double quotes")
         values = {name: (row[name] or "").strip() for name in columns}
         for needed in needed_columns:
             if not values[needed]:
-                raise UserError(f"{place}: {needed} is empty")
+                raise UserError(f"{where}: {needed} is empty")
         empty = False
         yield reader.line_num, values
     if empty:
@@ -131,20 +136,20 @@ def _table_rows(path: Path, for_training: bool = True) -> Iterator[Row]:
     folder = path.parent
     lines: dict[Path, int] = {}
     for line, values in read_table(path, ("image", "text") if for_training else ("image",)):
-        place = f"{path}, line {line}"
-        images = [_inside(folder, name, place) for name in views_of(folder, values.pop("image"))]
+        where = f"{path}, line {line}"
+        images = [_inside(folder, name, where) for name in views_of(folder, values.pop("image"))]
         for image in images:
             if image in lines:
-                raise UserError(f"{place}: image {image.name} is on line {lines[image]} already; name it once")
+                raise UserError(f"{where}: image {image.name} is on line {lines[image]} already; name it once")
             lines[image] = line
         product = values.get("id") or images[0].relative_to(folder).as_posix()
         split = values.get("split", "").lower() or _split_of(product)
         if for_training and split not in SPLITS:
-            raise UserError(f"{place}: split {split!r} is neither train nor val{nearest(split, SPLITS)}")
+            raise UserError(f"{where}: split {split!r} is neither train nor val{nearest(split, SPLITS)}")
         subcategory = values.get("subcategory") or values.get("category") or ""
         words = values.pop("text", "")
         metadata = {name: value for name, value in values.items() if value}
-        yield from (Row(place, image, words, product, subcategory, split, metadata) for image in images)
+        yield from (Row(where, image, words, product, subcategory, split, metadata) for image in images)
 
 
 def _columns(reader: "csv.DictReader[str]", path: Path, needed_columns: Sequence[str]) -> list[str]:
@@ -156,9 +161,9 @@ def _columns(reader: "csv.DictReader[str]", path: Path, needed_columns: Sequence
     reader.fieldnames = columns
     for needed in needed_columns:
         if columns.count(needed) != 1:
-            number = "no" if needed not in columns else "more than one"
-            hint = nearest(needed, columns) if number == "no" else ""
-            raise UserError(f"{path}: {number} column {needed!r}{hint}; it has {', '.join(columns)}")
+            how_many = "no" if needed not in columns else "more than one"
+            hint = nearest(needed, columns) if how_many == "no" else ""
+            raise UserError(f"{path}: {how_many} column {needed!r}{hint}; it has {', '.join(columns)}")
     return columns
 
 
@@ -175,12 +180,12 @@ def views_of(folder: Path, cell: str) -> list[str]:
     return [cell] if len(names) < 2 or is_there(folder / cell) else names
 
 
-def _inside(folder: Path, name: str, place: str) -> Path:
+def _inside(folder: Path, name: str, where: str) -> Path:
     """Return ``folder / name``. Links are not followed: a link in the folder may lead anywhere."""
     root = os.path.normpath(folder.absolute())
     path = Path(os.path.normpath(Path(root, name)))
     if not path.is_relative_to(root):
-        raise UserError(f"{place}: image {name} lies outside {folder}; give paths relative to that folder")
+        raise UserError(f"{where}: image {name} lies outside {folder}; give paths relative to that folder")
     return folder / path.relative_to(root)
 
 
@@ -204,5 +209,5 @@ def _is_image(path: Path) -> bool:
 
 def _split_of(product: str) -> str:
     """Return the split that a hash of the product's id gives: the same on every machine, whatever else is in the table."""
-    number = int.from_bytes(hashlib.sha256(product.encode()).digest()[:4], "big")
-    return "val" if number % VALIDATION_SHARE == 0 else "train"
+    hashed = int.from_bytes(hashlib.sha256(product.encode()).digest()[:4], "big")
+    return "val" if hashed % VALIDATION_SHARE == 0 else "train"

@@ -1,10 +1,10 @@
-"""Images that could not be used: named once, with the reason, counted, never swallowed; and how many of them are too many."""
+"""Images that are skipped because they cannot be used: each is logged once with its reason; too many of them are an error."""
 
-import csv
 import logging
 from pathlib import Path
 
 from unifashion.errors import UserError
+from unifashion.io import write_csv
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ class SkippedImages:
         return len(self.reasons)
 
     def add(self, path: Path, reason: str) -> None:
-        """Name one image; a second call for the same image changes nothing."""
+        """Add one image; a second call for the same image changes nothing."""
         if path not in self.reasons:
             self.reasons[path] = reason
             log.warning("%s left out: %s", path, reason)
@@ -33,33 +33,32 @@ class SkippedImages:
 
     def write(self, path: Path) -> None:
         """Write a CSV with the columns image and reason."""
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["image", "reason"])
-            writer.writerows(self.reasons.items())
+        write_csv(path, ("image", "reason"), ({"image": image, "reason": why} for image, why in self.reasons.items()))
 
 
 def check_missing(
     used: int, listed: int, limit_percent: float, what: str = "queries", gallery: tuple[int, int] | None = None
 ) -> str:
-    """Return "used N of M queries", with ", gallery G of H" where ``gallery=(G, H)`` is given, for the report of a score.
+    """Return "used N of M queries", with ", gallery G of H" where ``gallery=(G, H)`` is given, for the note of a score.
 
-    Raises ``UserError`` where more than ``limit_percent`` of the listed queries or gallery items have no image, and where
-    none has one, whatever the limit.
+    Raises:
+        UserError: more than ``limit_percent`` of the listed queries or gallery items have no image, or (at any limit) all.
     """
     parts = [(used, listed, what)] if gallery is None else [(used, listed, what), (*gallery, "gallery images")]
     for num_used, num_listed, name in parts:
         if num_listed == 0:
             raise UserError(f"no {name} are listed: the annotations of this split are empty")
         share = missing_percent(num_used, num_listed)
-        fact = f"images missing: {share:.3g} % of the {name} ({num_used} of {num_listed} can be used)"
+        sentence = f"images missing: {share:.3g} % of the {name} ({num_used} of {num_listed} can be used)"
         if share > limit_percent:
-            raise UserError(f"{fact}, limit {limit_percent:g} %: complete the images or allow more with --max-missing")
+            raise UserError(
+                f"{sentence}, limit {limit_percent:g} %: complete the images or allow more with --max-missing"
+            )
         if num_used == 0:
-            raise UserError(f"{fact}: without any there is nothing to score, check the image folder")
+            raise UserError(f"{sentence}: there is nothing to score; check the image folder")
     return f"used {used} of {listed} {what}" + ("" if gallery is None else f", gallery {gallery[0]} of {gallery[1]}")
 
 
 def missing_percent(used: int, listed: int) -> float:
-    """Return the share of the listed that is not used, in percent."""
+    """Return which share of the listed items is not used, percent."""
     return 100 * (listed - used) / listed

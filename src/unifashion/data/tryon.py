@@ -14,7 +14,8 @@
         im_sketch/00891_00.png              sketch of the garment as it is worn                                    optional
         im_sketch_unpaired/00891_00_01430_00.png   the same for a person in another's garment                      optional
 
-Paired means that everybody puts on the garment they wear in the photo. Which maps a use needs, it says; what lacks one is named.
+Paired means that persons get the garment that they wear in their photo. The caller says which maps it needs; pairs that lack one
+are named.
 """
 
 from collections import Counter
@@ -22,15 +23,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from unifashion.data.annotations import HELP, NoSet, NoSplit, read_json_object, read_text
-from unifashion.data.images import find_images
+from unifashion.data.annotations import HELP, NoSplit, find_folder, read_json_object, read_text
+from unifashion.data.image_files import find_images
 from unifashion.errors import UserError
 
 ROOTS = ("vitonhd", "VITON-HD", "zalando-hd-resized")
 SPLITS = ("train", "test")
 # Maps by name: the folders that may hold them, whether they belong to the person or the garment, and what may follow the name.
 MapTable = dict[str, tuple[tuple[str, ...], str, tuple[str, ...]]]
-Found = dict[str, dict[str, Path]]  # of a map, the files by the name of the person or garment
+MapFiles = dict[str, dict[str, Path]]  # of a map, the files by the name of the person or garment
 MAPS: MapTable = {
     "image": (("image",), "person", ("",)),
     "agnostic": (("agnostic-v3.2", "agnostic"), "person", ("",)),
@@ -47,7 +48,7 @@ PREPARED = ("agnostic", "agnostic_mask", "warped_mask", "sketch")  # what ``unif
 
 @dataclass(frozen=True, slots=True)
 class TryOnItem:
-    """A person and the garment they shall wear: names without suffix, files by the names of ``MAPS``, noun chunks.
+    """A person and the garment to put on them: names without suffix, files by the names of ``MAPS``, noun chunks.
 
     ``category``: where the set has several, as DressCode has.
     """
@@ -84,16 +85,15 @@ class TryOnSplit:
     missing: tuple[str, ...] = field(default=())
 
 
-def find_root(root: Path) -> Path:
-    """Return the folder of VITON-HD: ``root`` itself or one of its usual names below it.
-
-    Raises:
-        NoSet: it is not there.
-    """
-    for folder in (root, *(root / name for name in ROOTS)):
-        if any((folder / split).is_dir() for split in SPLITS):
-            return folder
-    raise NoSet(f"no VITON-HD in {root}: expected {ROOTS[0]}/train or {ROOTS[0]}/test there; {HELP}")
+def find_root(data_root: Path) -> Path:
+    """Return the folder of VITON-HD: ``data_root`` itself or one of its usual names below it; ``NoSet`` where there is none."""
+    return find_folder(
+        data_root,
+        "VITON-HD",
+        (".", *ROOTS),
+        [f"{split}/" for split in SPLITS],
+        f"{ROOTS[0]}/train or {ROOTS[0]}/test",
+    )
 
 
 def read_vitonhd(root: Path, split: str, needs: Collection[str], pairs: str = "paired") -> TryOnSplit:
@@ -113,12 +113,12 @@ def read_vitonhd(root: Path, split: str, needs: Collection[str], pairs: str = "p
     folder = root / split
     if not folder.is_dir():
         raise NoSplit(f"{root} has no {split} split; it has {', '.join(s for s in SPLITS if (root / s).is_dir())}")
-    found = find_maps(folder, MAPS)
+    map_files = find_maps(folder, MAPS)
     unpaired_sketches = find_images(folder / "im_sketch_unpaired")
     captions = read_chunks(root / "captions.json")
     items, missing = [], []
-    for person, garment in _read_pairs(root, split, pairs, found):
-        maps = maps_of(person, garment, found, MAPS, unpaired_sketches.get(f"{person}_{garment}"))
+    for person, garment in _read_pairs(root, split, pairs, map_files):
+        maps = maps_of(person, garment, map_files, MAPS, unpaired_sketches.get(f"{person}_{garment}"))
         item = TryOnItem(person, garment, maps, captions.get(garment.partition("_")[0], ()))
         lacking = lacks(item, needs)
         if lacking:
@@ -126,34 +126,36 @@ def read_vitonhd(root: Path, split: str, needs: Collection[str], pairs: str = "p
         else:
             items.append(item)
     if not items:
-        raise UserError(nothing_usable(root, folder, missing, {name: not found[name] for name in MAPS}, MAPS, needs))
+        raise UserError(
+            nothing_usable(root, folder, missing, {name: not map_files[name] for name in MAPS}, MAPS, needs)
+        )
     return TryOnSplit("vitonhd", split, tuple(items), tuple(missing))
 
 
-def find_maps(folder: Path, table: MapTable) -> Found:
+def find_maps(folder: Path, table: MapTable) -> MapFiles:
     """Return the files of every map of a table."""
     return {name: _find(folder, *row) for name, row in table.items()}
 
 
-def _find(folder: Path, places: Sequence[str], owner: str, endings: Sequence[str]) -> dict[str, Path]:
-    for place in places:
-        found: dict[str, Path] = {}
-        for stem, path in find_images(folder / place).items():
+def _find(folder: Path, subfolders: Sequence[str], owner: str, endings: Sequence[str]) -> dict[str, Path]:
+    for subfolder in subfolders:
+        map_files: dict[str, Path] = {}
+        for stem, path in find_images(folder / subfolder).items():
             ending = next((ending for ending in endings if stem.endswith(ending)), None)
             if ending is not None:
-                found[stem.removesuffix(ending)] = path
-        if found:
-            return found
+                map_files[stem.removesuffix(ending)] = path
+        if map_files:
+            return map_files
     return {}
 
 
 def maps_of(
-    person: str, garment: str, found: Found, table: MapTable, unpaired_sketch: Path | None = None
+    person: str, garment: str, map_files: MapFiles, table: MapTable, unpaired_sketch: Path | None = None
 ) -> dict[str, Path]:
-    """Return the files of one pair. Sketch and warped mask show the garment of the person's photo: of no use for another."""
+    """Return the files of one pair. Sketch and warped mask show the garment of the photo; a pair with another one has neither."""
     maps = {
         name: files[owner]
-        for name, files in found.items()
+        for name, files in map_files.items()
         for owner in [garment if table[name][1] == "garment" else person]
         if owner in files
     }
@@ -171,11 +173,11 @@ def lacks(item: TryOnItem, needs: Collection[str]) -> str:
     return f"{item.name}: no {', no '.join(lacking)}" if lacking else ""
 
 
-def _read_pairs(root: Path, split: str, pairs: str, found: Found) -> list[tuple[str, str]]:
+def _read_pairs(root: Path, split: str, pairs: str, map_files: MapFiles) -> list[tuple[str, str]]:
     """Return (person, garment) names; every one has a photo."""
     path = root / f"{split}_pairs.txt" if pairs in ("paired", "unpaired") else Path(pairs)
     if pairs == "paired" and not path.is_file():
-        return [(name, name) for name in found["image"] if name in found["garment"]]
+        return [(name, name) for name in map_files["image"] if name in map_files["garment"]]
     rows: list[tuple[str, str]] = []
     for number, line in enumerate(read_text(path).splitlines(), 1):
         names = [Path(word).stem for word in line.split()]
@@ -186,9 +188,9 @@ def _read_pairs(root: Path, split: str, pairs: str, found: Found) -> list[tuple[
         person, garment = names[0], names[0] if pairs == "paired" else names[1]
         rows.append((person, garment))
         if pairs in ("paired", "unpaired"):
-            continue  # the set's own lists may be longer than what is on this machine: such pairs count as missing
+            continue  # the set's own lists may name more than is on this machine: such pairs count as missing
         for name, kind in ((person, "image"), (garment, "garment")):
-            if name not in found[kind]:
+            if name not in map_files[kind]:
                 folder = MAPS[kind][0][0]
                 raise UserError(f"{path}, line {number}: {name!r} is not in {root / split / folder}")
     refuse_doubles(path, rows)
@@ -230,10 +232,10 @@ def nothing_usable(
     """
     names = [name for name in MAPS if name in needs and empty[name]]
     if names:
-        places = ", ".join(f"{' or '.join(table[name][0])} ({name})" for name in names)
+        folders = ", ".join(f"{' or '.join(table[name][0])} ({name})" for name in names)
         made = [name for name in names if name in PREPARED]
         help = f"'unifashion prepare tryon --source {root}' makes {', '.join(made)}" if made else HELP
-        return f"{folder}: no usable pair, because there are no images in {places}; {help}"
+        return f"{folder}: no usable pair, because there are no images in {folders}; {help}"
     if missing:
         return f"{folder}: none of {len(missing)} pairs is complete ({'; '.join(missing[:3])})"
     return f"{folder}: there are no pairs; {HELP}"

@@ -15,9 +15,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from unifashion.config import DataSettings, EvaluationSettings
-from unifashion.data.datasets import is_composed, read_composed, read_pairs, root_marks
 from unifashion.data.feedback import evaluation_feedback, prepare_text
 from unifashion.data.images import ImageError, ImageTransform, load_image, normalise
+from unifashion.data.splits import is_composed, read_composed, read_pairs, root_marks
 from unifashion.errors import UserError
 from unifashion.evaluation.scores import Measurement, Score, as_scores
 from unifashion.llm.model import UniFashionFull

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from unifashion.data.annotations import read_jsonl, read_text, text_of, texts_of
-from unifashion.data.images import SUFFIXES
+from unifashion.data.image_files import SUFFIXES
 from unifashion.errors import UserError
 
 ID_KEYS = ("image_id", "id", "index", "image", "image_path")

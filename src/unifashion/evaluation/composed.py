@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from unifashion.config import DataSettings, EvaluationSettings
-from unifashion.data.datasets import read_composed
 from unifashion.data.records import ComposedQuery, ComposedSplit
 from unifashion.data.skipped import check_missing, missing_percent
+from unifashion.data.splits import read_composed
 from unifashion.encoders.embedder import Embedder
 from unifashion.evaluation.protocols.fashioniq import with_captions
 from unifashion.evaluation.protocols.inputs import ScoredSplit, columns_of, split_gallery, split_queries

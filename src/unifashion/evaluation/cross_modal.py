@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from unifashion.config import DataSettings, EvaluationSettings
-from unifashion.data.datasets import read_pairs
 from unifashion.data.records import ImageText
 from unifashion.data.skipped import check_missing, missing_percent
+from unifashion.data.splits import read_pairs
 from unifashion.encoders.embedder import Embedder
 from unifashion.evaluation.protocols.catalogue import both_ways
 from unifashion.evaluation.protocols.inputs import EmbeddedPairs, ProductEmbeddings, texts_of_products

@@ -14,7 +14,8 @@ from accelerate import Accelerator
 from transformers.utils import logging as transformers_logging
 
 from unifashion.config import DataSettings, EvaluationSettings
-from unifashion.data.datasets import is_composed, read_composed, root_marks
+from unifashion.data.datasets import Kind, names, retrieval_sets, spec_of
+from unifashion.data.splits import chosen_spec, is_composed, read_composed, root_marks
 from unifashion.distributed import is_main_process
 from unifashion.encoders.embedder import Embedder
 from unifashion.encoders.unifashion import UniFashion
@@ -25,21 +26,11 @@ from unifashion.evaluation.examples import write_examples
 from unifashion.evaluation.protocols.inputs import split_queries
 from unifashion.evaluation.ranked_lists import write_ranked_lists
 from unifashion.evaluation.scores import MEAN, Score, as_scores
-from unifashion.evaluation.submissions import SERVERS, write_submission
+from unifashion.evaluation.submissions import write_submission
 from unifashion.models.presets import VARIANTS
 from unifashion.models.unifashion import UniFashionModel
 
 log = logging.getLogger(__name__)
-
-# The protocol and metric that pick the best checkpoint.
-HEADLINE = {
-    "fashiongen": ("fashiongen/sub100", MEAN),
-    "fashion200k": ("fashion200k/full", MEAN),
-    "catalogue": ("catalogue/full", MEAN),
-    "fashioniq": ("fashioniq/original", MEAN),
-    "cirr": ("cirr/standard", MEAN),
-    "circo": ("circo/standard", "mAP@10"),
-}
 
 
 def validate(
@@ -63,7 +54,7 @@ def validate(
         output: folder for answers.jsonl and examples.png, a picture of some queries with their best results; None = neither.
 
     Returns:
-        score rows, and the number that picks the best checkpoint (``HEADLINE``).
+        score rows, and the number that picks the best checkpoint (``headline``).
 
     Raises:
         UserError: the model was made for another task, or too much of the data is missing.
@@ -87,12 +78,10 @@ def validate(
 
 
 def headline(scores: Sequence[Score], dataset: str) -> float:
-    """Return the number of the data set's ``HEADLINE``, or the mean of all values where it could not be computed."""
-    protocol, metric = HEADLINE[dataset]
+    """Return the number of the data set's headline (data/datasets.py), or the mean of all values where it is not among them."""
+    wanted = spec_of(dataset).headline
     values = [
-        score.value
-        for score in scores
-        if (score.protocol, score.metric) == (protocol, metric) and score.category in ("", MEAN)
+        score.value for score in scores if (score.protocol, score.metric) == wanted and score.category in ("", MEAN)
     ]
     values = values or [score.value for score in scores]
     return sum(values) / len(values)
@@ -122,13 +111,14 @@ def submit_checkpoint(
     Raises:
         UserError: a data set without a server, no checkpoint there, missing images; see also ``validate``.
     """
-    if data.dataset not in SERVERS:
+    if not chosen_spec(data).server:
+        takers = " and ".join(spec.name for spec in retrieval_sets() if spec.server)
         raise UserError(
-            f"--split test writes submission files, which {' and '.join(SERVERS)} take; use --split val for {data.dataset}"
+            f"--split test writes submission files, which {takers} take; use --split val for {data.dataset}"
         )
     model, folder = _load(model_path, model_name, output_dir, data)
     embedder = _embedder(model, data, evaluation, progress=True)
-    (split,) = read_composed(data, SERVERS[data.dataset])
+    (split,) = read_composed(data, "test")
     num_unusable = len(split.queries) - len(split_queries(split))
     if num_unusable:
         raise UserError(
@@ -143,7 +133,8 @@ def _embedder(model: UniFashionModel, data: DataSettings, evaluation: Evaluation
     """Return what embeds the data set, after a check that the model was made for its kind."""
     name, wants_composed = model.config.model_name, VARIANTS[model.config.model_name].has_prompt_tokens
     if is_composed(data.dataset) != wants_composed:
-        suitable = [dataset for dataset in HEADLINE if is_composed(dataset) == wants_composed]
+        kind: Kind = "composed" if wants_composed else "image-text"
+        suitable = names(spec for spec in retrieval_sets(kind) if spec.headline is not None)
         raise UserError(f"{name} is not evaluated on {data.dataset}; use --dataset {' or '.join(suitable)}")
     return Embedder(model, evaluation.eval_batch_size, data.num_workers, progress)
 

@@ -19,7 +19,6 @@ from unifashion.errors import UserError
 from unifashion.evaluation.protocols import circo, cirr
 from unifashion.io import replacing
 
-SERVERS = {"cirr": "test1", "circo": "test"}  # the split that each server scores
 CIRR_VERSION = "rc2"
 CIRR_MAX_BYTES = 5_000_000
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from unifashion.data.images import SUFFIXES
+from unifashion.data.image_files import SUFFIXES
 from unifashion.data.skipped import check_missing, missing_percent
 from unifashion.data.tryon import TryOnItem, TryOnSplit
 from unifashion.errors import UserError

@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from unifashion.data.images import SUFFIXES, ImageError, ImageTransform, load_image
+from unifashion.data.image_files import SUFFIXES
+from unifashion.data.images import ImageError, ImageTransform, load_image
 from unifashion.data.skipped import SkippedImages
 from unifashion.errors import UserError
 from unifashion.io import claim, cut_torn_line, disk_errors, move_file, write_json

@@ -2,17 +2,14 @@
 
 from transformers import PreTrainedTokenizerBase
 
+from unifashion.data.splits import first_spec
+
 QUERIES = "<queries>"
-SHORT = "Short description."
-PROFESSIONAL = "Write a detail and professional description for the cloth."
-KEY_POINTS = "Describe the cloth's style, color, design... and other key points."
-INSTRUCTIONS = {"fashiongen": PROFESSIONAL, "fashion200k": SHORT, "fashioniq": KEY_POINTS, "fashioniq-cap": KEY_POINTS}
 
 
 def instruction_for(dataset: str) -> str:
-    """Return the paper's instruction for a data set (of a mixture, its first); of sets unknown to the paper, FashionGen's."""
-    first = dataset.split("+")[0].partition(":")[0].strip()
-    return INSTRUCTIONS.get(first, PROFESSIONAL)
+    """Return a data set's instruction (a mixture: its first set's); sets that the paper does not name have FashionGen's."""
+    return first_spec(dataset).instruction
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, template: str, instruction: str) -> tuple[list[int], list[int]]:

@@ -14,16 +14,17 @@ from transformers import logging as transformers_logging
 
 from unifashion.config import DataSettings, EvaluationSettings, LanguageModelSettings, ModelSettings, TrainingSettings
 from unifashion.data.batches import ComposedRows, PairRows, Photos, TrainingSet
-from unifashion.data.datasets import is_composed, training_texts
-from unifashion.data.feature_cache import FeatureCache, key_of
+from unifashion.data.feature_cache import TOWER_HASH_SIZE, FeatureCache, key_of
 from unifashion.data.feedback import prepare_text
 from unifashion.data.images import ImageTransform
 from unifashion.data.mixture import epoch_sizes, read_training_pairs, read_training_queries
 from unifashion.data.sampler import EpochSampler
 from unifashion.data.skipped import check_missing
+from unifashion.data.splits import is_composed, training_texts
 from unifashion.errors import UserError
 from unifashion.evaluation.scores import Score
 from unifashion.models.presets import VARIANTS
+from unifashion.models.pretrained import weights_hash
 from unifashion.models.unifashion import UniFashionModel
 from unifashion.training.build import build_model
 from unifashion.training.checkpoint import find_checkpoint
@@ -185,7 +186,8 @@ def _cached(
         with accelerator.autocast():
             return tower(pixels.to(accelerator.device))
 
-    key = key_of(tower, photos.transform, data.feature_form, accelerator.mixed_precision)
+    tower_hash = weights_hash(tower.state_dict(), TOWER_HASH_SIZE)
+    key = key_of(tower_hash, photos.transform, data.feature_form, accelerator.mixed_precision)
     cache = FeatureCache(Path(data.feature_cache or ""), key, data.feature_form, photos)
     share = accelerator.process_index, accelerator.num_processes
     cache.fill(images, encode, batch_size, share, progress=accelerator.is_main_process)

@@ -12,9 +12,9 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from unifashion.data.skipped import check_missing
+from unifashion.data.splits import read_tryon
 from unifashion.data.synthetic import is_synthetic
 from unifashion.data.tryon import ROOTS, TryOnItem, TryOnSplit
-from unifashion.data.tryon_sets import read_tryon
 from unifashion.errors import UserError
 from unifashion.evaluation.tryon_validation import validate_tryon
 from unifashion.seeding import seed_everything

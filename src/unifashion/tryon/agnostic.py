@@ -1,10 +1,10 @@
 """The person without the garment: what try-on paints, from pose and label map, where a download lacks the mask.
 
-Painted is what another garment may cover: body and arms as thick strokes along the pose, neck and chest, and everything of
-the worn garment with a margin, so that its outline does not show what was worn. Kept are head and hair, hands, what is held,
-and the clothes of the other half of the body: below an upper garment the lower clothes and legs, above a lower one the upper
-body. A dress takes all of the body. The strokes follow VITON-HD's own recipe (10/16 of the distance of the shoulders wide).
-A hand is the skin of an arm beyond its wrist, wherever it lies: also before the body.
+Painted is what another garment may cover: body and arms as thick strokes along the pose, neck and chest, and the whole worn
+garment with a margin, so that its outline does not show what was worn. Kept are head and hair, hands, what is held, and the
+clothes of the other half of the body: below an upper garment the lower clothes and legs, above a lower one the upper body. For a
+dress, all of the body is painted. The strokes follow VITON-HD's own recipe (10/16 of the distance of the shoulders wide). A hand
+is the skin of an arm beyond its wrist, also where it is in front of the body.
 """
 
 from typing import Any, Literal
@@ -26,9 +26,9 @@ def agnostic_mask(labels: Labels, pose: Pose, scheme: Scheme, half: Half = "uppe
     """Return what is painted (mode L, 255 = paint) in the size of the label map.
 
     Args:
-        labels: number of every pixel, (H, W).
-        pose: points in its pixels, with a shoulder at least.
-        scheme: what the numbers mean.
+        labels: label of every pixel, (H, W).
+        pose: points in its pixels, at least one shoulder.
+        scheme: what the labels mean.
         half: where the garment is worn.
     """
     frame = Frame(pose)
@@ -41,7 +41,7 @@ def agnostic_mask(labels: Labels, pose: Pose, scheme: Scheme, half: Half = "uppe
         kept |= _is(labels, scheme.upper + scheme.dress + scheme.arms + scheme.neck)
     else:
         worn = scheme.upper + scheme.dress + scheme.neck + scheme.arms
-        kept &= ~_neck(labels, frame, scheme)
+        kept &= ~_neck(labels, frame, scheme)  # a neckline may be cut lower or higher than the worn one
         kept |= _hands(labels, pose, scheme, margin)
         _draw_torso(pen, frame)
     if half == "upper":
@@ -49,6 +49,7 @@ def agnostic_mask(labels: Labels, pose: Pose, scheme: Scheme, half: Half = "uppe
     else:
         worn += scheme.lower + scheme.legs
         _draw_legs(pen, frame)
+    # The strokes make the mask the same for a vest and a coat; the label map adds what is wider than the body, such as a skirt.
     painted = (np.asarray(strokes) > 0) | grow(_is(labels, worn), 2 * margin)
     return Image.fromarray(np.where(painted & ~kept, 255, 0).astype(np.uint8))
 
@@ -61,23 +62,24 @@ def agnostic_picture(photo: Image.Image, mask: Image.Image) -> Image.Image:
 
 def grow(mask: Mask, pixels: int) -> Mask:
     """Return the mask with ``pixels`` more on all sides (a square around every pixel)."""
-    side = 2 * pixels + 1
+    side = 2 * pixels + 1  # the maximum over a square is that over rows, then over columns, at a fraction of the cost
     grown = F.max_pool2d(torch.from_numpy(mask)[None, None].float(), (side, 1), 1, (pixels, 0))
     grown = F.max_pool2d(grown, (1, side), 1, (0, pixels))
     return np.asarray(grown[0, 0].numpy() > 0)
 
 
 class Frame:
-    """The points that the strokes run along; those the pose lacks are guessed from the others.
+    """The points that the strokes run along; those that the pose lacks are estimated from the others.
 
-    ``width`` is the distance of the shoulders as it would be from the front: a person seen from the side is as broad.
+    ``width`` is the distance of the shoulders as seen from the front: from the side they are close together, but the torso is as
+    long, and at least 0.55 of its length counts as the width.
     """
 
     def __init__(self, pose: Pose) -> None:
         self.points = dict(pose)
         known = [side for side in SIDES if f"{side} shoulder" in pose]
         hips = [np.array(pose[f"{side} hip"]) for side in SIDES if f"{side} hip" in pose]
-        if len(known) == 1:  # mirrored at the neck, else at the body's middle
+        if len(known) == 1:  # mirrored at the neck, else at the middle of the body
             one = np.array(pose[f"{known[0]} shoulder"])
             middle = np.array(pose.get("neck", (hips[0][0] if hips else one[0], one[1])))
             self.points[f"{SIDES[known[0] == 'left']} shoulder"] = _point(2 * middle - one)
@@ -91,13 +93,13 @@ class Frame:
         self.hips = {"left": middle + across * self.width / 2, "right": middle - across * self.width / 2}
 
     def chain(self, *names: str) -> list[Point]:
-        """Return the points from the first name on, up to the first that is not known."""
-        reachable: list[Point] = []
+        """Return the points of these names, up to the first that is unknown."""
+        points: list[Point] = []
         for name in names:
             if name not in self.points:
-                break
-            reachable.append(self.points[name])
-        return reachable
+                break  # a stroke from shoulder to wrist without the elbow would cross the body
+            points.append(self.points[name])
+        return points
 
 
 def _draw_torso(pen: ImageDraw.ImageDraw, frame: Frame) -> None:
@@ -140,7 +142,7 @@ def _hands(labels: Labels, pose: Pose, scheme: Scheme, margin: int) -> Mask:
     ys, xs = np.indices(labels.shape)
     for side, arm in zip(SIDES, scheme.arms, strict=True):
         if f"{side} elbow" not in pose or f"{side} wrist" not in pose:
-            continue
+            continue  # without the direction of the forearm, nothing tells a hand from a bare arm
         elbow, wrist = (np.array(pose[f"{side} {part}"]) for part in ("elbow", "wrist"))
         length = float(np.linalg.norm(wrist - elbow))
         if length < 1:
@@ -153,7 +155,7 @@ def _hands(labels: Labels, pose: Pose, scheme: Scheme, margin: int) -> Mask:
 
 
 def _neck(labels: Labels, frame: Frame, scheme: Scheme) -> Mask:
-    """Return the neck of a label map that counts it as face: what of it is lower than the chin may be."""
+    """Return the neck in a label map that counts it as face: all of the face that is lower than a chin can be."""
     if not scheme.face_has_neck:
         return np.zeros(labels.shape, dtype=bool)
     (x0, y0), (x1, y1) = (frame.points[f"{side} shoulder"] for side in SIDES)
@@ -163,8 +165,8 @@ def _neck(labels: Labels, frame: Frame, scheme: Scheme) -> Mask:
     return (labels == scheme.face) & (ys > line)
 
 
-def _is(labels: Labels, numbers: tuple[int, ...]) -> Mask:
-    return np.isin(labels, numbers)
+def _is(labels: Labels, parts: tuple[int, ...]) -> Mask:
+    return np.isin(labels, parts)
 
 
 def _point(values: np.ndarray[Any, Any]) -> Point:

@@ -22,9 +22,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from unifashion.data.skipped import check_missing
+from unifashion.data.splits import find_tryon, read_tryon
 from unifashion.data.synthetic import is_synthetic
 from unifashion.data.tryon import TryOnItem, TryOnSplit
-from unifashion.data.tryon_sets import find_tryon, read_tryon
 from unifashion.errors import UserError
 from unifashion.io import read_json, replacing, write_json
 from unifashion.seeding import seed_for

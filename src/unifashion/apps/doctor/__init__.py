@@ -1,4 +1,4 @@
-"""What is wrong with a data set: ``examine(folder)`` looks at everything that lies in a folder and says what it found."""
+"""What is wrong with a data set: ``examine(folder)`` reports on every data set in a folder."""
 
 from unifashion.apps.doctor.findings import SetReport, as_json, format_reports
 from unifashion.apps.doctor.sets import examine

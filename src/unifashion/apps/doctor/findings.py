@@ -1,16 +1,18 @@
-"""What the doctor says of one data set, as a record, as a table and as JSON."""
+"""The doctor's report on one data set, as a record, as text and as JSON."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 Level = Literal["problem", "note"]
+Splits = dict[str, list[Path]]  # the images of each split
 NUM_EXAMPLES = 3
 
 
 @dataclass(frozen=True)
 class Count:
-    """How many there are of something, and how many the complete set has (None = not known)."""
+    """How many there are of something, and how many the complete set has (None = unknown)."""
 
     what: str
     found: int
@@ -26,7 +28,7 @@ class Count:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is worth a sentence, with its fix; ``items`` are all files or names it is about."""
+    """One sentence, with the fix where something is wrong; ``items`` are all files or names that it is about."""
 
     level: Level
     text: str
@@ -54,12 +56,22 @@ class SetReport:
         self._add(Finding("problem", text, tuple(items)))
 
     def note(self, text: str, items: Sequence[str] = ()) -> None:
-        """Add something that is good to know and no fault."""
+        """Add something that is good to know and not wrong."""
         self._add(Finding("note", text, tuple(items)))
 
     def _add(self, finding: Finding) -> None:
         if finding not in self.findings:
             self.findings.append(finding)
+
+
+def report_missing(report: SetReport, split: str, missing: Sequence[str], num_listed: int) -> None:
+    """Add a problem where images of a split are listed and not there."""
+    if missing:
+        share = 100 * len(missing) / max(num_listed, 1)
+        report.problem(
+            f"{len(missing):,} of {num_listed:,} images of {split} are listed and not there ({share:.1f} %); fetch them",
+            missing,
+        )
 
 
 def format_reports(reports: Sequence[SetReport]) -> str:

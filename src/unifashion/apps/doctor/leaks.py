@@ -1,8 +1,8 @@
-"""Do generated captions give the answers away? Found by a searcher that sees no image and learns nothing.
+"""Do generated captions give the answers away? Measured by a search that sees no image and learns nothing.
 
-A caption that was written with the query's own sentences shares their words, and words alone find it: TF-IDF from the feedback to
-the gallery's captions (lower-case words, smoothed inverse document frequency, cosine). Fashion-IQ-Cap's released val captions are
-found so in 49.3 % (R@10) and 62.6 % (R@50) of the queries, the mean over the three categories.
+A caption that was written with the query's own sentences shares their words, and words alone retrieve it: TF-IDF from the
+feedback to the gallery's captions (lower-case words, smoothed inverse document frequency, cosine). With Fashion-IQ-Cap's released
+val captions this reaches R@10 49.3 % and R@50 62.6 %, the mean over the three categories.
 
 Honest captions share words with honest feedback too, as both name colours and sleeves, so what counts is how sharply words point
 at one image: the share of queries whose target is within the best 1/400 of the gallery. The released captions reach 47 % to 57 %;
@@ -36,12 +36,12 @@ class WordOverlap:
 
     @property
     def is_suspicious(self) -> bool:
-        """Whether the captions know too much of the queries."""
+        """Whether the captions know too much about the queries."""
         return self.pinpointed >= SUSPICIOUS
 
 
 def word_overlap(feedback: Sequence[str], targets: Sequence[str], captions: dict[str, str]) -> WordOverlap | None:
-    """Search every query's target by the words of its feedback.
+    """Look for every query's target by the words of its feedback.
 
     Args:
         feedback: one text a query.
@@ -49,16 +49,17 @@ def word_overlap(feedback: Sequence[str], targets: Sequence[str], captions: dict
         captions: the gallery's captions by image name.
 
     Returns:
-        None where no target has a caption. Ties count against the searcher.
+        None where no target has a caption. Ties count against the search.
     """
     names = list(captions)
-    place = {name: number for number, name in enumerate(names)}
-    asked = [(text, place[target]) for text, target in zip(feedback, targets, strict=True) if target in place]
+    row_of = {name: row for row, name in enumerate(names)}
+    asked = [(text, row_of[target]) for text, target in zip(feedback, targets, strict=True) if target in row_of]
     if not asked:
         return None
     documents = [Counter(_WORD.findall(text.lower())) for text in captions.values()]
     known = Counter(word for document in documents for word in document)
-    column = {word: number for number, word in enumerate(known)}
+    column = {word: index for index, word in enumerate(known)}
+    # Smoothed: a word that every caption has keeps weight 1, so that captions of nothing but such words are still compared.
     weight = np.array([math.log((1 + len(names)) / (1 + count)) + 1 for count in known.values()], np.float32)
     gallery_GV = _unit_rows(documents, column, weight)
     queries_QV = _unit_rows([Counter(_WORD.findall(text.lower())) for text, _ in asked], column, weight)
@@ -67,6 +68,7 @@ def word_overlap(feedback: Sequence[str], targets: Sequence[str], captions: dict
     for start in range(0, len(asked), 512):
         scores_QG = queries_QV[start : start + 512] @ gallery_GV.T
         own_Q = np.take_along_axis(scores_QG, target_Q[start : start + 512, None], axis=1)
+        # As good as the target counts as better, within float32's rounding: captions that are all alike must not be found.
         rank_Q[start : start + 512] = (scores_QG >= own_Q - 1e-6).sum(axis=1) - 1
     at_10, at_50, narrow = (100 * float((rank_Q < cut).mean()) for cut in (*CUTS, -(-len(names) // NARROW)))
     return WordOverlap(at_10, at_50, narrow, len(asked), len(names))

@@ -1,9 +1,9 @@
-"""Images that cannot be used, and images that are there twice: in two splits, that is an answer seen in training.
+"""Images that cannot be used, and duplicates: an image in two splits is an answer that was seen in training.
 
-Every image is decoded as training decodes it. Copies are found by their bytes; what was saved again, in another size or format,
-by a difference hash: the picture in grey at 17 x 16, each pixel brighter than its right neighbour or not, 256 bits. Two pictures
-are called alike from ``ALIKE`` differing bits down. Of 900 photos of products, half of all pairs differ in 79 bits and one pair
-in ten thousand in 11 or fewer; a photo saved again at two thirds of its size and JPEG quality 60 differs from itself in up to 9.
+Every image is decoded as training decodes it. Copies are recognised by their bytes; images that were saved again, in another size
+or format, by a difference hash: the picture in grey at 17 x 16, each pixel brighter than its right neighbour or not, 256 bits.
+Up to ``ALIKE`` differing bits, two pictures are called alike. Of 900 photos of products, half of all pairs differ in 79 bits and
+one pair in ten thousand in 11 or fewer; a photo saved again at two thirds of its size and JPEG quality 60 differs in up to 9.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from unifashion.data.images import ImageError, load_image
 
 ALIKE = 6  # of 256 bits: nearly all copies, and few photos of other products
 _SHAPE = (17, 16)
-_FLAT = 24  # a hash with fewer bits set is a plain surface, which is like every other
+_FLAT = 24  # a hash with fewer bits set is that of a plain surface, which looks like every other one
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,10 @@ def look_at_all(paths: Sequence[Path], num_processes: int, progress: bool) -> di
 
 
 def report_pictures(report: SetReport, splits: Mapping[str, Sequence[Path]], seen: Mapping[Path, Seen]) -> None:
-    """Say which images are broken, and which ones two splits share.
+    """Report which images are broken, and which ones two splits share.
 
     Args:
-        report: gets the findings.
+        report: the findings are added to it.
         splits: the images of each split.
         seen: from ``look_at_all``.
     """
@@ -80,8 +80,8 @@ def report_pictures(report: SetReport, splits: Mapping[str, Sequence[Path]], see
     if broken:
         report.problem(f"{len(broken):,} images cannot be used; fetch them again", broken)
     names = list(splits)
-    for number, first in enumerate(names):
-        for second in names[number + 1 :]:
+    for index, first in enumerate(names):
+        for second in names[index + 1 :]:
             _report_shared(report, (first, splits[first]), (second, splits[second]), seen)
 
 
@@ -92,8 +92,8 @@ def _report_shared(
     same = _same_content(first_paths, second_paths, seen)
     if same:
         where = f"{first} and {second}"
-        report.problem(f"{len(same):,} images are in {where} alike, byte for byte; take them out of one", _pairs(same))
-    known = {path for pair in same for path in pair}
+        report.problem(f"{len(same):,} images are in both {where}, byte for byte; remove them from one", _pairs(same))
+    known = {path for pair in same for path in pair}  # a copy also looks alike, which would be reported twice
     alike = _same_look(
         [path for path in first_paths if path not in known], [path for path in second_paths if path not in known], seen
     )
@@ -103,8 +103,8 @@ def _report_shared(
         )
 
 
-def _pairs(found: Sequence[tuple[Path, Path]]) -> list[str]:
-    return [f"{first} = {second}" for first, second in found]
+def _pairs(pairs: Sequence[tuple[Path, Path]]) -> list[str]:
+    return [f"{first} = {second}" for first, second in pairs]
 
 
 def _same_content(first: Sequence[Path], second: Sequence[Path], seen: Mapping[Path, Seen]) -> list[tuple[Path, Path]]:
@@ -119,27 +119,28 @@ def _same_content(first: Sequence[Path], second: Sequence[Path], seen: Mapping[P
 def _same_look(first: Sequence[Path], second: Sequence[Path], seen: Mapping[Path, Seen]) -> list[tuple[Path, Path]]:
     """Return pairs at most ``ALIKE`` bits apart.
 
-    Two such hashes agree in at least one of ``ALIKE + 1`` parts, so only those with an equal part are compared.
+    Cut into ``ALIKE + 1`` parts, two such hashes agree in at least one part, as ``ALIKE`` differing bits touch at most ``ALIKE``
+    parts. So only images with an equal part are compared, not all with all.
     """
     parts = ALIKE + 1
     index: dict[tuple[int, bytes], list[Path]] = defaultdict(list)
     for path in dict.fromkeys(first):
         for key in _keys(seen[path].look, parts):
             index[key].append(path)
-    found = []
+    alike = []
     for path in dict.fromkeys(second):
         near = {other for key in _keys(seen[path].look, parts) for other in index.get(key, ())}
         best = min(near, key=lambda other: (_distance(seen[path].look, seen[other].look), other), default=None)
         if best is not None and _distance(seen[path].look, seen[best].look) <= ALIKE:
-            found.append((best, path))
-    return found
+            alike.append((best, path))
+    return alike
 
 
 def _keys(look: bytes, parts: int) -> list[tuple[int, bytes]]:
     if not look or int.from_bytes(look, "big").bit_count() < _FLAT:
         return []
     size = -(-len(look) // parts)
-    return [(number, look[number * size : (number + 1) * size]) for number in range(parts)]
+    return [(index, look[index * size : (index + 1) * size]) for index in range(parts)]
 
 
 def _distance(one: bytes, other: bytes) -> int:

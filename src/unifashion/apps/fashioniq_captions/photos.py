@@ -15,7 +15,7 @@ from unifashion.apps.fashioniq_captions.settings import PhotoSettings, data_root
 from unifashion.data import fashiongen, fashioniq, tryon
 from unifashion.data.annotations import NoSplit, read_json_list
 from unifashion.data.hdf5_images import split_member
-from unifashion.data.images import SUFFIXES, find_images
+from unifashion.data.image_files import SUFFIXES, find_images
 from unifashion.errors import UserError
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Files out of zip and tar archives that somebody else made: never outside the folder, never a link, never a bomb."""
+"""Unpack zip and tar archives of unknown origin: nothing outside the folder, no links, no decompression bombs."""
 
 import lzma
 import shutil
@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from unifashion.apps.prepare.job_runner import Job, JobError
 from unifashion.errors import UserError
 
-MAX_BYTES = 2 * 2**30  # of one file
+MAX_BYTES = 2 * 2**30  # of one file, by the size that its header states: both libraries read no more than that
 DAMAGED = (EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError)
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
@@ -66,23 +66,23 @@ def _inside(name: str, archive: Path) -> str:
     return "/".join(parts)
 
 
-def _copy_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo, place: Path) -> None:
+def _copy_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> None:
     if member.file_size > MAX_BYTES:
         raise JobError(f"larger than {MAX_BYTES >> 30} GiB")
     try:
-        with archive.open(member) as source, place.open("wb") as target:
+        with archive.open(member) as source, path.open("wb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
     except (*DAMAGED, NotImplementedError, RuntimeError) as error:
         raise JobError(f"damaged in the archive ({error})") from None
 
 
-def _copy_tar(archive: tarfile.TarFile, member: tarfile.TarInfo, place: Path) -> None:
+def _copy_tar(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
     if member.size > MAX_BYTES:
         raise JobError(f"larger than {MAX_BYTES >> 30} GiB")
     try:
         source = archive.extractfile(member)
         assert source is not None, "only files are asked for"
-        with source, place.open("wb") as target:
+        with source, path.open("wb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
     except DAMAGED as error:
         raise JobError(f"damaged in the archive ({error})") from None

@@ -6,11 +6,10 @@
     my_catalogue/catalogue.csv       the same rows and columns, image = photos/...
     my_catalogue/photos/*.jpg        upright RGB JPEGs
 
-An image cell may hold several views with ``;`` between them. A photo's name tells the row, the old name and a digest of where it
-comes from and how large it may be, so a table or a size that changed never meets photos of the former call.
+An image cell may hold several views with ``;`` between them. A photo's name holds the row, the old name and a hash of where it
+comes from and how large it may be, so that a changed table or size never mixes with the photos of an earlier call.
 """
 
-import csv
 import hashlib
 import re
 from collections.abc import Sequence
@@ -23,13 +22,15 @@ from unifashion.apps.prepare.downloads import fetch, is_address
 from unifashion.apps.prepare.job_runner import Done, Job, JobError
 from unifashion.apps.prepare.plan import QUALITY, Options, Plan
 from unifashion.data import own_catalogue
+from unifashion.data.datasets import DatasetSpec
 from unifashion.data.images import ImageError, load_image
 from unifashion.errors import UserError
+from unifashion.io import write_csv
 
 PHOTOS = "photos"
 
 
-def plan_catalogue(sources: Sequence[Path], folder: Path, options: Options) -> Plan:
+def plan_catalogue(spec: DatasetSpec, sources: Sequence[Path], options: Options) -> Plan:
     """Plan one table.
 
     Raises:
@@ -60,13 +61,8 @@ def _finish(table: Path, rows: list[dict[str, str]], names: list[list[str]], hom
         if views:
             kept.append({**row, "image": ";".join(views)})
     if not kept:
-        raise UserError(f"{table}: none of its {len(rows)} photos could be had, the first: {done.failed[0][1]}")
-    unfinished = home / f".{own_catalogue.TABLE}"
-    with unfinished.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(kept)
-    unfinished.replace(home / own_catalogue.TABLE)
+        raise UserError(f"{table}: none of its {len(rows)} photos could be read, the first: {done.failed[0][1]}")
+    write_csv(home / own_catalogue.TABLE, list(rows[0]), kept)
     wanted = {name for of_row in names for name in of_row}
     for path in (home / PHOTOS).iterdir():
         if f"{PHOTOS}/{path.name}" not in wanted:
@@ -91,11 +87,11 @@ def _changed(source: str, home: Path) -> float:
     return path.stat().st_mtime if not is_address(source) and path.is_file() else 0.0
 
 
-def _take_photo(source: str, home: Path, max_side: int, place: Path) -> None:
+def _take_photo(source: str, home: Path, max_side: int, target: Path) -> None:
     """Copy or download one photo as an upright RGB JPEG, not longer than asked."""
     if is_address(source):
-        fetch(source, place)
-        path = place
+        fetch(source, target)
+        path = target
     else:
         path = home / source
     try:
@@ -104,4 +100,4 @@ def _take_photo(source: str, home: Path, max_side: int, place: Path) -> None:
         raise JobError(error.reason) from None
     if max_side and max(image.size) > max_side:
         image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
-    image.save(place, "JPEG", quality=QUALITY)
+    image.save(target, "JPEG", quality=QUALITY)

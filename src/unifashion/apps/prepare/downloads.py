@@ -21,11 +21,11 @@ def is_address(source: str) -> bool:
     return source.lower().startswith(("http://", "https://"))
 
 
-def fetch(url: str, place: Path, tries: int = TRIES, timeout: float = TIMEOUT, pause: float = PAUSE) -> None:
-    """Write what a web address holds to ``place``.
+def fetch(url: str, path: Path, tries: int = TRIES, timeout: float = TIMEOUT, pause: float = PAUSE) -> None:
+    """Write what a web address holds to ``path``.
 
     Raises:
-        JobError: the address is none, does not exist (told at once), or did not answer whole in any try.
+        JobError: it is no web address, the server says that it does not exist (not tried again), or no try got a whole answer.
     """
     if not is_address(url):
         raise JobError(f"not a web address: {url[:80]}")
@@ -34,7 +34,7 @@ def fetch(url: str, place: Path, tries: int = TRIES, timeout: float = TIMEOUT, p
         if number:
             time.sleep(pause * 2 ** (number - 1))
         try:
-            _fetch_once(url, place, timeout)
+            _fetch_once(url, path, timeout)
             return
         except urllib.error.HTTPError as error:
             reason = f"the server says {error.code} {error.reason}"
@@ -47,12 +47,12 @@ def fetch(url: str, place: Path, tries: int = TRIES, timeout: float = TIMEOUT, p
     raise JobError(reason)
 
 
-def _fetch_once(url: str, place: Path, timeout: float) -> None:
+def _fetch_once(url: str, path: Path, timeout: float) -> None:
     address = urllib.parse.quote(url, safe="%/:=&?~#+!$,;'@()*[]")  # letters beyond ASCII and spaces
     request = urllib.request.Request(address, headers={"User-Agent": AGENT})
-    with urllib.request.urlopen(request, timeout=timeout) as answer, place.open("wb") as file:
-        told = answer.headers.get("Content-Length", "")
-        expected = int(told) if told.isdecimal() else -1
+    with urllib.request.urlopen(request, timeout=timeout) as answer, path.open("wb") as file:
+        length = answer.headers.get("Content-Length", "")
+        expected = int(length) if length.isdecimal() else -1  # a server need not say
         size = 0
         while chunk := answer.read(1 << 16):
             size += len(chunk)

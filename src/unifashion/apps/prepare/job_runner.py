@@ -1,19 +1,13 @@
-"""Making many files, one after the other or several at a time, so that nothing is half done and nothing is done twice.
+"""Make many files, one after the other or several at a time, so that nothing is left half done and nothing is done twice.
 
-A file is written under a hidden name and renamed when it is complete; a file that is there, and not older than what it is made
-from, is not made again. So a run that was stopped goes on where it stood, and a source that changed is noticed.
+A file appears when it is complete, and one that is there, and not older than what it is made from, is not made again. So a call
+that was stopped continues where it stood, and a source that changed is noticed.
 ``manifest.json`` is written last: it lists every file with size and hash, and how many failed.
 """
 
-import csv
-import fcntl
-import hashlib
-import json
-import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,18 +16,16 @@ from typing import Any
 from tqdm import tqdm
 
 import unifashion
-from unifashion.errors import UserError
-
-log = logging.getLogger(__name__)
+from unifashion.io import disk_errors, file_stamp, lock, read_json, replacing, write_csv, write_json
 
 MANIFEST = "manifest.json"
 FAILURES = "failed.csv"
 Source = list[str | int]  # path, bytes (of a folder: files), time of the last change in ns
-AHEAD = 4  # jobs per thread that wait for their turn
+AHEAD = 4  # jobs per thread that are queued; a million photos must not all be
 
 
 class JobError(Exception):
-    """One file could not be made: the reason, in a few words. The others go on."""
+    """One file could not be made: the reason, in a few words. The others continue."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +33,7 @@ class Job:
     """One file of a data set.
 
     name: its path below the set's folder.
-    make: writes it to the path it is given; raises ``JobError``.
+    make: writes it to the path it is given, whose name does not say the format; raises ``JobError``.
     changed: when its source was last changed, seconds since the epoch; 0 = not known.
     """
 
@@ -52,17 +44,17 @@ class Job:
 
 @dataclass(frozen=True)
 class Done:
-    """What came of all jobs."""
+    """How the jobs ended: files made, files that were there already, and (name, reason) of those that failed."""
 
     made: int
     kept: int
-    failed: tuple[tuple[str, str], ...]  # (name, reason)
+    failed: tuple[tuple[str, str], ...]
 
 
 def run_jobs(
     folder: Path, jobs: Iterable[Job], total: int, title: str, num_threads: int, progress: bool = True
 ) -> Done:
-    """Do all jobs whose file is not there.
+    """Do all jobs whose file is not there yet.
 
     Args:
         folder: the set's folder.
@@ -76,39 +68,21 @@ def run_jobs(
         UserError: the disk is full or cannot be written, or another call is at work in the folder.
     """
     made, kept, failed = 0, 0, []
-    with _alone(folder), tqdm(total=total, desc=title, disable=not progress, dynamic_ncols=True) as bar:
-        try:
-            for job, reason in _results(folder, jobs, num_threads):
-                made, kept = made + (reason is None), kept + (reason == "")
-                if reason:
-                    failed.append((job.name, reason))
-                bar.update()
-        except OSError as error:
-            raise UserError(
-                f"{folder} cannot be written ({error.strerror}); make room and run the same command again"
-            ) from None
+    with (
+        lock(folder, f"{folder} is being prepared by another call; wait for its end"),
+        disk_errors(folder, "make room and run the same command again"),
+        tqdm(total=total, desc=title, disable=not progress, dynamic_ncols=True) as bar,
+    ):
+        for job, reason in _results(folder, jobs, num_threads):
+            made, kept = made + (reason is None), kept + (reason == "")
+            if reason:
+                failed.append((job.name, reason))
+            bar.update()
     return Done(made, kept, tuple(failed))
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep other calls out of a folder; the end of the process, by whatever, lets them in again."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise UserError(f"{folder} is being prepared by another call; wait for its end") from None
-    except OSError:
-        log.debug("%s is on a disk without locks", folder)
-    try:
-        yield
-    finally:
-        os.close(handle)
-
-
 def _results(folder: Path, jobs: Iterable[Job], num_threads: int) -> Iterator[tuple[Job, str | None]]:
-    """Yield every job with None (made), "" (was there) or the reason why it failed."""
+    """Yield every job with None (made), "" (was there already) or the reason why it failed."""
     jobs = iter(jobs)
     if num_threads == 1:
         for job in jobs:
@@ -129,23 +103,20 @@ def _results(folder: Path, jobs: Iterable[Job], num_threads: int) -> Iterator[tu
 
 
 def _do(folder: Path, job: Job) -> str | None:
-    place = folder / job.name
-    if place.is_file() and place.stat().st_mtime >= job.changed:
+    path = folder / job.name
+    if path.is_file() and path.stat().st_mtime >= job.changed:
         return ""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = place.with_name(f".{place.name}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        job.make(unfinished)
-        unfinished.replace(place)
+        with replacing(path) as unfinished:
+            job.make(unfinished)
     except JobError as error:
         return str(error)
-    finally:
-        unfinished.unlink(missing_ok=True)
     return None
 
 
 def describe_source(path: Path) -> Source:
-    """Return what tells whether a source is still the same, as it is kept in the manifest."""
+    """Return path, size and time of a source, by which the manifest recognises that it is still the same."""
     if path.is_dir():
         times = [file.stat().st_mtime_ns for file in path.rglob("*") if file.is_file()]
         return [path.as_posix(), len(times), max(times, default=0)]
@@ -167,15 +138,14 @@ def write_manifest(
         folder: the set's folder.
         name: of the set.
         sources: what it was made from.
-        settings: by which they were made.
-        done: what came of the jobs.
+        settings: with which they were made.
+        done: how the jobs ended.
         files: what is listed, names below the folder; None = all that lies in it.
         manifest: name of the manifest.
     """
     failures = folder / FAILURES
     if done.failed:
-        with failures.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([("file", "reason"), *done.failed])
+        write_csv(failures, ("file", "reason"), ({"file": file, "reason": reason} for file, reason in done.failed))
     else:
         failures.unlink(missing_ok=True)
     listed = _files(folder) if files is None else [folder / file for file in sorted(files)]
@@ -185,44 +155,31 @@ def write_manifest(
         "sources": sources,
         "settings": settings,
         "failed": len(done.failed),
-        "files": {path.relative_to(folder).as_posix(): _stamp(path) for path in listed},
+        "files": {path.relative_to(folder).as_posix(): file_stamp(path) for path in listed},
     }
-    unfinished = folder / f".{manifest}"
-    unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    unfinished.replace(folder / manifest)
+    write_json(folder / manifest, content, durable=True)
     return folder / manifest
 
 
 def read_manifest(folder: Path, manifest: str = MANIFEST) -> dict[str, Any] | None:
     """Return the manifest of a folder that ``prepare`` finished, else None."""
-    try:
-        content = json.loads((folder / manifest).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+    content = read_json(folder / manifest)
     return content if isinstance(content, dict) and "files" in content and "set" in content else None
 
 
 def faults(folder: Path, manifest: dict[str, Any]) -> list[str]:
-    """Return what is no longer as the manifest says: one sentence a file."""
-    found = []
+    """Return how the files differ from the manifest: one sentence a file."""
+    sentences = []
     for name, stamp in manifest["files"].items():
         try:
-            if _stamp(folder / name) != stamp:
-                found.append(f"{name} was changed")
+            if file_stamp(folder / name) != stamp:
+                sentences.append(f"{name} was changed")
         except OSError:
-            found.append(f"{name} is not there")
-    return found
+            sentences.append(f"{name} is not there")
+    return sentences
 
 
 def _files(folder: Path) -> list[Path]:
     ours = {MANIFEST, FAILURES}
-    found = (Path(home) / name for home, _, names in os.walk(folder) for name in names)
-    return sorted(path for path in found if path.name not in ours and not path.name.startswith("."))
-
-
-def _stamp(path: Path) -> list[int | str]:
-    with path.open("rb") as file:
-        digest = hashlib.blake2b(digest_size=16)
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return [path.stat().st_size, digest.hexdigest()]
+    paths = (Path(home) / name for home, _, names in os.walk(folder) for name in names)
+    return sorted(path for path in paths if path.name not in ours and not path.name.startswith("."))

@@ -1,10 +1,11 @@
-"""What is to be done for one data set: the files to make, and the annotations that come last."""
+"""The plan for one data set: the files to make, and the annotations that are written last."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from unifashion.apps.prepare.job_runner import Done, Job
+from unifashion.data.datasets import DatasetSpec
 
 QUALITY = 95  # of the JPEGs that are written
 
@@ -19,9 +20,9 @@ class Options:
 
 @dataclass
 class Plan:
-    """What is to be done for one set.
+    """What has to be done for one set.
 
-    jobs: files to make; made lazily.
+    jobs: files to make; may be an iterator.
     total: how many.
     finish: writes the annotations when the jobs are done.
     in_order: each job needs the one before it (archives).
@@ -33,10 +34,4 @@ class Plan:
     in_order: bool = False
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """A data set: the folder it gets below the data root, and how its sources become a plan."""
-
-    folder: str
-    plan: Callable[[Sequence[Path], Path, Options], Plan]
-    takes: str
+Recipe = Callable[[DatasetSpec, Sequence[Path], Options], Plan]  # how the sources of a set become a plan

@@ -1,10 +1,10 @@
-"""What ``prepare`` does for each data set: a plan is its folder, the files to make, and the annotations that come last."""
+"""How the downloads of a data set become its folder; its row in data/datasets.py names the recipe and what it takes."""
 
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import chain
@@ -25,10 +25,18 @@ from unifashion.apps.prepare.job_runner import (
 )
 from unifashion.apps.prepare.plan import QUALITY, Options, Plan, Recipe
 from unifashion.data.annotations import read_text
+from unifashion.data.datasets import DATASETS, DatasetSpec, names, spec_of
 from unifashion.data.fashiongen_hdf5 import read_fashiongen_hdf5
-from unifashion.data.images import SUFFIXES, ImageError, load_image
+from unifashion.data.image_files import SUFFIXES
+from unifashion.data.images import ImageError, load_image
 from unifashion.data.records import ImageText
 from unifashion.errors import UserError, nearest
+from unifashion.io import disk_errors, write_jsonl
+
+
+def prepared_sets() -> list[DatasetSpec]:
+    """Return the data sets that ``prepare`` fills a folder of; those of try-on are completed in place (``prepare tryon``)."""
+    return [spec for spec in DATASETS if spec.prepare in RECIPES]
 
 
 def prepare(
@@ -37,31 +45,25 @@ def prepare(
     """Prepare one data set below a data root; what is there, and not older than its source, is not made again.
 
     Returns:
-        the set's folder, and what came of the jobs; None where a former call finished with the same sources and settings.
+        the set's folder, and what was done; None where an earlier call finished with the same sources and settings.
 
     Raises:
         UserError: an unknown set, a source that is not there or cannot be used, a disk that is full.
     """
-    if name not in PLANS:
-        raise UserError(
-            f"unknown data set {name!r}{nearest(name, [*PLANS, 'tryon'])}; known: {', '.join(PLANS)}, tryon"
-        )
     options = options or Options()
-    recipe = PLANS[name]
+    spec = _spec(name)
     for source in sources:
         if not source.exists():
-            raise UserError(f"{source} does not exist; {name} is prepared from {recipe.takes}")
-    folder = root / recipe.folder
+            raise UserError(f"{source} does not exist; {name} is prepared from {spec.takes}")
+    folder = root / spec.folder
     settings = {key: value for key, value in asdict(options).items() if key != "num_threads"}
     stamps = [describe_source(source) for source in sources]
     before = read_manifest(folder)
     if before is not None and not before["failed"] and (before["sources"], before["settings"]) == (stamps, settings):
         return folder, None
-    plan = recipe.plan(sources, folder, options)
-    try:
+    plan = RECIPES[spec.prepare](spec, sources, options)
+    with disk_errors(folder, "name another --data-root"):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be made ({error.strerror}); name another --data-root") from None
     num_threads = 1 if plan.in_order else options.num_threads
     done = run_jobs(folder, plan.jobs, plan.total, f"preparing {name}", num_threads, progress)
     plan.finish(folder, done)
@@ -70,26 +72,29 @@ def prepare(
 
 
 def check(name: str, root: Path) -> list[str]:
-    """Return what of a prepared set is no longer as its manifest says.
+    """Return how the files of a prepared set differ from its manifest.
 
     Raises:
         UserError: an unknown set, or one that was not prepared.
     """
-    if name not in PLANS:
-        raise UserError(
-            f"unknown data set {name!r}{nearest(name, [*PLANS, 'tryon'])}; known: {', '.join(PLANS)}, tryon"
-        )
-    folder = root / PLANS[name].folder
+    folder = root / _spec(name).folder
     manifest = read_manifest(folder)
     if manifest is None:
         raise UserError(f"{folder} has no finished manifest; run unifashion prepare {name} first")
     return faults(folder, manifest)
 
 
+def _spec(name: str) -> DatasetSpec:
+    known = [*names(prepared_sets()), "tryon"]
+    if name not in known[:-1]:
+        raise UserError(f"unknown data set {name!r}{nearest(name, known)}; known: {', '.join(known)}")
+    return spec_of(name, prepared_sets())
+
+
 # FashionGen: HDF5 files -> photos and jsonl -------------------------------------------------------------------------------
 
 
-def _plan_fashiongen(sources: Sequence[Path], folder: Path, options: Options) -> Plan:
+def _plan_hdf5(spec: DatasetSpec, sources: Sequence[Path], options: Options) -> Plan:
     splits: dict[str, tuple[ImageText, ...]] = {}
     changed: dict[str, float] = {}
     for source in sources:
@@ -101,7 +106,7 @@ def _plan_fashiongen(sources: Sequence[Path], folder: Path, options: Options) ->
         splits[split] = read_fashiongen_hdf5(source, split).pairs
         changed[split] = source.stat().st_mtime
     if not splits:
-        raise UserError("--source: name the HDF5 files of FashionGen")
+        raise UserError(f"--source: name {spec.takes}")
 
     def jobs() -> Iterator[Job]:
         for split, pairs in splits.items():
@@ -120,9 +125,9 @@ def _fashiongen_photo(split: str, index: int) -> str:
     return f"{'image' if split == 'train' else 'image_val'}/{index}.jpg"
 
 
-def _save_photo(source: Path, place: Path) -> None:
+def _save_photo(source: Path, path: Path) -> None:
     try:
-        load_image(source).save(place, "JPEG", quality=QUALITY)
+        load_image(source).save(path, "JPEG", quality=QUALITY)
     except ImageError as error:
         raise JobError(error.reason) from None
 
@@ -137,48 +142,32 @@ def _write_fashiongen_rows(home: Path, split: str, pairs: Sequence[ImageText], l
             {"index": str(index), "description": pair.text, "productID": pair.product, "subcategory": pair.subcategory}
         )
         views.setdefault(pair.product, (pair.text, []))[1].append(index)
-    _write_jsonl(home / f"annotation_{split}.jsonl", rows)
+    write_jsonl(home / f"annotation_{split}.jsonl", rows)
     objects: Iterable[dict[str, object]] = (
         {"index": json.dumps(numbers), "description": text} for text, numbers in views.values()
     )
-    _write_jsonl(home / f"annotation_{split}_object.jsonl", objects)
+    write_jsonl(home / f"annotation_{split}_object.jsonl", objects)
 
 
 # Archives and folders: every file goes where the set's reader looks -------------------------------------------------------
 
-# What ends a file's path in the original downloads, and where that goes. What fits nowhere stays as it is, without the set's
-# own folder at its top.
-_PLACES: dict[str, tuple[tuple[str, str], ...]] = {
-    "fashion200K": ((r"(?:.*/)?((?:women|labels)/.+)", r"\1"), (r"(?:.*/)?(annotation_[^/]+\.jsonl)", r"\1")),
-    "cirr_dataset": (
-        (r"(?:.*/)?((?:captions|captions_ext|image_splits)/[^/]+\.json)", r"cirr/\1"),
-        (r"(?:.*?/)?((?:train|dev|test1)/.+\.png)", r"\1"),
-    ),
-    "circo": (
-        (r"(?:.*/)?annotations/(val|test)\.json", r"annotations/\1.json"),
-        (r"(?:.*/)?(image_info_unlabeled2017\.json)", r"COCO2017_unlabeled/annotations/\1"),
-        (r"(?:.*/)?(unlabeled2017/[^/]+)", r"COCO2017_unlabeled/\1"),
-    ),
-}
 
-
-def _plan_archives(sources: Sequence[Path], folder: Path, options: Options) -> Plan:
+def _plan_archives(spec: DatasetSpec, sources: Sequence[Path], options: Options) -> Plan:
     wrong = [source for source in sources if not is_archive(source) and not source.is_dir()]
     if wrong or not sources:
         raise UserError(f"--source {wrong[0] if wrong else ''}: expected zip or tar archives, or folders")
     total = sum(len(_files_of(source)) if source.is_dir() else count_members(source) for source in sources)
-    found = chain.from_iterable(_link_jobs(source) if source.is_dir() else unpack_jobs(source) for source in sources)
-    jobs = (replace(job, name=_place(job.name, folder.name)) for job in found)
-    return Plan(jobs, total, in_order=True)
+    jobs = chain.from_iterable(_link_jobs(source) if source.is_dir() else unpack_jobs(source) for source in sources)
+    return Plan((replace(job, name=_moved(job.name, spec)) for job in jobs), total, in_order=True)
 
 
-def _place(name: str, folder: str) -> str:
-    """Return where a file of an original download goes below the set's folder."""
-    for pattern, place in _PLACES.get(folder, ()):
+def _moved(name: str, spec: DatasetSpec) -> str:
+    """Return where a file of a download goes: as the row says, else as it is, without the set's own folder at its top."""
+    for pattern, target in spec.moves:
         if re.fullmatch(pattern, name):
-            return re.sub(pattern, place, name, count=1)
+            return re.sub(pattern, target, name, count=1)
     first, _, rest = name.partition("/")
-    return rest if rest and first.lower() == folder.lower() else name
+    return rest if rest and first.lower() == spec.folder.lower() else name
 
 
 def _files_of(source: Path) -> list[Path]:
@@ -191,13 +180,12 @@ def _link_jobs(source: Path) -> Iterator[Job]:
         yield Job(path.relative_to(source).as_posix(), partial(_link, path), path.stat().st_mtime)
 
 
-def _link(source: Path, place: Path) -> None:
-    """Let a file have a second name, which takes no room; copy it where the disk is another one."""
-    place.unlink(missing_ok=True)
+def _link(source: Path, path: Path) -> None:
+    """Give a file a second name, which takes no space; copy it where the disk is another one."""
     try:
-        os.link(source, place)
+        os.link(source, path)
     except OSError:
-        shutil.copyfile(source, place)
+        shutil.copyfile(source, path)
 
 
 # FashionIQ: annotations, and photos by their shop number ------------------------------------------------------------------
@@ -206,14 +194,13 @@ _NUMBER = re.compile(r"[0-9A-Z]{10}")
 _ANNOTATIONS = {"captions": "cap.*.json", "image_splits": "split.*.json", "captions_llava": "next_llava.*.json"}
 
 
-def _plan_fashioniq(sources: Sequence[Path], folder: Path, options: Options) -> Plan:
+def _plan_fashioniq(spec: DatasetSpec, sources: Sequence[Path], options: Options) -> Plan:
     """Take folders of annotations and photos, and lists "number address" of photos on the web; a photo counts once."""
     jobs: dict[str, Job] = {}
     for source in sources:
         if is_archive(source):
             raise UserError(f"--source {source}: unpack it first, and name the folder of photos")
-        found = _from_folder(source) if source.is_dir() else _from_list(source)
-        for job in found:
+        for job in _from_folder(source) if source.is_dir() else _from_list(source):
             key = job.name if job.name.endswith(".json") else job.name.rpartition(".")[0]
             jobs.setdefault(key, job)
     if not jobs:
@@ -248,39 +235,31 @@ def _from_list(path: Path) -> list[Job]:
     return jobs
 
 
-def _fetch_photo(url: str, place: Path) -> None:
-    fetch(url, place)
+def _fetch_photo(url: str, path: Path) -> None:
+    fetch(url, path)
     try:
-        image = load_image(place)
+        image = load_image(path)
     except ImageError as error:
         raise JobError(f"what the server sent is no image ({error.reason})") from None
-    if image.format != "JPEG" and place.read_bytes()[:2] != b"\xff\xd8":
-        image.save(place, "JPEG", quality=QUALITY)
+    if image.format != "JPEG" and path.read_bytes()[:2] != b"\xff\xd8":
+        image.save(path, "JPEG", quality=QUALITY)
 
 
-def _copy_text(source: Path, place: Path) -> None:
-    place.write_text(read_text(source), encoding="utf-8")
+def _copy_text(source: Path, path: Path) -> None:
+    path.write_text(read_text(source), encoding="utf-8")
 
 
-def _copy_photo(source: Path, place: Path) -> None:
+def _copy_photo(source: Path, path: Path) -> None:
     try:
         load_image(source)
-        place.write_bytes(source.read_bytes())
+        path.write_bytes(source.read_bytes())
     except ImageError as error:
         raise JobError(error.reason) from None
 
 
-def _write_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
-    unfinished = path.with_name(f".{path.name}")
-    unfinished.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    unfinished.replace(path)
-
-
-PLANS: dict[str, Recipe] = {
-    "fashiongen": Recipe("fashionGen", _plan_fashiongen, "its HDF5 files"),
-    "fashion200k": Recipe("fashion200K", _plan_archives, "its archives, or folders of them"),
-    "fashioniq": Recipe("fashionIQ_dataset", _plan_fashioniq, "folders of annotations and photos, lists of addresses"),
-    "cirr": Recipe("cirr_dataset", _plan_archives, "archives or folders of its annotations and photos"),
-    "circo": Recipe("circo", _plan_archives, "archives or folders of its annotations, of COCO's photos and their list"),
-    "catalogue": Recipe("my_catalogue", plan_catalogue, "one table of your products"),
+RECIPES: dict[str, Recipe] = {  # by what a row of data/datasets.py names as ``prepare``
+    "archives": _plan_archives,
+    "fashioniq": _plan_fashioniq,
+    "hdf5": _plan_hdf5,
+    "table": plan_catalogue,
 }

@@ -10,10 +10,9 @@
                  gt_cloth_warped_mask            from label_maps
                  image-densepose                 the colours of the body's parts, from dense (their numbers)
 
-What came with the download is never touched: a file of our own says so inside, and by what it was made, and is made again when
-its sources or the sketch model change. ``prepared.json`` (sizes and hashes) comes last, with ``contact_sheets/`` to look at.
-The surface of the body itself (DensePose) and sketches of garments that a person does not wear need networks of their own: they
-are not made.
+Files of the download are never touched. A file that was made here names inside what it was made by, and is made again when its
+sources or the sketch model change. ``prepared.json`` (sizes and hashes) is written last, with ``contact_sheets/`` to look at.
+DensePose itself and sketches of garments that a person does not wear need networks of their own: they are not made.
 """
 
 from collections.abc import Iterator, Sequence
@@ -49,7 +48,7 @@ from unifashion.tryon.sketch import Sketcher
 
 PREPARED = "prepared.json"
 SHEETS = "contact_sheets"
-MARK = "unifashion"  # what a file of ours carries inside: PNG text of this name, or a JPEG comment that begins with it
+MARK = "unifashion"  # in files made here: the name of a PNG text chunk, or the beginning of a JPEG comment
 VERSION = 1
 ON_SHEET = 24
 HALVES: dict[str, Half] = {"dresses": "dress", "lower_body": "lower", "upper_body": "upper"}
@@ -57,7 +56,7 @@ HALVES: dict[str, Half] = {"dresses": "dress", "lower_body": "lower", "upper_bod
 
 @dataclass(frozen=True)
 class Body:
-    """One person: the photo, and the files that maps are made from (which may not be there)."""
+    """One person: the photo, and the files that maps are made from (which may be missing)."""
 
     photo: Path
     labels: Path
@@ -74,7 +73,7 @@ class Body:
 def prepare_tryon(
     source: Path, sketch_model: Path | None = None, num_threads: int = 8, progress: bool = True
 ) -> tuple[Path, Done]:
-    """Make what one set lacks; returns its folder and what came of the files.
+    """Make what one set lacks; returns its folder and how that went.
 
     Raises:
         UserError: neither set is there, a sketch model that cannot be used, a disk that is full.
@@ -98,7 +97,7 @@ def prepare_tryon(
 
 
 def check_tryon(source: Path) -> list[str]:
-    """Return what of the prepared maps is no longer as ``prepared.json`` says.
+    """Return how the prepared maps differ from ``prepared.json``.
 
     Raises:
         UserError: nothing was prepared there.
@@ -144,10 +143,10 @@ def _bodies(home: Path, table: MapTable) -> Iterator[tuple[str, Body]]:
 
 def _jobs(root: Path, home: Path, table: MapTable, sketcher: Sketcher, marks: dict[str, str]) -> list[Job]:
     """Return a job for every map that the download lacks, and for those that a former call made."""
-    found = tryon.find_maps(home, table)
+    map_files = tryon.find_maps(home, table)
     jobs = []
     for name, body in _bodies(home, table):
-        given = {key: files[name] for key, files in found.items() if name in files}
+        given = {key: files[name] for key, files in map_files.items() if name in files}
         own = {key for key, path in given.items() if key in marks and _mark_of(path)}
         makers = {
             "agnostic_mask": partial(_make_mask, body),
@@ -162,17 +161,18 @@ def _jobs(root: Path, home: Path, table: MapTable, sketcher: Sketcher, marks: di
         for key, make in makers.items():
             if key in given and key not in own:
                 continue
-            place = _place(home, table, key, name)
+            path = _path_of(home, table, key, name)
             stale = key in own and _mark_of(given[key]) != marks[key]
             changed = float("inf") if stale else _changed(body)
-            jobs.append(Job(place.relative_to(root).as_posix(), partial(_write, make, marks[key]), changed))
+            write = partial(_write, make, marks[key], path.suffix == ".jpg")
+            jobs.append(Job(path.relative_to(root).as_posix(), write, changed))
     return jobs
 
 
-def _place(home: Path, table: MapTable, key: str, name: str) -> Path:
+def _path_of(home: Path, table: MapTable, key: str, name: str) -> Path:
     """Return where a map goes: into the folder that is there already, under either of its spellings."""
-    places, _, endings = table[key]
-    folder = next((place for place in places if (home / place).is_dir()), places[0])
+    folders, _, endings = table[key]
+    folder = next((folder for folder in folders if (home / folder).is_dir()), folders[0])
     return home / folder / f"{name}{endings[0]}{'.jpg' if key == 'agnostic' else '.png'}"
 
 
@@ -183,27 +183,27 @@ def _changed(body: Body) -> float:
 # Files --------------------------------------------------------------------------------------------------------------------
 
 
-def _write(make: "partial[Image.Image]", mark: str, place: Path) -> None:
+def _write(make: "partial[Image.Image]", mark: str, as_jpeg: bool, path: Path) -> None:
     try:
         picture = make()
     except ImageError as error:
         raise JobError(f"{error.path.parent.name}/{error.path.name}: {error.reason}") from None
     except UserError as error:
         raise JobError(str(error)) from None
-    if place.name.endswith(".jpg.part"):
-        picture.save(place, "JPEG", quality=QUALITY, comment=f"{MARK}: {mark}".encode())
+    if as_jpeg:
+        picture.save(path, "JPEG", quality=QUALITY, comment=f"{MARK}: {mark}".encode())
     else:
         info = PngImagePlugin.PngInfo()
         info.add_text(MARK, mark)
-        picture.save(place, "PNG", pnginfo=info)
+        picture.save(path, "PNG", pnginfo=info)
 
 
 def _mark_of(path: Path) -> str:
-    """Return what a file of ours was made by; empty for one that is not ours."""
+    """Return what a file was made by; empty for one of the download."""
     try:
         with Image.open(path) as picture:
             text, comment = picture.info.get(MARK), picture.info.get("comment", b"")
-    except Exception:  # a damaged file of the download is the readers' affair
+    except Exception:  # a damaged file of the download: whoever reads it reports it
         return ""
     if isinstance(text, str):
         return text
@@ -253,21 +253,25 @@ def _make_surface(path: Path) -> Image.Image:
 
 def _write_sheet(root: Path, home: Path, table: MapTable) -> list[str]:
     """Write photo, painted region, agnostic picture and sketch of the first persons that have them; returns the file's name."""
-    found = tryon.find_maps(home, table)
-    names = [name for name in found["image"] if name in found["agnostic_mask"] and name in found["agnostic"]]
+    map_files = tryon.find_maps(home, table)
+    names = [
+        name for name in map_files["image"] if name in map_files["agnostic_mask"] and name in map_files["agnostic"]
+    ]
     if not names:
         return []
-    rows = [_row(name, found) for name in names[:ON_SHEET]]
-    place = root / SHEETS / f"{home.name}.jpg"
-    place.parent.mkdir(exist_ok=True)
+    rows = [_row(name, map_files) for name in names[:ON_SHEET]]
+    path = root / SHEETS / f"{home.name}.jpg"
+    path.parent.mkdir(exist_ok=True)
     captions = [text for name in names[:ON_SHEET] for text in (name, "painted", "agnostic", "sketch")]
-    contact_sheet(list(chain.from_iterable(rows)), 8, 220, captions, caption_lines=1).save(place, quality=QUALITY)
-    return [place.relative_to(root).as_posix()]
+    contact_sheet(list(chain.from_iterable(rows)), 8, 220, captions, caption_lines=1).save(path, quality=QUALITY)
+    return [path.relative_to(root).as_posix()]
 
 
-def _row(name: str, found: tryon.Found) -> Sequence[Image.Image]:
-    photo = load_image(found["image"][name])
-    mask = load_image(found["agnostic_mask"][name]).convert("L").resize(photo.size)
+def _row(name: str, map_files: tryon.MapFiles) -> Sequence[Image.Image]:
+    photo = load_image(map_files["image"][name])
+    mask = load_image(map_files["agnostic_mask"][name]).convert("L").resize(photo.size)
     red = Image.blend(photo, Image.new("RGB", photo.size, (230, 40, 40)), 0.5)
-    sketch = load_image(found["sketch"][name]) if name in found["sketch"] else Image.new("RGB", photo.size, "white")
-    return photo, Image.composite(red, photo, mask), load_image(found["agnostic"][name]), sketch
+    sketch = (
+        load_image(map_files["sketch"][name]) if name in map_files["sketch"] else Image.new("RGB", photo.size, "white")
+    )
+    return photo, Image.composite(red, photo, mask), load_image(map_files["agnostic"][name]), sketch

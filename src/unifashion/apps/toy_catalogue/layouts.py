@@ -21,11 +21,13 @@ import h5py
 import numpy as np
 from PIL import Image
 
+from unifashion.apps.toy_catalogue.folder import put_json
 from unifashion.apps.toy_catalogue.garment import Garment
+from unifashion.data import circo, fashion200k
+from unifashion.data.fashiongen_hdf5 import FILES
 
-PARTS = ("fashion200K", "hdf5", "cirr_dataset", "circo")
+PARTS = (fashion200k.FOLDER, "hdf5", "cirr_dataset", circo.ROOTS[0])
 FASHIONIQ_NAMES = {"dress": "dress", "shirt": "shirt", "top": "toptee"}
-HDF5_FILES = {"train": "fashiongen_256_256_train.h5", "val": "fashiongen_256_256_validation.h5"}
 HDF5_ROWS = 150
 CIRCO_QUERIES = 60  # a category
 MAX_ANSWERS = 20
@@ -40,28 +42,28 @@ def write_layouts(root: Path, garments: Garments) -> None:
         root: the catalogue.
         garments: what every photo shows, by its path below ``root``.
     """
-    for split in HDF5_FILES:
+    for split in FILES:
         rows = _read_jsonl(root / "fashionGen" / f"annotation_{split}.jsonl")
         folder = root / "fashionGen" / ("image" if split == "train" else "image_val")
         _write_fashion200k(root, split, rows, folder, garments)
-        _write_hdf5(root / "hdf5" / "fashionGen" / HDF5_FILES[split], rows[:HDF5_ROWS], folder)
+        _write_hdf5(root / "hdf5" / "fashionGen" / FILES[split], rows[:HDF5_ROWS], folder)
     _write_cirr(root, garments)
     _write_circo(root, garments)
 
 
-def _link(source: Path, place: Path) -> None:
-    """Make ``place`` the same file, or a copy where the disk has no hard links."""
-    place.parent.mkdir(parents=True, exist_ok=True)
+def _link(source: Path, path: Path) -> None:
+    """Make ``path`` the same file, or a copy where the disk has no hard links."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.link(source, place)
+        os.link(source, path)
     except OSError:
-        shutil.copyfile(source, place)
+        shutil.copyfile(source, path)
 
 
 def _write_fashion200k(
     root: Path, split: str, rows: Sequence[dict[str, Any]], folder: Path, garments: Garments
 ) -> None:
-    home = root / "fashion200K"
+    home = root / fashion200k.FOLDER
     labels: dict[str, list[str]] = {}
     views: dict[int, int] = {}
     for row in rows:
@@ -123,8 +125,8 @@ def _write_cirr(root: Path, garments: Garments) -> None:
             for name in names:
                 _link(root / _photo(name), home / folder / f"{name}.jpg")
                 files[name] = f"./{folder}/{name}.jpg"
-        _write_json(home / "cirr" / "captions" / f"cap.rc2.{split}.json", captions)
-        _write_json(home / "cirr" / "image_splits" / f"split.rc2.{split}.json", files)
+        put_json(home / "cirr" / "captions" / f"cap.rc2.{split}.json", captions)
+        put_json(home / "cirr" / "image_splits" / f"split.rc2.{split}.json", files)
 
 
 def _most_alike(target: str, shown: Garments, left_out: set[str], count: int = 5) -> list[str]:
@@ -135,20 +137,20 @@ def _most_alike(target: str, shown: Garments, left_out: set[str], count: int = 5
 
 
 def _write_circo(root: Path, garments: Garments) -> None:
-    home = root / "circo"
+    home = root / circo.ROOTS[0]
     names = [name for category in FASHIONIQ_NAMES.values() for name in _gallery(root, category, "val")]
-    number = {name: 1000 + place for place, name in enumerate(names)}
+    number = {name: 1000 + index for index, name in enumerate(names)}
     images = []
     for name in names:
         file = f"{number[name]:012d}.jpg"
         _link(root / _photo(name), home / "COCO2017_unlabeled" / "unlabeled2017" / file)
         images.append({"id": number[name], "file_name": file})
-    _write_json(home / "COCO2017_unlabeled" / "annotations" / "image_info_unlabeled2017.json", {"images": images})
+    put_json(home / "COCO2017_unlabeled" / "annotations" / "image_info_unlabeled2017.json", {"images": images})
     rows: dict[str, list[dict[str, Any]]] = {"val": [], "test": []}
     for category in FASHIONIQ_NAMES.values():
         gallery = {name: garments[_photo(name)] for name in names if name.startswith(category)}
-        for place, query in enumerate(_queries(root, category, "val")[:CIRCO_QUERIES]):
-            split = "test" if place % 2 else "val"
+        for index, query in enumerate(_queries(root, category, "val")[:CIRCO_QUERIES]):
+            split = "test" if index % 2 else "val"
             reference, target = gallery[query["candidate"]], gallery[query["target"]]
             row: dict[str, Any] = {
                 "reference_img_id": number[query["candidate"]],
@@ -163,7 +165,7 @@ def _write_circo(root: Path, garments: Garments) -> None:
                 row["semantic_aspects"] = [name.replace("_", " ") for name in reference.differences(target)]
             rows[split].append(row)
     for split, content in rows.items():
-        _write_json(home / "annotations" / f"{split}.json", content)
+        put_json(home / "annotations" / f"{split}.json", content)
 
 
 def _answers(reference: Garment, target: Garment, gallery: Garments, name: str) -> list[str]:
@@ -196,8 +198,3 @@ def _queries(root: Path, category: str, split: str) -> list[dict[str, Any]]:
 
 def _read_jsonl(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def _write_json(path: Path, content: list[Any] | dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -65,7 +65,7 @@ KEYPOINTS: dict[int, Point] = {
 
 
 @dataclass(frozen=True)
-class Person:
+class Wearer:
     """Who it is, and how they stand: from unit coordinates to a share of the picture's height."""
 
     skin: Colour
@@ -78,7 +78,7 @@ class Person:
     lean: float
 
     @classmethod
-    def draw(cls, rng: random.Random) -> "Person":
+    def draw(cls, rng: random.Random) -> "Wearer":
         """Draw a person at random."""
         return cls(
             skin=rng.choice(SKINS),
@@ -95,7 +95,7 @@ class Person:
 class Figure:
     """One person in one picture: draws photo and maps, all in the same place."""
 
-    def __init__(self, person: Person, width: int, height: int) -> None:
+    def __init__(self, person: Wearer, width: int, height: int) -> None:
         self.person, self.size = person, (width, height)
         self._big = (width * SCALE, height * SCALE)
 

@@ -15,21 +15,22 @@ It is written when try-on first asks for it, beside the rest of the embedded cat
 import json
 import os
 import random
-import tempfile
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
 from tqdm import tqdm
 
 from unifashion.apps.toy_catalogue.drawing import draw, draw_mask
+from unifashion.apps.toy_catalogue.folder import write_once
 from unifashion.apps.toy_catalogue.garment import Garment, draw_garment
-from unifashion.apps.toy_catalogue.person import Figure, Person
+from unifashion.apps.toy_catalogue.person import Figure, Wearer
 from unifashion.apps.toy_catalogue.words import LENGTH_WORDS
-from unifashion.data.synthetic import MANIFEST, read_manifest
+from unifashion.data.synthetic import read_manifest
 from unifashion.errors import UserError
+from unifashion.io import write_json
 
 VERSION = 2
 CATEGORIES = ("shirt", "top")
@@ -46,35 +47,19 @@ class TryOnSizes:
 
 
 def write_tryon(root: Path, sizes: TryOnSizes | None = None, progress: bool = True) -> Path:
-    """Write the try-on set at ``root``, unless it stands there already with the same sizes and seed.
-
-    It is drawn in a hidden folder beside its place and moved there whole.
+    """Write the try-on set at ``root``, unless it is there already with the same sizes and seed.
 
     Raises:
         UserError: ``root`` holds anything but a set that this function wrote; nothing of it is touched.
     """
     sizes = sizes or TryOnSizes()
     wanted = {"name": "catalogue/vitonhd", "synthetic": True, "version": VERSION, **asdict(sizes)}
-    found = read_manifest(root)
-    if found == wanted:
+    manifest = read_manifest(root)
+    if manifest == wanted:
         return root
-    if root.exists() and found.get("name") != wanted["name"] and (root.is_file() or any(root.iterdir())):
+    if root.exists() and manifest.get("name") != wanted["name"] and (root.is_file() or any(root.iterdir())):
         raise UserError(f"{root} holds other things; name an empty folder")
-    place = root.resolve()
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}-") as workshop:
-        new = Path(workshop) / "new"
-        _write_all(new, sizes, progress)
-        (new / MANIFEST).write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
-        try:
-            if read_manifest(root) != wanted:
-                with suppress(FileNotFoundError):
-                    place.replace(Path(workshop) / "old")
-                new.replace(place)
-        except OSError:
-            if read_manifest(root) != wanted:  # else another process was faster
-                raise
-    return root
+    return write_once(root, wanted, partial(_write_all, sizes=sizes, progress=progress))
 
 
 def chunks(garment: Garment) -> list[str]:
@@ -98,19 +83,19 @@ def _write_all(root: Path, sizes: TryOnSizes, progress: bool) -> None:
         folder = root / split
         for name in _FOLDERS + (("im_sketch_unpaired",) if split == "test" else ()):
             (folder / name).mkdir(parents=True)
-        numbers = list(range(first, first + count))
-        others = numbers[1:] + numbers[:1]  # everybody wears the next one's garment
-        for number in numbers:
-            captions[f"{number:05d}"] = chunks(_garment(number, sizes.seed))
+        indices = list(range(first, first + count))
+        others = indices[1:] + indices[:1]  # everybody wears the next one's garment
+        for index in indices:
+            captions[f"{index:05d}"] = chunks(_garment(index, sizes.seed))
         if split == "test":
-            _write_pairs(root / "test_pairs.txt", numbers, others)
-            _write_pairs(root / "test_pairs_paired.txt", numbers, numbers)
+            _write_pairs(root / "test_pairs.txt", indices, others)
+            _write_pairs(root / "test_pairs_paired.txt", indices, indices)
         else:
-            _write_pairs(root / "train_pairs.txt", numbers, numbers)
-        pairs = zip(numbers, others if split == "test" else numbers, strict=True)
-        work += [(folder, split, number, other, sizes.seed) for number, other in pairs]
+            _write_pairs(root / "train_pairs.txt", indices, indices)
+        pairs = zip(indices, others if split == "test" else indices, strict=True)
+        work += [(folder, split, index, other, sizes.seed) for index, other in pairs]
         first += count
-    (root / "captions.json").write_text(json.dumps(captions, indent=1) + "\n", encoding="utf-8")
+    write_json(root / "captions.json", captions)
     bar = tqdm(total=len(work), desc="drawing persons", disable=not progress, dynamic_ncols=True)
     heights = [sizes.height] * len(work)
     with bar, ProcessPoolExecutor(max_workers=os.cpu_count()) as pool:
@@ -137,15 +122,15 @@ def _write_pairs(path: Path, persons: list[int], cloths: list[int]) -> None:
     path.write_text("".join(rows), encoding="utf-8")
 
 
-def _garment(number: int, seed: int) -> Garment:
-    rng = random.Random(f"{seed}/tryon/garment/{number}")
-    return draw_garment(CATEGORIES[number % len(CATEGORIES)], rng)
+def _garment(index: int, seed: int) -> Garment:
+    rng = random.Random(f"{seed}/tryon/garment/{index}")
+    return draw_garment(CATEGORIES[index % len(CATEGORIES)], rng)
 
 
-def _flat(number: int, seed: int, side: int) -> tuple[Image.Image, Image.Image]:
-    """Return product photo and mask of a garment; each call with the same numbers gives the same pixels."""
-    garment = _garment(number, seed)
-    photo, mask = (make(garment, side, random.Random(f"{seed}/tryon/photo/{number}")) for make in (draw, draw_mask))
+def _flat(index: int, seed: int, side: int) -> tuple[Image.Image, Image.Image]:
+    """Return product photo and mask of a garment; each call with the same index, seed and side gives the same pixels."""
+    garment = _garment(index, seed)
+    photo, mask = (make(garment, side, random.Random(f"{seed}/tryon/photo/{index}")) for make in (draw, draw_mask))
     return photo, mask
 
 
@@ -154,22 +139,22 @@ def _portrait(square: Image.Image, width: int, height: int) -> Image.Image:
     square = square.resize((width, width), Image.Resampling.LANCZOS)
     picture = Image.new(square.mode, (width, height))
     top = (height - width) // 2
-    for row, place, rows in ((0, 0, top), (width - 1, top + width, height - top - width)):
-        picture.paste(square.crop((0, row, width, row + 1)).resize((width, rows)), (0, place))
+    for row, y, rows in ((0, 0, top), (width - 1, top + width, height - top - width)):
+        picture.paste(square.crop((0, row, width, row + 1)).resize((width, rows)), (0, y))
     picture.paste(square, (0, top))
     return picture
 
 
 def _write_one(work: tuple[Path, str, int, int, int], height: int) -> None:
-    folder, split, number, other, seed = work
-    name, width = f"{number:05d}_00", height * 3 // 4
-    flat, mask = _flat(number, seed, height)
-    figure = Figure(Person.draw(random.Random(f"{seed}/tryon/person/{number}")), width, height)
+    folder, split, index, other, seed = work
+    name, width = f"{index:05d}_00", height * 3 // 4
+    flat, mask = _flat(index, seed, height)
+    figure = Figure(Wearer.draw(random.Random(f"{seed}/tryon/person/{index}")), width, height)
     photo = figure.photo(flat, mask)
     cloth, cloth_mask = _portrait(flat, width, height), _portrait(mask, width, height)
 
-    def save(picture: Image.Image, place: str, big: bool = True) -> None:
-        (figure.small(picture) if big else picture).save(folder / place, quality=95)
+    def save(picture: Image.Image, path: str, big: bool = True) -> None:
+        (figure.small(picture) if big else picture).save(folder / path, quality=95)
 
     save(photo, f"image/{name}.jpg")
     save(cloth, f"cloth/{name}.jpg", big=False)

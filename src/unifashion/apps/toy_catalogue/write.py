@@ -8,41 +8,38 @@
       attributes.jsonl      {"image": "fashionGen/image/0.jpg", "category": "dress", "colour": ...} for every photo
       manifest.json         sizes and seed: what says that the folder is this catalogue, and that it is synthetic
 
-Every photo is drawn from a seed of its own, so the bytes do not depend on the number of processes. The catalogue is drawn in a
-hidden folder beside its place and moved there whole: an interrupted call leaves no half catalogue, and processes that write at
-the same time do not meet.
+Every photo is drawn from a seed of its own, so the bytes do not depend on the number of processes. An interrupted call leaves no
+half catalogue, and several processes may write at the same time (folder.py).
 """
 
-import csv
 import json
 import os
 import random
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import permutations
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from unifashion.apps.toy_catalogue import layouts
 from unifashion.apps.toy_catalogue.drawing import draw
+from unifashion.apps.toy_catalogue.folder import put_json, put_jsonl, write_once
 from unifashion.apps.toy_catalogue.garment import CATEGORIES, Garment, change, draw_garment
 from unifashion.apps.toy_catalogue.layouts import FASHIONIQ_NAMES
 from unifashion.apps.toy_catalogue.words import caption, describe, feedback, phrase
+from unifashion.data.own_catalogue import TABLE
 from unifashion.data.synthetic import MANIFEST, read_manifest
+from unifashion.data.tryon import ROOTS
 from unifashion.errors import UserError
+from unifashion.io import write_csv
 
 VERSION = 4
 PHRASES = 0.5  # share of the further views of a training product that come with a few words instead of its description
-TRYON = (
-    "vitonhd"  # the try-on set, written by tryon.py when somebody asks for it; drawn anew after a change of the rest
-)
-PARTS = ("fashionGen", "fashionIQ_dataset", "catalogue.csv", "attributes.jsonl", *layouts.PARTS, MANIFEST)
+TRYON = ROOTS[0]  # the try-on set, which tryon.py writes when it is asked for; it is drawn again when the rest changes
+PARTS = ("fashionGen", "fashionIQ_dataset", TABLE, "attributes.jsonl", *layouts.PARTS, MANIFEST)
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ class _Photo:
 
 
 def write_catalogue(root: Path, sizes: Sizes | None = None, progress: bool = True) -> Path:
-    """Write the catalogue at ``root``, unless it stands there already with the same sizes and seed.
+    """Write the catalogue at ``root``, unless it is there already with the same sizes and seed.
 
     A catalogue of other sizes is replaced.
 
@@ -81,41 +78,30 @@ def write_catalogue(root: Path, sizes: Sizes | None = None, progress: bool = Tru
     wanted = {"name": "catalogue", "synthetic": True, "version": VERSION, **asdict(sizes)}
     if read_manifest(root) == wanted:
         return root
-    _refuse_strangers(root)
-    place = root.resolve()
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}-") as workshop:
-        new = Path(workshop) / "new"
-        new.mkdir()
-        photos = [*_write_fashiongen(new, sizes), *_write_fashioniq(new, sizes)]
-        _draw_all(new, photos, sizes.side, progress)
-        _write_jsonl(new / "attributes.jsonl", ({"image": p.path, **asdict(p.garment)} for p in photos))
-        layouts.write_layouts(new, {photo.path: photo.garment for photo in photos})
-        (new / MANIFEST).write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
-        try:
-            if read_manifest(root) != wanted:
-                with suppress(FileNotFoundError):
-                    place.replace(Path(workshop) / "old")
-                new.replace(place)
-        except OSError:
-            if read_manifest(root) != wanted:  # else another process was faster
-                raise
-    return root
+    _refuse_foreign_files(root)
+    return write_once(root, wanted, partial(_write_all, sizes=sizes, progress=progress))
 
 
-def _refuse_strangers(root: Path) -> None:
+def _write_all(root: Path, sizes: Sizes, progress: bool) -> None:
+    photos = [*_write_fashiongen(root, sizes), *_write_fashioniq(root, sizes)]
+    _draw_all(root, photos, sizes.side, progress)
+    put_jsonl(root / "attributes.jsonl", ({"image": photo.path, **asdict(photo.garment)} for photo in photos))
+    layouts.write_layouts(root, {photo.path: photo.garment for photo in photos})
+
+
+def _refuse_foreign_files(root: Path) -> None:
     """Raise unless ``root`` is absent, an empty folder, or a catalogue to which nobody added anything."""
     if not root.exists():
         return
     names = sorted(path.name for path in root.iterdir()) if root.is_dir() else ["a file"]
     ours = PARTS if read_manifest(root).get("synthetic") is True else ()
-    strangers = [
+    foreign = [
         name
         for name in names
         if name not in ours and not (name == TRYON and read_manifest(root / TRYON).get("synthetic"))
     ]
-    if strangers:
-        raise UserError(f"{root} holds other things ({', '.join(strangers[:3])}); name an empty folder")
+    if foreign:
+        raise UserError(f"{root} holds other things ({', '.join(foreign[:3])}); name an empty folder")
 
 
 def _write_fashiongen(root: Path, sizes: Sizes) -> Iterator[_Photo]:
@@ -129,16 +115,16 @@ def _write_fashiongen(root: Path, sizes: Sizes) -> Iterator[_Photo]:
         for index in range(count * len(CATEGORIES)):
             rng = random.Random(f"{sizes.seed}/{split}/{index}")
             garment = draw_garment(CATEGORIES[index % len(CATEGORIES)], rng)
-            while split == "val" and garment in seen:  # a twin would make its text ambiguous
+            while split == "val" and garment in seen:  # of two equal garments, a text could mean either
                 garment = draw_garment(garment.category, rng)
             seen.add(garment)
             text, price = describe(garment, rng), rng.randrange(1500, 15000, 50) / 100
-            facts = {"productID": product, "subcategory": garment.category, "category": garment.category}
+            metadata = {"productID": product, "subcategory": garment.category, "category": garment.category}
             views = list(range(number, number + rng.choice((1, 2, 2, 3))))
             for view in views:
                 path = f"fashionGen/{images}/{view}.jpg"
                 typed = phrase(garment, rng) if split == "train" and view != views[0] and rng.random() < PHRASES else ""
-                rows.append({"index": str(view), "description": typed or text, **facts})
+                rows.append({"index": str(view), "description": typed or text, **metadata})
                 table.append(
                     {
                         "image": path,
@@ -150,17 +136,14 @@ def _write_fashiongen(root: Path, sizes: Sizes) -> Iterator[_Photo]:
                     }
                 )
                 yield _Photo(path, garment, f"{sizes.seed}/view/{view}")
-            objects.append({"index": json.dumps(views), "description": text, **facts})
+            objects.append({"index": json.dumps(views), "description": text, **metadata})
             firsts.append({"index": str(views[0]), "description": text})
             number, product = number + len(views), product + 1
-        _write_jsonl(folder / f"annotation_{split}.jsonl", rows)
-        _write_jsonl(folder / f"annotation_{split}_object.jsonl", objects)
+        put_jsonl(folder / f"annotation_{split}.jsonl", rows)
+        put_jsonl(folder / f"annotation_{split}_object.jsonl", objects)
     random.Random(f"{sizes.seed}/blocks").shuffle(firsts)
-    _write_jsonl(folder / "val100_object.jsonl", firsts)
-    with (root / "catalogue.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(table[0]))
-        writer.writeheader()
-        writer.writerows(table)
+    put_jsonl(folder / "val100_object.jsonl", firsts)
+    write_csv(root / TABLE, list(table[0]), table)
 
 
 def _write_fashioniq(root: Path, sizes: Sizes) -> Iterator[_Photo]:
@@ -186,9 +169,9 @@ def _write_fashioniq(root: Path, sizes: Sizes) -> Iterator[_Photo]:
                 {"image": image, "caption": f"\n{caption(garment)}", "text_guidance": ""}
                 for image, garment in zip(names, garments, strict=True)
             ]
-            _write_json(folder / "captions" / f"cap.{name}.{split}.json", queries)
-            _write_json(folder / "image_splits" / f"split.{name}.{split}.json", names)
-            _write_json(folder / "captions_llava" / f"next_llava.{split}.{name}.caption.json", captions)
+            put_json(folder / "captions" / f"cap.{name}.{split}.json", queries)
+            put_json(folder / "image_splits" / f"split.{name}.{split}.json", names)
+            put_json(folder / "captions_llava" / f"next_llava.{split}.{name}.caption.json", captions)
             for image, garment in zip(names, garments, strict=True):
                 yield _Photo(f"fashionIQ_dataset/images/{image}.jpg", garment, f"{sizes.seed}/photo/{image}")
 
@@ -217,9 +200,9 @@ def _families(
         add(partial(draw_garment, category, rng))
     order = list(range(len(garments)))
     rng.shuffle(order)
-    place = {old: new for new, old in enumerate(order)}
+    position = {old: new for new, old in enumerate(order)}
     rng.shuffle(pairs)
-    return [garments[old] for old in order], [(place[a], place[b]) for a, b in pairs]
+    return [garments[old] for old in order], [(position[a], position[b]) for a, b in pairs]
 
 
 def _draw_all(root: Path, photos: list[_Photo], side: int, progress: bool) -> None:
@@ -236,13 +219,3 @@ def _draw_one(work: tuple[Path, _Photo, int]) -> None:
     root, photo, side = work
     image = draw(photo.garment, side, random.Random(photo.seed))
     image.save(root / photo.path, quality=90)
-
-
-def _write_json(path: Path, rows: list[Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-
-
-def _write_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unifashion.data.datasets import read_blocks
+from unifashion.data.splits import read_blocks
 from unifashion.errors import UserError
 from unifashion.evaluation.protocols.catalogue import FULL, KS, two_way_metrics
 from unifashion.evaluation.protocols.inputs import EmbeddedPairs, ProductEmbeddings

@@ -1,0 +1,86 @@
+"""The settings of data. They stand beside the table of data sets, whose names are the choices of ``--dataset``."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from unifashion.data.datasets import names, retrieval_sets
+from unifashion.errors import UserError, nearest
+from unifashion.flags import read_number, setting
+
+
+def _known(kind: Literal["image-text", "composed"]) -> str:
+    return ", ".join(names(retrieval_sets(kind)))
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Data: what is read, from where, and how images and words are prepared."""
+
+    data_root: str | None = setting(
+        None,
+        "folder that holds the data sets; default: $UNIFASHION_DATA, else dataset/ "
+        "(for --dataset catalogue: dataset/catalogue)",
+    )
+    dataset: str = setting(
+        "fashiongen",
+        f"data set to use: {_known('image-text')} (any folder of images with a catalogue.csv), {_known('composed')}; "
+        "a mixture to train on is a+b, with weights a:1+b:0.5 (half of b each epoch)",
+    )
+    include_val: bool = setting(
+        False, "also train on the validation split; the checkpoint's scores are then marked trained-on-val"
+    )
+    image_size: int = setting(224, "side of the square that the image tower sees, pixels")
+    pad: Literal["target", "square", "none"] = setting("target", "how a photo is padded before it is resized")
+    pad_ratio: float = setting(1.25, "longest allowed side ratio; longer photos are padded up to it (pad: target)")
+    max_text_tokens: int = setting(64, "texts are cut to this many tokens")
+    augment: bool = setting(False, "random mirror, shift and light of training images, for towers trained from scratch")
+    num_workers: int = setting(0, "processes that load images, per training process")
+    cache_images: bool = setting(False, "decode every image once and keep the resized pixels in memory")
+    feature_cache: str | None = setting(
+        None,
+        "folder that keeps the frozen image tower's tokens of each image, computed once; needs --freeze-vision",
+    )
+    feature_form: Literal["fp16", "int8"] = setting(
+        "fp16", "number format of the feature cache; int8 takes half the space"
+    )
+    max_missing: float = setting(1.0, "highest share of missing or broken images that is accepted, percent")
+    allow_leaky_captions: bool = setting(
+        False, "accept generated captions that were written with the query's own words; marks every score"
+    )
+
+    def __post_init__(self) -> None:
+        chosen = self.mixture()
+        if len({spec.kind for spec in retrieval_sets() if spec.name in chosen}) > 1:
+            raise UserError(
+                f"dataset: {self.dataset!r} mixes images with texts ({_known('image-text')}) and composed queries "
+                f"({_known('composed')}); choose sets of one kind"
+            )
+
+    def mixture(self) -> dict[str, float]:
+        """Return the weight of every data set named by ``dataset``, in that order: how often an epoch passes over it.
+
+        Raises:
+            UserError: an unknown name (names the nearest known one), a name given twice, a weight that is not above 0.
+        """
+        known = (*names(retrieval_sets("image-text")), *names(retrieval_sets("composed")))
+        weights: dict[str, float] = {}
+        for part in self.dataset.split("+"):
+            name, _, weight = part.strip().partition(":")
+            if name not in known:
+                raise UserError(f"dataset: {name!r} is not one of {', '.join(known)}{nearest(name, known)}")
+            if name in weights:
+                raise UserError(f"dataset: {name!r} is there twice in {self.dataset!r}; name it once, with a weight")
+            weights[name] = read_number("dataset", float, weight or "1") if weight or part.count(":") == 0 else 0.0
+            if not 0 < weights[name] < float("inf"):
+                raise UserError(f"dataset: the weight in {part.strip()!r} must be a number above 0, as in {name}:0.5")
+        return weights
+
+    def root(self) -> Path:
+        """Return the data root that the flag, the environment or the default names."""
+        if self.data_root is not None:
+            return Path(self.data_root)
+        base = Path(os.environ.get("UNIFASHION_DATA") or "dataset")
+        is_embedded = any(spec.embedded and spec.name == self.dataset for spec in retrieval_sets())
+        return base / self.dataset if is_embedded else base
