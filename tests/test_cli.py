@@ -104,11 +104,13 @@ def test_help_names_every_command_and_every_flag(capsys):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ([], "the following arguments are required: COMMAND"),
-        (["convrt"], "invalid choice: 'convrt'"),
-        (["convert", "a"], "the following arguments are required: OUT; see unifashion convert --help"),
-        (["convert", "a", "b", "--tokeniser", "c"], "unknown argument --tokeniser (did you mean '--tokenizer'?)"),
-        (["convert", "a", "b", "--to", "onnx"], "invalid choice: 'onnx'"),
+        ([], "name a command; see unifashion --help"),
+        (["convrt"], "unknown command 'convrt' (did you mean 'convert'?); see unifashion --help"),
+        (["convert", "a"], "OUT is required: model folder to write"),
+        (["convert", "a", "--tokeniser", "c"], "unknown flag --tokeniser (did you mean '--tokenizer'?)"),
+        (["convert", "a", "b", "c"], "unexpected argument 'c'; see unifashion convert --help"),
+        (["convert", "a", "b", "--to", "onnx"], "--to: 'onnx' is not one of unifashion, lavis"),
+        (["convert", "a", "b", "--to"], "argument --to: expected one argument; see unifashion convert --help"),
         (["convert", "no/such/file.pt", "b"], "no model at 'no/such/file.pt'"),
         (["convert", "a", "b", "--to", "lavis"], "b: a LAVIS checkpoint is one file, name it with .pt or .pth"),
     ],

@@ -76,7 +76,7 @@ def test_a_killed_run_goes_on_without_losing_or_repeating_an_answer(fashioniq, t
 def test_bad_flags_are_one_sentence(fashioniq):
     root = ["--data-root", str(fashioniq)]
     for flags, sentence in (
-        (["--split", "dev"], "invalid choice: 'dev' (choose from"),
+        (["--split", "dev"], "--split: 'dev' is not one of train"),
         (["--split", "val", "--guidance"], "--allow-leaky-captions"),
         (["--modle", "x"], "did you mean '--model'?"),
     ):
