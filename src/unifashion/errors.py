@@ -37,10 +37,11 @@ def require(package: str, what: str) -> None:
         UserError: it is not; names what needs it, and the line that installs it.
     """
     if importlib.util.find_spec(package) is None:
-        raise UserError(_missing(package, what))
+        raise UserError(missing(package, what))
 
 
-def _missing(package: str, what: str) -> str:
+def missing(package: str, what: str) -> str:
+    """Return the sentence for a package of an extra that ``what`` needs and that is not installed."""
     return f"{what} needs the package {package}: pip install 'unifashion[{EXTRAS[package]}]'"
 
 
@@ -72,7 +73,7 @@ def exit_with_one_sentence(main: Callable[..., None]) -> Callable[..., None]:
             package = str(error.name).partition(".")[0]
             if package not in EXTRAS:
                 raise
-            _leave(_missing(package, "this"))
+            _leave(missing(package, "this command"))
         except KeyboardInterrupt:
             sys.stderr.write("interrupted\n")
             raise SystemExit(130) from None

@@ -35,7 +35,7 @@ from unifashion.apps.toy_catalogue.garment import CATEGORIES, Garment, change, d
 from unifashion.apps.toy_catalogue.layouts import FASHIONIQ_NAMES
 from unifashion.apps.toy_catalogue.words import caption, describe, feedback, phrase
 from unifashion.data.synthetic import MANIFEST, read_manifest
-from unifashion.errors import UserError
+from unifashion.errors import UserError, require
 
 VERSION = 4
 PHRASES = 0.5  # share of the further views of a training product that come with a few words instead of its description
@@ -82,6 +82,7 @@ def write_catalogue(root: Path, sizes: Sizes | None = None, progress: bool = Tru
     if read_manifest(root) == wanted:
         return root
     _refuse_strangers(root)
+    require("h5py", "drawing the embedded catalogue")  # its last file, written after a minute of drawing, is HDF5
     place = root.resolve()
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}-") as workshop:
