@@ -1,4 +1,4 @@
-"""What a user can mend is said in one sentence; everything else is a bug and keeps its traceback.
+"""What a user can fix is said in one sentence; everything else is a bug and keeps its traceback.
 
 Library code raises ``UserError`` for bad input. Entry points wrap their ``main`` in ``exit_with_one_sentence``,
 which prints that sentence to stderr and leaves with exit code 2.
@@ -31,7 +31,7 @@ class UserError(ValueError):
 
 
 def require(package: str, what: str) -> None:
-    """See that a package of an extra is installed, without importing it: before an import, or before long work that ends with it.
+    """Check that a package of an extra is installed, before an import or before long work that ends with one.
 
     Raises:
         UserError: it is not; names what needs it, and the line that installs it.

@@ -4,7 +4,7 @@
     unifashion caption --dataset fashiongen --data-root dataset/catalogue --model runs/quickstart/pretrain -o captions.jsonl
 
 Rows are {"id", "image", "caption"}. With --dataset, references.jsonl beside it holds what people wrote, {"id", "captions"}:
-``cd src && python metrics.py`` scores the two. A run that was stopped goes on when it is called again.
+``cd src && python metrics.py`` scores the two. A run that was stopped continues when it is called again.
 """
 
 import sys
@@ -49,7 +49,7 @@ def run(settings: Settings) -> None:
     from unifashion.apps.toy_catalogue import provide
     from unifashion.config import DataSettings
     from unifashion.data.datasets import read_pairs
-    from unifashion.evaluation.caption_rows import write_rows
+    from unifashion.io import write_jsonl
     from unifashion.llm.caption_file import Job, caption_files, find_files, name_images
     from unifashion.llm.captioner import Captioner
     from unifashion.models import pretrained
@@ -73,5 +73,5 @@ def run(settings: Settings) -> None:
     if settings.dataset:
         path = out.with_name("references.jsonl")
         texts = ((name, references[image]) for name, image in ids.items())
-        write_rows(path, ({"id": name, "captions": [text]} for name, text in texts if text.strip()))
+        write_jsonl(path, ({"id": name, "captions": [text]} for name, text in texts if text.strip()))
         sys.stdout.write(f"what people wrote is in {path}\n")

@@ -8,7 +8,7 @@
     unifashion index runs/index --uri runs/index/milvus.db               the same with milvus-lite, in a file
     unifashion index runs/index --check                                  what the approximate search misses
 
-A second call embeds only what is new or changed; one that was stopped goes on where it stood. All columns of the table become
+A second call embeds only what is new or changed; one that was stopped continues. All columns of the table become
 metadata, which a search can filter by. ``accelerate launch -m unifashion.cli index ...`` uses several GPUs.
 """
 

@@ -8,7 +8,7 @@
     unifashion prepare catalogue --check
 
 ``tryon`` adds to VITON-HD or DressCode the maps that the download lacks, beside those it has: agnostic picture and mask, sketches
-(see unifashion.apps.prepare.tryon). A call that was stopped goes on where it stood. FashionGen's HDF5 files are also read as
+(see unifashion.apps.prepare.tryon). A call that was stopped continues where it stopped. FashionGen's HDF5 files are also read as
 they are: unpack them to look at photos.
 """
 

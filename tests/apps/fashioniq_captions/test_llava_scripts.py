@@ -10,7 +10,7 @@ from pathlib import Path
 
 from chat_server import ChatServer
 
-FOLDER = Path(__file__).resolve().parents[2] / "src" / "llava" / "LLaVA"
+FOLDER = Path(__file__).resolve().parents[3] / "src" / "llava" / "LLaVA"
 
 
 def start(script: str, *flags: str) -> subprocess.Popen:
