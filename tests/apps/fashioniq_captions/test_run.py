@@ -188,7 +188,7 @@ def test_answers_whose_settings_cannot_be_read_are_not_thrown_away(tmp_path):
     with opened(folder, {"model": "m"}, [], False), Journal(folder) as journal:
         journal.add(Entry("dress/D0", "first", True))
     (folder / "facts.json").write_text("{")
-    with pytest.raises(UserError, match="is there already, and not from this program; .* --overwrite"):
+    with pytest.raises(UserError, match=r"is there already, and not from this program; .* --overwrite"):
         with opened(folder, {"model": "m"}, [], False):
             pass
     assert list(read_entries(folder)) == ["dress/D0"]
