@@ -101,6 +101,24 @@ def test_help_names_every_command_and_every_flag(capsys):
         assert all(word in shown for word in expected)
 
 
+def test_help_of_every_command_is_answered_without_loading_a_heavy_library():
+    code = """
+import sys
+from unifashion.cli import COMMANDS, main
+for words in ([], *([name] for name in COMMANDS)):
+    try:
+        main([*words, "--help"])
+    except SystemExit as left:
+        assert left.code == 0
+print("loaded:", *({"torch", "numpy", "PIL", "transformers", "accelerate", "diffusers"} & set(sys.modules)))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "loaded:"
+    assert done.stdout.count("usage: unifashion") == 1 + len(COMMANDS)
+    assert max(map(len, done.stdout.splitlines())) <= 130
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
