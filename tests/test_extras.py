@@ -91,7 +91,7 @@ DOORS = {
         "captions",
     ),
     "unifashion.TryOn": ("unifashion.TryOn", "diffusers", "tryon"),
-    'load_drawing_head("sd", 8, 64, "", True)': ("the diffusion model 'sd'", "diffusers", "tryon"),
+    'load_diffusion_head("sd", 8, 64, "", True)': ("the diffusion model 'sd'", "diffusers", "tryon"),
     "add_lora(None, LanguageModelSettings())": ("LoRA", "peft", "captions"),
     'load_base("llama", "8bit")': ("--load-in 8bit", "bitsandbytes", "quantized"),
     'open_hdf5(Path("a.h5"))': ("a.h5", "h5py", "data"),
@@ -109,7 +109,7 @@ from unifashion.cli import main
 from unifashion.config import LanguageModelSettings
 from unifashion.data.hdf5_images import open_hdf5
 from unifashion.errors import UserError
-from unifashion.llm.diffusion_head import load_drawing_head
+from unifashion.llm.diffusion_head import load_diffusion_head
 from unifashion.llm.loading import add_lora, load_base
 from unifashion.training.tracking import to_track
 
