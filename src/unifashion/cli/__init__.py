@@ -17,10 +17,7 @@ from types import ModuleType
 from unifashion.errors import UserError, exit_with_one_sentence, nearest
 from unifashion.flags import parse
 
-COMMANDS = (
-    *("prepare", "report", "doctor", "check-submission", "score-images"),
-    *("index", "search", "demo", "caption", "convert"),
-)
+COMMANDS = "prepare report doctor check-submission score-images index search demo caption convert".split()
 
 
 @exit_with_one_sentence
@@ -33,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if name not in COMMANDS:
         problem = f"unknown command {name!r}{nearest(name, COMMANDS)}" if name else "name a command"
         raise UserError(f"{problem}; see unifashion --help")
-    module = load(name)
+    module = load(name)  # of this command alone
     (settings,) = parse([module.Settings], words, str(module.__doc__), f"unifashion {name}")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if code := module.run(settings):
@@ -47,6 +44,6 @@ def load(name: str) -> ModuleType:
 
 def overview() -> str:
     """Return what ``unifashion --help`` says: every command with the first line of its docstring."""
-    lines = [f"    {name:18}{str(load(name).__doc__).splitlines()[0]}\n" for name in COMMANDS]
-    head = "usage: unifashion COMMAND ...\n\nUniFashion on the command line. Every command has a --help of its own.\n\n"
-    return head + "".join(lines)
+    lines = (f"    {name:18}{str(load(name).__doc__).splitlines()[0]}" for name in COMMANDS)
+    head = "UniFashion on the command line. Every command has a --help of its own."
+    return "\n".join(["usage: unifashion COMMAND ...", "", head, "", *lines, ""])

@@ -32,7 +32,7 @@ class Settings:
 
 def run(settings: Settings) -> None:
     """Load index and models, and serve until Ctrl-C."""
-    require("gradio", "unifashion demo")  # said before anything is loaded, like a port that is taken
+    require("gradio", "unifashion demo")  # as a port that is taken, reported before the models are loaded
     if settings.tryon_model is not None:
         require("diffusers", "--tryon-model")
     from unifashion.apps.demo import DemoSettings

@@ -47,8 +47,10 @@ def run(settings: Settings) -> None:
     """Do it and say what was done."""
     from unifashion.search.index import CONFIG
 
-    if settings.ann not in (None, "exact") or settings.uri:  # before the catalogue is embedded, which may take hours
-        require("pymilvus", "--uri") if settings.uri else require("faiss", f"--ann {settings.ann}")
+    if settings.uri:  # now, not after the catalogue was embedded, which may take hours
+        require("pymilvus", "--uri")
+    elif settings.ann not in (None, "exact"):
+        require("faiss", f"--ann {settings.ann}")
     if settings.delete:
         sys.stdout.write(_delete(settings.source, settings.delete) + "\n")
         return
@@ -60,7 +62,7 @@ def run(settings: Settings) -> None:
             else "-o is required: the folder of the index"
         )
     lines = [] if settings.out is None else _build(settings, settings.out)
-    if settings.out is None or lines:  # the other processes of a cluster have nothing more to do
+    if settings.out is None or lines:  # with several GPUs, the other processes return no lines and are done
         folder = settings.out or settings.source
         lines += _approximate(folder, settings) + (_check(folder, settings) if settings.check else [])
         sys.stdout.write("".join(f"{line}\n" for line in lines))
@@ -127,9 +129,10 @@ def _approximate(folder: Path, settings: Settings) -> list[str]:
             return []
         with tqdm(desc="approximate search", unit=" items", delay=1) as bar:
             record = catch_up(index, wanted, bar.update)
-    if not (settings.ann or settings.uri):
-        return []
-    return [f"{folder} is searched approximately ({record.ann}, {record.uri or 'FAISS'}); --check says what it misses"]
+    sentence = (
+        f"{folder} is searched approximately ({record.ann}, {record.uri or 'FAISS'}); --check says what it misses"
+    )
+    return [sentence] if settings.ann or settings.uri else []
 
 
 def _check(folder: Path, settings: Settings) -> list[str]:
