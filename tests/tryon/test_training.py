@@ -239,7 +239,7 @@ BAD = {
     "a tracker that is not installed": (
         {},
         {"tracker": "wandb"},
-        "--tracker wandb needs the package wandb: pip install 'unifashion[wandb]'",
+        r"--tracker wandb needs the package wandb: pip install 'unifashion\[wandb\]'",
     ),
     "a run that is not there": ({}, {"resume": "nowhere"}, "nowhere"),
 }
