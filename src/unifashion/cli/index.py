@@ -115,8 +115,8 @@ def _approximate(folder: Path, settings: Settings) -> list[str]:
     """Bring the approximate search up to date, if there is one or one is asked for."""
     from tqdm import tqdm
 
-    from unifashion.search.index import Index
     from unifashion.search.ann import catch_up, drop_ann, requested_record
+    from unifashion.search.index import Index
     from unifashion.search.writer import writing
 
     index = Index.open(folder)
