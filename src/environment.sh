@@ -37,7 +37,8 @@ make_environment() {
     export PIP_DISABLE_PIP_VERSION_CHECK=1
     "$PYTHON" -m pip install --quiet -r "$root/requirements.txt" ||
         fail "pip could not install requirements.txt; is the network there? Run the same command again to go on"
-    "$PYTHON" -m pip install --quiet --editable "$root${extras:+[$extras]}" ||
+    # The pins above satisfy [all]; this adds the project itself and, if asked for, the test tools.
+    "$PYTHON" -m pip install --quiet --editable "$root[all${extras:+,$extras}]" ||
         fail "pip could not install the project; run the same command again to go on"
     touch "$stamp"
 }

@@ -101,14 +101,34 @@ def test_help_names_every_command_and_every_flag(capsys):
         assert all(word in shown for word in expected)
 
 
+def test_help_of_every_command_is_answered_without_loading_a_heavy_library():
+    code = """
+import sys
+from unifashion.cli import COMMANDS, main
+for words in ([], *([name] for name in COMMANDS)):
+    try:
+        main([*words, "--help"])
+    except SystemExit as left:
+        assert left.code == 0
+print("loaded:", *({"torch", "numpy", "PIL", "transformers", "accelerate", "diffusers"} & set(sys.modules)))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "loaded:"
+    assert done.stdout.count("usage: unifashion") == 1 + len(COMMANDS)
+    assert max(map(len, done.stdout.splitlines())) <= 130
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ([], "the following arguments are required: COMMAND"),
-        (["convrt"], "invalid choice: 'convrt'"),
-        (["convert", "a"], "the following arguments are required: OUT; see unifashion convert --help"),
-        (["convert", "a", "b", "--tokeniser", "c"], "unknown argument --tokeniser (did you mean '--tokenizer'?)"),
-        (["convert", "a", "b", "--to", "onnx"], "invalid choice: 'onnx'"),
+        ([], "name a command; see unifashion --help"),
+        (["convrt"], "unknown command 'convrt' (did you mean 'convert'?); see unifashion --help"),
+        (["convert", "a"], "OUT is required: model folder to write"),
+        (["convert", "a", "--tokeniser", "c"], "unknown flag --tokeniser (did you mean '--tokenizer'?)"),
+        (["convert", "a", "b", "c"], "unexpected argument 'c'; see unifashion convert --help"),
+        (["convert", "a", "b", "--to", "onnx"], "--to: 'onnx' is not one of unifashion, lavis"),
+        (["convert", "a", "b", "--to"], "argument --to: expected one argument; see unifashion convert --help"),
         (["convert", "no/such/file.pt", "b"], "no model at 'no/such/file.pt'"),
         (["convert", "a", "b", "--to", "lavis"], "b: a LAVIS checkpoint is one file, name it with .pt or .pth"),
     ],

@@ -1,11 +1,13 @@
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import yaml
 
 from unifashion.config import DataSettings, EvaluationSettings, LanguageModelSettings, ModelSettings, TrainingSettings
 from unifashion.errors import UserError
-from unifashion.flags import parse, parse_from_src, read_yaml, resolve, write_yaml
+from unifashion.flags import REQUIRED, argument, parse, parse_from_src, read_yaml, resolve, setting, write_yaml
 from unifashion.tryon.settings import TryOnDataSettings, TryOnModelSettings, TryOnTrainingSettings
 
 GROUPS = (DataSettings, ModelSettings, TrainingSettings, EvaluationSettings)
@@ -39,11 +41,14 @@ def test_lists_and_switches():
             ["--dataset", "fashionqi"],
             r"dataset: 'fashionqi' is not one of fashiongen, .* \(did you mean 'fashioniq'\?\)",
         ),
-        (["--blip-model-name", "blip2"], "invalid choice: 'blip2'"),
-        (["--batch-size", "many"], "batch_size: expected a whole number, got 'many'"),
-        (["--batch-size", "-1"], "batch_size: must not be negative"),
-        (["--batch-size", "0"], "batch_size: must be at least 1"),
-        (["--learning-rate", "nan"], "learning_rate: must not be negative"),
+        (
+            ["--blip-model-name", "blip2"],
+            r"--blip-model-name: 'blip2' is not one of .* \(did you mean 'blip2_cir_cls'\?\)",
+        ),
+        (["--batch-size", "many"], "--batch-size: expected a whole number, got 'many'"),
+        (["--batch-size", "-1"], "--batch-size: must not be negative"),
+        (["--batch-size", "0"], "--batch-size: must be at least 1"),
+        (["--learning-rate", "nan"], "--learning-rate: must not be negative"),
         (["--betas", "0.9"], "expected 2 arguments"),
         (["stray"], "unexpected argument 'stray'"),
         (["--config", "absent.yaml"], "absent.yaml: no such file"),
@@ -104,8 +109,8 @@ def test_every_setting_has_a_doc_that_help_shows(capsys):
     shown = capsys.readouterr().out
     assert stop.value.code == 0
     for group in GROUPS:
-        for name, setting in group.__dataclass_fields__.items():
-            assert setting.metadata["doc"].split()[0] in shown
+        for name, item in group.__dataclass_fields__.items():
+            assert item.metadata["doc"].split()[0] in shown
             assert f"--{name.replace('_', '-')}" in shown
 
 
@@ -121,3 +126,85 @@ def test_inside_src_paths_are_those_of_the_top_folder_and_help_says_so(tmp_path,
     with pytest.raises(SystemExit):
         parse_from_src((TrainingSettings,), ["--help"], "Train.", tmp_path / "src")
     assert "paths are those of the project's top folder" in " ".join(capsys.readouterr().out.split())
+
+
+# ---- commands: positional arguments, short flags, lists, what is required
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopySettings:
+    """Copy: what goes where."""
+
+    source: Path = argument("what is copied")
+    text: str = argument("a remark", "")
+    out: Path = setting(REQUIRED, "folder to write", short="-o")
+    kind: Literal["hard", "soft"] | None = setting(None, "of links")
+    set: str = setting("a", "of data", choices=("a", "b"))
+    image: tuple[str, ...] = setting((), "one each time", repeat=True)
+    profile: tuple[Literal["x", "y"], ...] = setting(("x",), "several at once")
+    limit: int | None = setting(None, "at most", least=1)
+
+
+@dataclass(frozen=True)
+class ManySettings:
+    """Many: all that is left."""
+
+    file: tuple[Path, ...] = argument("a file", name="FILE")
+
+
+def copy(*words: str) -> CopySettings:
+    return parse((CopySettings,), words, "Copy.", "copy")[0]
+
+
+def test_positional_arguments_may_stand_before_between_and_behind_flags():
+    expected = CopySettings(source=Path("in"), text="a remark", out=Path("out"))
+    assert copy("in", "a remark", "-o", "out") == expected
+    assert copy("-o", "out", "in", "a remark") == expected
+    assert copy("in", "--out", "out", "a remark") == expected
+    assert copy("in", "--out=out").text == ""
+    assert parse((ManySettings,), ["a", "b"], "", "many")[0].file == (Path("a"), Path("b"))
+
+
+def test_lists_choices_and_types_of_commands():
+    copied = copy("in", "-oout", "--image", "1", "--image", "2", "text", "--profile", "y", "x", "--kind", "soft")
+    assert (copied.image, copied.profile, copied.kind, copied.text) == (("1", "2"), ("y", "x"), "soft", "text")
+    assert copy("in", "-o", "out", "--set", "b", "--limit", "3").limit == 3
+    assert resolve((CopySettings,), {"source": "in", "out": "out", "profile": ["y"]})[0].profile == ("y",)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "SOURCE is required: what is copied"),
+        (["in"], "--out is required: folder to write"),
+        (["in", "--oout", "x"], "unknown flag --oout (did you mean '--out'?); see copy --help"),
+        (["in", "t", "more", "-o", "x"], "unexpected argument 'more'; see copy --help"),
+        (["in", "-o", "x", "--kind", "sfot"], "--kind: 'sfot' is not one of hard, soft (did you mean 'soft'?)"),
+        (["in", "-o", "x", "--set", "c"], "--set: 'c' is not one of a, b"),
+        (["in", "-o", "x", "--profile", "y", "z"], "--profile: 'z' is not one of x, y"),
+        (["in", "-o", "x", "--limit", "0"], "--limit: must be at least 1, got '0'"),
+        (["in", "-o", "x", "--config", "c.yaml"], "unknown flag --config"),
+    ],
+)
+def test_bad_words_of_a_command_are_one_sentence(words, sentence):
+    with pytest.raises(UserError) as error:
+        copy(*words)
+    assert str(error.value).startswith(sentence)
+
+
+def test_a_list_in_a_file_must_be_a_list():
+    with pytest.raises(UserError, match="image: expected a list, got 'a'"):
+        resolve((CopySettings,), {"source": "in", "out": "out", "image": "a"})
+    with pytest.raises(UserError, match="FILE is required: a file"):
+        parse((ManySettings,), [], "", "many")
+
+
+def test_help_of_a_command_names_its_arguments_and_keeps_the_lines_of_its_examples(capsys):
+    with pytest.raises(SystemExit):
+        parse((CopySettings,), ["--help"], "Copy.\n\n    copy a    one\n    copy b    another\n", "copy")
+    shown = capsys.readouterr().out
+    assert shown.startswith(
+        "usage: copy [-h] SOURCE [TEXT] [--SETTING VALUE ...]\n\nCopy.\n\n    copy a    one\n    copy b "
+    )
+    assert "--out PATH, -o PATH" in shown and "folder to write [required]" in shown and "--config" not in shown
+    assert "--kind {hard,soft}" in shown and "--limit N" in shown and "several at once [x]" in shown

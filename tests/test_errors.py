@@ -1,7 +1,7 @@
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from unifashion.errors import UserError, exit_with_one_sentence, nearest
+from unifashion.errors import UserError, exit_with_one_sentence, nearest, require
 
 
 class Broken(Dataset):
@@ -36,3 +36,21 @@ def test_a_bug_keeps_its_traceback():
 def test_the_nearest_name_is_suggested_and_a_far_one_is_not():
     assert nearest("fashonIQ", ["fashioniq", "cirr"]) == " (did you mean 'fashioniq'?)"
     assert nearest("xyz", ["fashioniq", "cirr"]) == ""
+
+
+def test_a_package_of_an_extra_is_named_with_the_line_that_installs_it(monkeypatch, capsys):
+    require("faiss", "--ann")  # it is installed here
+    monkeypatch.setattr("importlib.util.find_spec", lambda package: None)
+    with pytest.raises(UserError, match=r"^--ann needs the package faiss: pip install 'unifashion\[search\]'$"):
+        require("faiss", "--ann")
+
+    @exit_with_one_sentence
+    def main(argv):
+        raise ModuleNotFoundError(f"No module named {argv[0]!r}", name=argv[0])
+
+    with pytest.raises(SystemExit) as left:
+        main(["gradio.themes"])
+    assert left.value.code == 2
+    assert capsys.readouterr().err == "error: this command needs the package gradio: pip install 'unifashion[demo]'\n"
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):  # a bug of ours keeps its traceback
+        main(["no_such_module"])

@@ -67,7 +67,7 @@ def test_without_arguments_it_looks_for_the_captions_of_the_quickstart():
     [
         ([{"id": "x", "caption": "c"}], [], "no id of"),
         ([{"caption": "c"}], [], "row 1: no id"),
-        ([{"id": "a", "caption": "c"}], ["--profile", "other"], "invalid choice: 'other' (choose from"),
+        ([{"id": "a", "caption": "c"}], ["--profile", "other"], "--profile: 'other' is not one of standard"),
         (
             [{"id": "a", "caption": "c"}],
             ["--reference", "x"],

@@ -1,4 +1,4 @@
-"""House rules that no linter has: which way imports run, and that the README's paths exist."""
+"""House rules that no linter has, such as which way imports run."""
 
 import ast
 import re
@@ -67,16 +67,6 @@ def test_no_import_hides_behind_type_checking():
 def test_test_files_have_names_of_their_own():
     names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
     assert not {name for name in names if names.count(name) > 1}, "pytest takes two files of one name for one module"
-
-
-def test_paths_in_the_readme_exist():
-    text = (ROOT / "README.md").read_text()
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
-        assert (ROOT / target).exists(), f"README.md links to {target}"
-    for script in re.findall(r"bash ([\w./]+\.sh)", text):
-        assert (ROOT / script).is_file(), f"README.md calls {script}"
-    for config in re.findall(r"configs/[\w/]+\.yaml", text):
-        assert (ROOT / config).is_file(), f"README.md names {config}"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -13,6 +13,8 @@ The names are imported when they are first used, so that ``import unifashion`` i
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from unifashion.errors import require
+
 if TYPE_CHECKING:
     from unifashion.encoders.unifashion import UniFashion
     from unifashion.llm.captioner import Captioner
@@ -35,4 +37,6 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'unifashion' has no attribute {name!r}")
+    if _MODULES[name] == "unifashion.tryon.api":
+        require("diffusers", f"unifashion.{name}")
     return getattr(importlib.import_module(_MODULES[name]), name)

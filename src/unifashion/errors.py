@@ -1,17 +1,48 @@
-"""What a user can mend is said in one sentence; everything else is a bug and keeps its traceback.
+"""What a user can fix is said in one sentence; everything else is a bug and keeps its traceback.
 
 Library code raises ``UserError`` for bad input. Entry points wrap their ``main`` in ``exit_with_one_sentence``,
 which prints that sentence to stderr and leaves with exit code 2.
 """
 
 import functools
+import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from typing import NoReturn
+
+# Packages that only some users install, and the extra of pyproject.toml that brings each.
+EXTRAS = {
+    "faiss": "search",
+    **dict.fromkeys(("pymilvus", "milvus_lite", "grpc"), "milvus"),
+    **dict.fromkeys(("gradio", "fastapi", "uvicorn", "starlette", "pydantic"), "demo"),
+    "matplotlib": "report",
+    **dict.fromkeys(("peft", "pycocoevalcap"), "captions"),
+    **dict.fromkeys(("diffusers", "torchmetrics"), "tryon"),
+    "h5py": "data",
+    "bitsandbytes": "quantized",
+    "tensorboard": "tensorboard",
+    "wandb": "wandb",
+}
 
 
 class UserError(ValueError):
     """Bad input from the outside: names the file, row or flag, and the fix."""
+
+
+def require(package: str, what: str) -> None:
+    """Check that a package of an extra is installed, before an import or before long work that ends with one.
+
+    Raises:
+        UserError: it is not; names what needs it, and the line that installs it.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise UserError(missing(package, what))
+
+
+def missing(package: str, what: str) -> str:
+    """Return the sentence for a package of an extra that ``what`` needs and that is not installed."""
+    return f"{what} needs the package {package}: pip install 'unifashion[{EXTRAS[package]}]'"
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
@@ -27,17 +58,29 @@ def sentence(error: UserError) -> str:
 
 
 def exit_with_one_sentence(main: Callable[..., None]) -> Callable[..., None]:
-    """Wrap an entry point: a ``UserError`` becomes ``error: ...`` and exit code 2, Ctrl-C exit code 130."""
+    """Wrap an entry point: a ``UserError`` becomes ``error: ...`` and exit code 2, Ctrl-C exit code 130.
+
+    So does a package of an extra that is not installed, where nobody asked for it with ``require`` first.
+    """
 
     @functools.wraps(main)
     def wrapped(argv: Sequence[str] | None = None) -> None:
         try:
             main(argv)
         except UserError as error:
-            sys.stderr.write(f"error: {sentence(error)}\n")
-            raise SystemExit(2) from None
+            _leave(sentence(error))
+        except ModuleNotFoundError as error:
+            package = str(error.name).partition(".")[0]
+            if package not in EXTRAS:
+                raise
+            _leave(missing(package, "this command"))
         except KeyboardInterrupt:
             sys.stderr.write("interrupted\n")
             raise SystemExit(130) from None
 
     return wrapped
+
+
+def _leave(problem: str) -> NoReturn:
+    sys.stderr.write(f"error: {problem}\n")
+    raise SystemExit(2) from None

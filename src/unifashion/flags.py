@@ -1,44 +1,64 @@
-"""Typed settings: a dataclass gives names, defaults and docs; a YAML file gives an experiment; flags have the last word.
+"""Typed settings: a dataclass gives names, types, defaults and docs; a YAML file gives an experiment; flags have the last word.
 
     data, training = parse((DataSettings, TrainingSettings), argv, description="...")
 
 One setting is one YAML key is one flag: ``batch_size: 64`` in the file is ``--batch-size 64`` (or ``--batch_size 64``) on
 the command line. ``--config FILE`` names the YAML. Keys and flags that do not exist are errors that name the nearest one.
+
+    index: str = argument("what unifashion index wrote")              given by its position, without a flag
+    out: Path = setting(REQUIRED, "folder to write", short="-o")      --out DIR or -o DIR; for commands, which have no YAML
+    batch_size: int = setting(32, "images at once", least=1)          numbers are never negative
+    precision: Literal["fp16", "fp32"] = setting("fp16", "...")       a closed set; names known at run time only: choices=NAMES
+    overwrite: bool = setting(False, "...")                           --overwrite or --no-overwrite
+    betas: tuple[float, float] = setting((0.9, 0.98), "...")          --betas 0.9 0.98
+    source: tuple[Path, ...] = setting((), "...")                     --source A B: all words up to the next flag
+    image: tuple[str, ...] = setting((), "...", repeat=True)          --image A --image B: a positional argument may stand behind
 """
 
 import argparse
 import os
+import re
 import sys
 import types
 import typing
 from collections.abc import Sequence
 from dataclasses import MISSING, Field, asdict, field, fields
+from functools import partial
 from pathlib import Path
+from textwrap import fill
 from typing import Any, Literal, NoReturn
 
 import yaml
 
 from unifashion.errors import UserError, nearest
 
+REQUIRED: Any = MISSING
+WIDTH = 110  # of --help, characters
 
-def setting(default: Any, doc: str, least: int = 0) -> Any:
-    """Declare one setting with its default, a one-line doc that ``--help`` shows, and the least value of a number."""
-    return field(default=default, metadata={"doc": doc, "least": least})
+
+def setting(
+    default: Any, doc: str, least: int = 0, short: str = "", choices: Sequence[str] = (), repeat: bool = False
+) -> Any:
+    """Declare one setting, as above: its default, or ``REQUIRED``, and a line for ``--help``, which adds the default."""
+    return field(default=default, metadata=dict(doc=doc, least=least, short=short, choices=choices, repeat=repeat))
+
+
+def argument(doc: str, default: Any = REQUIRED, name: str = "") -> Any:
+    """Declare a setting that is given by its position, which ``--help`` calls ``name``; a tuple takes all words that are left."""
+    return field(default=default, metadata=dict(doc=doc, least=0, choices=(), position=name))
 
 
 def resolve(groups: Sequence[type], values: dict[str, Any]) -> tuple[Any, ...]:
     """Build one instance of each dataclass in ``groups`` from one flat dict.
 
     Raises:
-        UserError: an unknown key (names the nearest known one) or a value of the wrong type.
+        UserError: an unknown key (names the nearest known one), a value of the wrong type, or none where one is required.
     """
-    known = {f.name: f for group in groups for f in fields(group)}
-    for name in values:
-        if name not in known:
-            raise UserError(f"unknown setting {name!r}{nearest(name, list(known))}")
-    return tuple(
-        group(**{f.name: _typed(f, values[f.name]) for f in fields(group) if f.name in values}) for group in groups
-    )
+    typed = _check(groups, values)
+    for item in _settings(groups).values():
+        if item.default is MISSING and item.name not in typed:
+            raise UserError(f"{item.flag} is required: {item.doc}")
+    return tuple(group(**{f.name: typed[f.name] for f in fields(group) if f.name in typed}) for group in groups)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -58,37 +78,31 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def parse(groups: Sequence[type], argv: Sequence[str] | None, description: str, **defaults: object) -> tuple[Any, ...]:
+def parse(
+    groups: Sequence[type], argv: Sequence[str] | None, description: str, command: str = "", **defaults: Any
+) -> tuple[Any, ...]:
     """Merge dataclass defaults, ``defaults``, the ``--config`` file and flags, in rising priority.
 
-    Returns one instance per group. Prints help and leaves on ``--help``.
+    Returns one instance per group; ``--help`` shows each group under its docstring ("Title: what it is about"), and leaves.
+    A ``command`` (of ``unifashion``) is called so, and has no ``--config``.
+
+    Raises:
+        UserError: as ``resolve``, and for flags and arguments that do not exist.
     """
-    parser = _Parser(
-        description=description,
-        usage="%(prog)s [-h] [--config FILE] [--SETTING VALUE ...]",
-        allow_abbrev=False,
-        formatter_class=_Help,
-        argument_default=argparse.SUPPRESS,
-    )
-    parser.add_argument("--config", metavar="FILE", type=Path, help="YAML file with settings; flags override it")
-    shown = {**defaults}
-    for group in groups:
-        title, _, rest = (group.__doc__ or group.__name__).partition(": ")
-        section = parser.add_argument_group(title, rest.strip())
-        for f in fields(group):
-            _add_flag(section, f, shown.get(f.name, _default(f)))
-    flags = vars(parser.parse_args(argv))
+    parser = _Parser(groups, description, command, defaults)
+    flags = vars(parser.parse_args(sys.argv[1:] if argv is None else argv))
     path = flags.pop("config", None)
     try:
-        from_file = read_yaml(path) if path else {}
-        resolve(groups, from_file)
+        from_file = read_yaml(Path(path)) if path else {}
+        if from_file:
+            resolve(groups, from_file)  # alone first, to blame the file for what is wrong in it
     except UserError as error:
         raise UserError(str(error) if str(error).startswith("--config") else f"--config {path}: {error}") from None
-    return resolve(groups, {**defaults, **from_file, **flags})
+    return resolve(groups, {**defaults, **from_file, **_check(groups, flags, typed_by_hand=True)})
 
 
 def parse_from_src(
-    groups: Sequence[type], argv: Sequence[str] | None, description: str, src: Path, **defaults: object
+    groups: Sequence[type], argv: Sequence[str] | None, description: str, src: Path, **defaults: Any
 ) -> tuple[Any, ...]:
     """``parse`` for programs that users start inside ``src``: moves to the folder above it first, and ``--help`` says so."""
     if Path.cwd().is_relative_to(src):
@@ -104,94 +118,6 @@ def write_yaml(path: Path, groups: Sequence[Any]) -> None:
         values = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(group).items()}
         lines.append(f"# {(group.__doc__ or '').strip()}\n{yaml.safe_dump(values, sort_keys=False)}")
     path.write_text("\n".join(lines), encoding="utf-8")
-
-
-class _Help(argparse.HelpFormatter):
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=32, width=110)
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse whose unknown flags name the nearest known one."""
-
-    def parse_args(  # type: ignore[override]
-        self, args: Sequence[str] | None = None, namespace: Any = None
-    ) -> Any:
-        given = list(sys.argv[1:] if args is None else args)
-        values, rest = self.parse_known_args([_dashed(word) for word in given], namespace)
-        if rest:
-            known = [option for action in self._actions for option in action.option_strings]
-            flag = rest[0].split("=")[0]
-            if flag.startswith("-"):
-                self.error(f"unknown flag {flag}{nearest(flag, known)}")
-            self.error(f"unexpected argument {flag!r}")
-        return values
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see --help")
-
-
-def _dashed(word: str) -> str:
-    """Return ``--num_epochs=3`` as ``--num-epochs=3``; leave everything that is not a flag alone."""
-    if not word.startswith("--"):
-        return word
-    flag, equals, value = word.partition("=")
-    return flag.replace("_", "-") + equals + value
-
-
-def _default(f: Field[Any]) -> Any:
-    return f.default if f.default is not MISSING else None
-
-
-def _add_flag(section: argparse._ArgumentGroup, f: Field[Any], default: object) -> None:
-    flag = "--" + f.name.replace("_", "-")
-    shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
-    if isinstance(shown, bool):
-        shown = "on" if shown else "off"
-    doc = f.metadata["doc"] if shown is None else f"{f.metadata['doc']} [{shown}]"
-    doc = doc.replace("%", "%%")
-    if f.type is bool:
-        section.add_argument(flag, action=argparse.BooleanOptionalAction, help=doc)
-    elif typing.get_origin(f.type) is tuple:
-        section.add_argument(flag, nargs=len(typing.get_args(f.type)), metavar="X", help=doc)
-    elif typing.get_origin(f.type) is Literal:
-        section.add_argument(flag, choices=typing.get_args(f.type), help=doc)
-    else:
-        section.add_argument(flag, metavar=_base_type(f.type).__name__.upper(), help=doc)
-
-
-def _base_type(annotation: Any) -> Any:
-    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
-        return next(a for a in typing.get_args(annotation) if a is not type(None))
-    return annotation
-
-
-def _typed(f: Field[Any], value: Any) -> Any:
-    """Return ``value`` as the field's type, or say what the field wants."""
-    annotation = f.type
-    if typing.get_origin(annotation) is Literal:
-        choices = typing.get_args(annotation)
-        if value not in choices:
-            hint = nearest(str(value), [str(c) for c in choices])
-            raise UserError(f"{f.name}: {value!r} is not one of {', '.join(map(str, choices))}{hint}")
-        return value
-    if typing.get_origin(annotation) is tuple:
-        kinds = typing.get_args(annotation)
-        if not isinstance(value, list | tuple) or len(value) != len(kinds):
-            raise UserError(f"{f.name}: expected {len(kinds)} numbers, got {value!r}")
-        return tuple(read_number(f.name, kind, item) for kind, item in zip(kinds, value, strict=True))
-    kind = _base_type(annotation)
-    if value is None and kind is not annotation:
-        return None
-    if kind is bool:
-        if not isinstance(value, bool):
-            raise UserError(f"{f.name}: expected true or false, got {value!r}")
-        return value
-    if kind in (int, float):
-        return read_number(f.name, kind, value, f.metadata.get("least", 0))
-    if not isinstance(value, str):
-        raise UserError(f"{f.name}: expected text, got {value!r}")
-    return value
 
 
 def read_number(name: str, kind: type, value: Any, least: int = 0) -> Any:
@@ -212,3 +138,122 @@ def read_number(name: str, kind: type, value: Any, least: int = 0) -> Any:
     if number < least:
         raise UserError(f"{name}: must be at least {least}, got {value!r}")
     return number
+
+
+class _Setting:
+    """A field of a dataclass, its type taken apart. Of a tuple, ``kind`` and ``choices`` are those of its items."""
+
+    def __init__(self, f: Field[Any]) -> None:
+        self.name, self.default, self.doc, self.form = f.name, f.default, str(f.metadata["doc"]), f.metadata
+        self.is_optional = typing.get_origin(f.type) in (types.UnionType, typing.Union)
+        kind: Any = typing.get_args(f.type)[0] if self.is_optional else f.type
+        self.items = typing.get_args(kind) if typing.get_origin(kind) is tuple else ()
+        self.takes_any_number = bool(self.items) and self.items[-1] is Ellipsis
+        self.kind = self.items[0] if self.items else kind
+        is_closed = typing.get_origin(self.kind) is Literal
+        self.choices = typing.get_args(self.kind) if is_closed else tuple(self.form["choices"])
+        self.is_positional = "position" in self.form
+        name = {int: "N", float: "X", Path: "PATH"}.get(self.kind) or f.name.rpartition("_")[2].upper()
+        self.metavar: str = "{" + ",".join(self.choices) + "}" if self.choices else name
+        self.flag = "--" + f.name.replace("_", "-")
+        if self.is_positional:
+            self.flag = self.metavar = self.form["position"] or f.name.upper()
+
+    def typed(self, label: str, value: Any) -> Any:
+        """Return ``value`` as the field's type, or say what the field wants."""
+        if value is None and self.is_optional:
+            return None
+        if not self.items:
+            return self._typed_one(label, value)
+        if not isinstance(value, list | tuple) or not (self.takes_any_number or len(value) == len(self.items)):
+            wanted = "a list" if self.takes_any_number else f"{len(self.items)} values"
+            raise UserError(f"{label}: expected {wanted}, got {value!r}")
+        return tuple(self._typed_one(label, item) for item in value)
+
+    def _typed_one(self, label: str, value: Any) -> Any:
+        if self.choices:
+            if value not in self.choices:
+                hint = nearest(str(value), self.choices)
+                raise UserError(f"{label}: {value!r} is not one of {', '.join(self.choices)}{hint}")
+            return value
+        if self.kind in (int, float):
+            return read_number(label, self.kind, value, self.form["least"])
+        wanted, accepted = ("true or false", bool) if self.kind is bool else ("text", (str, self.kind))
+        if not isinstance(value, accepted):
+            raise UserError(f"{label}: expected {wanted}, got {value!r}")
+        return self.kind(value)
+
+    def add_to(self, section: argparse._ArgumentGroup, default: object) -> None:
+        """Add the flag. All values stay text, and nothing is required here: ``resolve`` says better what is wrong."""
+        options: dict[str, Any] = {"metavar": self.metavar, "help": self.doc.replace("%", "%%")}
+        if self.is_positional:
+            section.add_argument(self.name, nargs="*" if self.items else "?", **options)
+            return
+        if isinstance(default, bool):
+            default = "on" if default else "off"
+        shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+        if shown not in (None, ""):
+            options["help"] += " [required]" if shown is MISSING else f" [{shown}]"
+        if self.kind is bool:
+            options = {"help": options["help"], "action": argparse.BooleanOptionalAction}
+        elif self.form["repeat"]:
+            options["action"] = "append"
+        elif self.items:
+            options |= {"action": "extend", "nargs": "+"} if self.takes_any_number else {"nargs": len(self.items)}
+        section.add_argument(self.flag, *filter(None, [self.form["short"]]), dest=self.name, **options)
+
+
+def _settings(groups: Sequence[type]) -> dict[str, _Setting]:
+    return {f.name: _Setting(f) for group in groups for f in fields(group)}
+
+
+def _check(groups: Sequence[type], values: dict[str, Any], typed_by_hand: bool = False) -> dict[str, Any]:
+    """Return the values as their settings' types; complaints name the flag where it was typed by hand, else the key."""
+    known = _settings(groups)
+    for name in values:
+        if name not in known:
+            raise UserError(f"unknown setting {name!r}{nearest(name, list(known))}")
+    return {
+        name: known[name].typed(known[name].flag if typed_by_hand else name, value) for name, value in values.items()
+    }
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse whose unknown flags name the nearest known one, and whose positional arguments may stand among the flags."""
+
+    def __init__(self, groups: Sequence[type], description: str, command: str, defaults: dict[str, object]) -> None:
+        usage = ["%(prog)s", "[-h]", *(() if command else ("[--config FILE]",))]
+        for item in _settings(groups).values():
+            if item.is_positional:
+                name = f"{item.metavar} ..." if item.items else item.metavar
+                usage.append(name if item.default is MISSING else f"[{name}]")
+        super().__init__(
+            prog=command or None,
+            description=description if "\n" in description else fill(description, WIDTH),
+            usage=" ".join([*usage, "[--SETTING VALUE ...]"]),
+            allow_abbrev=False,
+            formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=32, width=WIDTH),
+            argument_default=argparse.SUPPRESS,  # what is not given is absent: a file or a default may still say it
+        )
+        if not command:
+            self.add_argument("--config", metavar="FILE", help="YAML file with settings; flags override it")
+        for group in groups:
+            title, _, rest = (group.__doc__ or group.__name__).partition(": ")
+            section = self.add_argument_group(title, rest.strip())
+            for item in _settings([group]).values():
+                item.add_to(section, defaults.get(item.name, item.default))
+
+    def parse_args(self, args: Sequence[str], namespace: Any = None) -> Any:  # type: ignore[override]
+        words = [re.sub("^--[^=]+", lambda flag: flag[0].replace("_", "-"), word) for word in args]  # --num_epochs=3
+        # "Intermixed", because argparse otherwise takes an optional argument for absent once a flag stands before it.
+        values, rest = self.parse_known_intermixed_args(words, namespace)
+        if rest:
+            known = [option for action in self._actions for option in action.option_strings]
+            flag = rest[0].split("=")[0]
+            if flag.startswith("-"):
+                self.error(f"unknown flag {flag}{nearest(flag, known)}")
+            self.error(f"unexpected argument {flag!r}")
+        return values
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")

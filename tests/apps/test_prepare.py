@@ -393,7 +393,7 @@ def read_fashiongen_h5(source):
         (["catalogue"], "--source is required"),
         (["cirr", "--source", "TABLE"], "expected zip or tar archives"),
         (["catalogue", "--check"], "has no finished manifest"),
-        (["catalogue", "--source", "TABLE", "--threads", "0"], "--threads must be at least 1"),
+        (["catalogue", "--source", "TABLE", "--threads", "0"], "--threads: must be at least 1"),
     ],
 )
 def test_bad_input_is_one_sentence(table, tmp_path, capsys, words, message):

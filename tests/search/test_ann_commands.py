@@ -47,8 +47,8 @@ def test_a_later_call_brings_the_approximate_search_up_to_date(folder, shop, cap
     [
         ([], "is an index: say what to change (--ann, --uri, --check, --delete)"),
         (["--uri", "milvus"], "--uri milvus: give http://host:19530"),
-        (["--ann", "tree"], "invalid choice: 'tree'"),
-        (["--check", "--queries", "0"], "--queries must be at least 1"),
+        (["--ann", "tree"], "--ann: 'tree' is not one of"),
+        (["--check", "--queries", "0"], "--queries: must be at least 1"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_sentence(folder, capsys, words, sentence):

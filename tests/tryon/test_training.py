@@ -239,7 +239,7 @@ BAD = {
     "a tracker that is not installed": (
         {},
         {"tracker": "wandb"},
-        "--tracker wandb: the package wandb is not installed",
+        r"--tracker wandb needs the package wandb: pip install 'unifashion\[wandb\]'",
     ),
     "a run that is not there": ({}, {"resume": "nowhere"}, "nowhere"),
 }
@@ -350,7 +350,7 @@ def test_results_of_other_settings_are_not_mixed(run, tryon_root, tmp_path, caps
     (["--retriever", "x"], "trained without a retrieval model"),
     (["--schedular", "ddim"], "did you mean '--scheduler'?"),
     (["--height", "50"], "a result of 18 x 50 pixels: both sides must be multiples of 3"),
-    (["--num-inference-steps", "0"], "num_inference_steps: must be at least 1"),
+    (["--num-inference-steps", "0"], "--num-inference-steps: must be at least 1"),
     (["--num-inference-steps", "1001"], "the sampler takes 1 to 1000 steps, got 1001"),
 ])  # fmt: skip
 def test_mistakes_on_the_command_line_are_one_sentence(run, tryon_root, tmp_path, capsys, flags, sentence, monkeypatch):

@@ -5,7 +5,7 @@
     python cot.py --dataset vitonhd --endpoint http://localhost:8000/v1 --split train
 
 Called from inside src/, paths are those of the project's top folder. The settings are those of inference.py; a run that was
-stopped goes on with the same command. For VITON-HD, captions.SPLIT.json has the form of MGD's captions.json.
+stopped continues with the same command. For VITON-HD, captions.SPLIT.json has the form of MGD's captions.json.
 """
 
 import logging

@@ -4,12 +4,12 @@
     python inference.py --split val --endpoint http://localhost:8000/v1              a vLLM server instead
     python inference.py --dataset images --data-root my_photos                       writes my_photos/catalogue.csv
 
-On a laptop, after the quickstart (a random toy model that writes nonsense, to see the pipeline run):
+On a laptop, after the quickstart (a toy model with random weights, which writes nonsense, to watch the pipeline run):
     python ../../../tests/apps/fashioniq_captions/tiny_llava.py ../../../runs/tiny_llava
     python inference.py --model runs/tiny_llava --data-root dataset/catalogue --output-dir runs/captions --limit 20
 
-Called from inside src/, paths are those of the project's top folder. A run that was stopped goes on with the same command.
-Sentences of shoppers are no part of the prompt, unless --guidance asks for it, for the train split only.
+Called from inside src/, paths are those of the project's top folder. A run that was stopped continues with the same command.
+Shoppers' sentences are not part of the prompt unless --guidance asks for them, for the train split only.
 """
 
 import logging

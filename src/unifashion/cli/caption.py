@@ -1,92 +1,77 @@
-"""``unifashion caption``: describe images in words, by a blip2_cir_cls (Q-Former) or a blip2_cir_full (language model).
+"""Describe images in words, by a blip2_cir_cls (Q-Former) or a blip2_cir_full (language model).
 
-unifashion caption photo.jpg my_shop/ --model runs/caption_ft -o captions.jsonl
-unifashion caption --dataset fashiongen --data-root dataset/catalogue --model runs/quickstart/pretrain \
-    -o runs/quickstart/captions/predictions.jsonl
+    unifashion caption photo.jpg my_shop/ --model runs/caption_ft -o captions.jsonl
+    unifashion caption --dataset fashiongen --data-root dataset/catalogue --model runs/quickstart/pretrain -o captions.jsonl
 
 Rows are {"id", "image", "caption"}. With --dataset, references.jsonl beside it holds what people wrote, {"id", "captions"}:
-``cd src && python metrics.py`` scores the two. A run that was stopped goes on when it is called again.
+``cd src && python metrics.py`` scores the two. A run that was stopped continues when it is called again.
 """
 
-import argparse
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from unifashion.data.datasets import names, retrieval_sets
+from unifashion.errors import UserError
+from unifashion.flags import REQUIRED, argument, setting
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Declare the flags."""
-    parser.add_argument("images", metavar="IMAGE", nargs="*", help="image files, or folders of images")
-    parser.add_argument("--model", metavar="PATH", required=True, help="a run, a saved model folder or a hub id")
-    parser.add_argument(
-        "-o",
-        "--output",
-        metavar="FILE",
-        type=Path,
-        default=Path("captions.jsonl"),
-        help="what is written [%(default)s]",
-    )
-    parser.add_argument("--dataset", choices=names(retrieval_sets("image-text")), help="caption a data set instead")
-    parser.add_argument(
-        "--data-root", metavar="PATH", help="folder that holds the data sets [$UNIFASHION_DATA, else dataset/]"
-    )
-    parser.add_argument("--split", choices=("train", "val"), default="val", help="of the data set [%(default)s]")
-    parser.add_argument("--num-beams", metavar="N", type=int, default=1, help="beam search; 1 = greedy [%(default)s]")
-    parser.add_argument("--sample", action="store_true", help="draw words instead of taking the likeliest")
-    parser.add_argument(
-        "--top-p",
-        metavar="P",
-        type=float,
-        default=0.9,
-        help="share of probability that --sample draws from [%(default)s]",
-    )
-    parser.add_argument("--max-new-tokens", metavar="N", type=int, default=48, help="longest caption [%(default)s]")
-    parser.add_argument("--instruction", metavar="TEXT", help="what the language model is asked [as in training]")
-    parser.add_argument("--llm", metavar="NAME", help="where the frozen language model is [where it was in training]")
-    parser.add_argument("--batch-size", metavar="N", type=int, default=32, help="images at once [%(default)s]")
-    parser.add_argument(
-        "--num-workers", metavar="N", type=int, default=0, help="processes that load images [%(default)s]"
-    )
-    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of --sample [%(default)s]")
-    parser.add_argument("--limit", metavar="N", type=int, help="only the first N images")
-    parser.add_argument("--overwrite", action="store_true", help="begin anew where the output is there already")
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Captions: of which images, by which model, and how its words are chosen."""
+
+    image: tuple[str, ...] = argument("image files, or folders of images", ())
+    model: str = setting(REQUIRED, "a run, a saved model folder or a hub id")
+    output: Path = setting(Path("captions.jsonl"), "what is written", short="-o")
+    dataset: str | None = setting(None, "caption a data set instead", choices=names(retrieval_sets("image-text")))
+    data_root: str | None = setting(None, "folder that holds the data sets [$UNIFASHION_DATA, else dataset/]")
+    split: Literal["train", "val"] = setting("val", "of the data set")
+    num_beams: int = setting(1, "beam search; 1 = greedy", least=1)
+    sample: bool = setting(False, "draw words instead of taking the likeliest")
+    top_p: float = setting(0.9, "share of probability that --sample draws from")
+    max_new_tokens: int = setting(48, "longest caption", least=1)
+    instruction: str | None = setting(None, "what the language model is asked [as in training]")
+    llm: str | None = setting(None, "where the frozen language model is [where it was in training]")
+    batch_size: int = setting(32, "images at once", least=1)
+    num_workers: int = setting(0, "processes that load images")
+    seed: int = setting(0, "of --sample")
+    limit: int | None = setting(None, "only the first N images", least=1)
+    overwrite: bool = setting(False, "begin anew where the output is there already")
+
+    def __post_init__(self) -> None:
+        if bool(self.image) == bool(self.dataset):
+            raise UserError("name images or folders of images, or a data set with --dataset; one of the two")
 
 
-def run(flags: argparse.Namespace) -> None:
+def run(settings: Settings) -> None:
     """Caption and say where the result is."""
     from unifashion.apps.toy_catalogue import provide
     from unifashion.config import DataSettings
     from unifashion.data.splits import read_pairs
-    from unifashion.errors import UserError
     from unifashion.io import write_jsonl
     from unifashion.llm.caption_file import Job, caption_files, find_files, name_images
     from unifashion.llm.captioner import Captioner
     from unifashion.models import pretrained
     from unifashion.models.generation import Decoding
 
-    if bool(flags.images) == bool(flags.dataset):
-        raise UserError("name images or folders of images, or a data set with --dataset; one of the two")
-    if flags.batch_size < 1 or flags.num_workers < 0 or (flags.limit is not None and flags.limit < 1):
-        raise UserError("--batch-size and --limit must be at least 1, --num-workers must not be negative")
-    decoding = Decoding(flags.max_new_tokens, 0, flags.num_beams, flags.sample, flags.top_p)
-    texts: dict[Path, str] = {}
-    if flags.dataset:
-        data = DataSettings(data_root=flags.data_root, dataset=flags.dataset)
+    out = settings.output
+    decoding = Decoding(settings.max_new_tokens, 0, settings.num_beams, settings.sample, settings.top_p)
+    references: dict[Path, str] = {}
+    if settings.dataset:
+        data = DataSettings(data_root=settings.data_root, dataset=settings.dataset)
         provide(data)
-        split = read_pairs(data, flags.split)
-        texts = {pair.image: pair.text for pair in split.pairs}
-    images = (list(texts) if flags.dataset else find_files(flags.images))[: flags.limit]
-    captioner = Captioner.from_pretrained(flags.model, llm=flags.llm)
-    place = pretrained.resolve(flags.model).path
-    facts = {"model": str(place), "written": (place / pretrained.CONFIG).stat().st_mtime if place.is_dir() else None}
-    job = Job(images, flags.output, decoding, flags.instruction, flags.batch_size, flags.num_workers, flags.seed)
-    left_out = caption_files(captioner, job, facts, flags.overwrite)
-    named = [
-        (name, image) for name, image in zip(name_images(images), images, strict=True) if image not in left_out.reasons
-    ]
-    sys.stdout.write(f"{len(named)} of {len(images)} images have captions in {flags.output}; {left_out.summary()}\n")
-    if flags.dataset:
-        place = flags.output.with_name("references.jsonl")
-        write_jsonl(place, ({"id": name, "captions": [texts[image]]} for name, image in named if texts[image].strip()))
-        sys.stdout.write(f"what people wrote is in {place}\n")
+        references = {pair.image: pair.text for pair in read_pairs(data, settings.split).pairs}
+    images = (list(references) if settings.dataset else find_files(settings.image))[: settings.limit]
+    captioner = Captioner.from_pretrained(settings.model, llm=settings.llm)
+    path = pretrained.resolve(settings.model).path
+    metadata = {"model": str(path), "written": (path / pretrained.CONFIG).stat().st_mtime if path.is_dir() else None}
+    job = Job(images, out, decoding, settings.instruction, settings.batch_size, settings.num_workers, settings.seed)
+    skipped = caption_files(captioner, job, metadata, settings.overwrite)
+    ids = {name: image for name, image in zip(name_images(images), images, strict=True) if image not in skipped.reasons}
+    sys.stdout.write(f"{len(ids)} of {len(images)} images have captions in {out}; {skipped.summary()}\n")
+    if settings.dataset:
+        path = out.with_name("references.jsonl")
+        texts = ((name, references[image]) for name, image in ids.items())
+        write_jsonl(path, ({"id": name, "captions": [text]} for name, text in texts if text.strip()))
+        sys.stdout.write(f"what people wrote is in {path}\n")

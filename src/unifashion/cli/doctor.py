@@ -1,38 +1,37 @@
-"""``unifashion doctor``: what data lies in a folder, what it lacks, and what is wrong with it.
+"""Say what data lies in a folder, what it lacks, and what is wrong with it.
 
-unifashion doctor dataset                     every data set below the data root
-unifashion doctor my_shop --quick             a catalogue of your own, without opening its images
-unifashion doctor dataset --json report.json
+    unifashion doctor dataset                     every data set below the data root
+    unifashion doctor my_shop --quick             a catalogue of your own, without opening its images
+    unifashion doctor dataset --json report.json
 
 Exit code 0: nothing wrong; 1: problems, each with its fix; 2: the command was wrong.
 """
 
-import argparse
-import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
-
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Declare the flags."""
-    parser.add_argument("path", metavar="PATH", type=Path, help="data root, or the folder of one data set")
-    parser.add_argument("--quick", action="store_true", help="only see that images are there, do not open them")
-    parser.add_argument(
-        "--json", metavar="FILE", type=Path, help="also write everything that was found, in full, to this file"
-    )
+from unifashion.flags import argument, setting
+from unifashion.io import disk_errors, write_json
 
 
-def run(flags: argparse.Namespace) -> int:
-    """Print what was found; return 1 where something is wrong."""
+@dataclass(frozen=True)
+class Settings:
+    """Examination: of what, and how thorough."""
+
+    path: Path = argument("data root, or the folder of one data set")
+    quick: bool = setting(False, "only see that images are there, do not open them")
+    json: Path | None = setting(None, "also write all problems, in full, to this file")
+
+
+def run(settings: Settings) -> int:
+    """Print what is there and what is wrong; return 1 where something is."""
     from unifashion.apps.doctor import as_json, examine, format_reports
-    from unifashion.errors import UserError
 
-    reports = examine(flags.path, flags.quick)
+    reports = examine(settings.path, settings.quick)
     sys.stdout.write(format_reports(reports) + "\n")
-    found = as_json(reports)
-    if flags.json is not None:
-        try:
-            flags.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"--json {flags.json}: cannot be written ({error.strerror}); name another file") from None
-    return 1 if found["problems"] else 0
+    record = as_json(reports)
+    if settings.json is not None:
+        with disk_errors(settings.json, "name another file"):
+            write_json(settings.json, record)
+    return 1 if record["problems"] else 0

@@ -1,148 +1,152 @@
-"""``unifashion index``: make an index of a catalogue, or bring it up to date.
+"""Make an index of a catalogue, to search it, or bring it up to date.
 
-unifashion index my_shop --model runs/quickstart/pretrain -o runs/index      a folder of images, with or without a catalogue.csv
-unifashion index products.csv --model runs/quickstart/pretrain -o runs/index
-unifashion index runs/index --delete 17 18                                  items by their ids
-unifashion index runs/index --ann ivf                                       search it approximately, with FAISS
-unifashion index runs/index --uri http://host:19530 --ann hnsw              the same with a Milvus cluster
-unifashion index runs/index --uri runs/index/milvus.db                      the same with milvus-lite, in a file
-unifashion index runs/index --check                                         what the approximate search misses
+    unifashion index my_shop --model runs/pretrain -o runs/index         images, with or without a catalogue.csv
+    unifashion index products.csv --model runs/pretrain -o runs/index
+    unifashion index runs/index --delete 17 18                           items by their ids
+    unifashion index runs/index --ann ivf                                search it approximately, with FAISS
+    unifashion index runs/index --uri http://host:19530 --ann hnsw       the same with a Milvus cluster
+    unifashion index runs/index --uri runs/index/milvus.db               the same with milvus-lite, in a file
+    unifashion index runs/index --check                                  what the approximate search misses
 
-A second call embeds only what is new or changed; one that was stopped goes on where it stood. All columns of the table become
+A second call embeds only what is new or changed; one that was stopped continues. All columns of the table become
 metadata, which a search can filter by. ``accelerate launch -m unifashion.cli index ...`` uses several GPUs.
 """
 
-import argparse
 import logging
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+from unifashion.errors import UserError, require
+from unifashion.flags import argument, setting
+
+AnnChoice = Literal["ivf", "hnsw", "flat", "exact"]
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Declare the flags."""
-    parser.add_argument("source", metavar="SOURCE", type=Path, help="images or CSV to index; or an INDEX to change")
-    parser.add_argument("-o", "--out", metavar="INDEX", type=Path, help="folder of the index")
-    parser.add_argument("--model", metavar="PATH", help="a run, a saved model folder or a hub id [that of the index]")
-    parser.add_argument("--prune", action="store_true", help="delete items that SOURCE lists no more")
-    parser.add_argument("--delete", metavar="ID", nargs="+", help="delete items of the index SOURCE")
-    parser.add_argument(
-        "--ann", choices=("ivf", "hnsw", "flat", "exact"), help="search approximately from now on; exact: no longer"
-    )
-    parser.add_argument("--uri", metavar="URI", help="keep that in Milvus: http://host:19530, or a .db file [in FAISS]")
-    parser.add_argument("--check", action="store_true", help="measure the recall of the approximate search")
-    parser.add_argument("--queries", metavar="N", type=int, default=200, help="how many for --check [%(default)s]")
-    parser.add_argument("--precision", choices=("fp16", "fp32"), default="fp16", help="of the vectors [%(default)s]")
-    parser.add_argument("--batch-size", metavar="N", type=int, default=32, help="images at once [%(default)s]")
-    parser.add_argument(
-        "--num-workers", metavar="N", type=int, default=0, help="processes that load images [%(default)s]"
-    )
-    parser.add_argument("--device", metavar="NAME", help="as torch names it [the GPU where there is one]")
+@dataclass(frozen=True)
+class Settings:
+    """Index: of what, by which model, and how it is searched."""
+
+    source: Path = argument("images or CSV to index; or an INDEX to change")
+    out: Path | None = setting(None, "folder of the index", short="-o")
+    model: str | None = setting(None, "a run, a saved model folder or a hub id [that of the index]")
+    prune: bool = setting(False, "delete items that SOURCE no longer lists")
+    delete: tuple[str, ...] = setting((), "delete items of the index SOURCE")
+    ann: AnnChoice | None = setting(None, "search approximately from now on; exact: no longer")
+    uri: str | None = setting(None, "keep that in Milvus: http://host:19530, or a .db file [in FAISS]")
+    check: bool = setting(False, "measure the recall of the approximate search")
+    queries: int = setting(200, "how many for --check", least=1)
+    precision: Literal["fp16", "fp32"] = setting("fp16", "of the vectors")
+    batch_size: int = setting(32, "images at once", least=1)
+    num_workers: int = setting(0, "processes that load images")
+    device: str | None = setting(None, "as torch names it [the GPU where there is one]")
 
 
-def run(flags: argparse.Namespace) -> None:
+def run(settings: Settings) -> None:
     """Do it and say what was done."""
-    from unifashion.errors import UserError
     from unifashion.search.index import CONFIG
 
-    if flags.delete:
-        sys.stdout.write(_delete(flags) + "\n")
+    if settings.uri:  # now, not after the catalogue was embedded, which may take hours
+        require("pymilvus", "--uri")
+    elif settings.ann not in (None, "exact"):
+        require("faiss", f"--ann {settings.ann}")
+    if settings.delete:
+        sys.stdout.write(_delete(settings.source, settings.delete) + "\n")
         return
-    if flags.batch_size < 1 or flags.num_workers < 0 or flags.queries < 1:
-        raise UserError("--batch-size and --queries must be at least 1, --num-workers must not be negative")
-    is_index = (flags.source / CONFIG).is_file()
-    if flags.out is None and not (is_index and (flags.ann or flags.uri or flags.check)):
+    is_index = (settings.source / CONFIG).is_file()
+    if settings.out is None and not (is_index and (settings.ann or settings.uri or settings.check)):
         raise UserError(
-            f"{flags.source} is an index: say what to change (--ann, --uri, --check, --delete)"
+            f"{settings.source} is an index: say what to change (--ann, --uri, --check, --delete)"
             if is_index
             else "-o is required: the folder of the index"
         )
-    said = _build(flags) if flags.out is not None else [""]
-    if said:  # on the main process
-        said += _approximate(flags) + (_check(flags) if flags.check else [])
-        sys.stdout.write("".join(f"{line}\n" for line in said if line))
+    lines = [] if settings.out is None else _build(settings, settings.out)
+    if settings.out is None or lines:  # with several GPUs, the other processes return no lines and are done
+        folder = settings.out or settings.source
+        lines += _approximate(folder, settings) + (_check(folder, settings) if settings.check else [])
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
 
 
-def _approximate(flags: argparse.Namespace) -> list[str]:
-    from tqdm import tqdm
-
-    from unifashion.search.ann import catch_up, drop_ann, requested_record
+def _delete(folder: Path, ids: tuple[str, ...]) -> str:
     from unifashion.search.index import Index
     from unifashion.search.writer import writing
 
-    index = Index.open(flags.out or flags.source)
-    with writing(index):
-        if flags.ann == "exact":
-            drop_ann(index)
-            return [f"{index.folder} is searched exactly"]
-        wanted = requested_record(index, flags.ann, flags.uri)
-        if wanted is None:
-            return []
-        with tqdm(desc="approximate search", unit=" items", delay=1) as bar:
-            record = catch_up(index, wanted, bar.update)
-    if not (flags.ann or flags.uri):
-        return []
-    return [
-        f"{index.folder} is searched approximately ({record.ann}, {record.uri or 'FAISS'}); --check says what it misses"
-    ]
-
-
-def _check(flags: argparse.Namespace) -> list[str]:
-    from unifashion.search import Retriever
-    from unifashion.search.ann import Searcher, read_record
-    from unifashion.search.recall import measure_recall, photo_queries, word_queries
-
-    folder = flags.out or flags.source
-    record = read_record(folder)
-    if record is None:
-        return [f"{folder} is searched exactly: recall 100 % by definition; --ann ivf makes it approximate"]
-    retriever = Retriever.from_index(folder, flags.device, model=flags.model)
-    index, searcher = retriever.index, Searcher(retriever.index)
-    queries = {
-        "photos of its items": photo_queries(index, flags.queries),
-        "texts of its items": word_queries(index, retriever.model, flags.queries),
-    }
-    return [str(measure_recall(index, searcher, kind, some, 10)) for kind, some in queries.items() if some]
-
-
-def _delete(flags: argparse.Namespace) -> str:
-    from unifashion.search.index import Index
-    from unifashion.search.writer import writing
-
-    index = Index.open(flags.source)
+    index = Index.open(folder)
     with writing(index) as writer:
-        writer.delete(list(dict.fromkeys(flags.delete)))
-    return f"{len(set(flags.delete))} items deleted; {flags.source} holds {len(index.refresh().ids):,}"
+        writer.delete(list(dict.fromkeys(ids)))
+    return f"{len(set(ids))} items deleted; {folder} holds {len(index.refresh().ids):,}"
 
 
-def _build(flags: argparse.Namespace) -> list[str]:
+def _build(settings: Settings, out: Path) -> list[str]:
     """Return what was done; nothing on other processes than the main one."""
     from accelerate import PartialState
     from transformers.utils import logging as transformers_logging
 
     from unifashion.encoders.unifashion import load_encoder
-    from unifashion.errors import UserError
     from unifashion.search.build import Options, build_index
     from unifashion.search.index import CONFIG, Index
 
     transformers_logging.set_verbosity_error()
-    name = flags.model
+    name = settings.model
     if name is None:
-        if not (flags.out / CONFIG).is_file():
+        if not (out / CONFIG).is_file():
             raise UserError("--model is required for a new index: a run, a saved model folder or a hub id")
-        name = Index.open(flags.out).config.model
+        name = Index.open(out).config.model
     state = PartialState()
     if not state.is_main_process:
         logging.disable(logging.WARNING)
-    model = load_encoder(name, flags.device or state.device)
-    name = str(Path(name).absolute()) if Path(name).exists() else name
-    options = Options(flags.precision, flags.batch_size, flags.num_workers, flags.prune)
-    done = build_index(flags.source, model, name, flags.out, options)
+    model = load_encoder(name, settings.device or state.device)
+    name = str(Path(name).absolute()) if Path(name).exists() else name  # the index may be used from another folder
+    options = Options(settings.precision, settings.batch_size, settings.num_workers, settings.prune)
+    done = build_index(settings.source, model, name, out, options)
     if not state.is_main_process:
         return []
-    parts = [f"{flags.out} holds {len(Index.open(flags.out)):,} items"]
+    parts = [f"{out} holds {len(Index.open(out)):,} items"]
     parts.append(f"{len(done.added):,} added, {len(done.updated):,} updated, {len(done.kept):,} as they were")
     parts += [f"{len(done.deleted):,} deleted"] if done.deleted else []
     if done.duplicates:
         first, same = next(iter(done.duplicates.items()))
         parts.append(f"{len(done.duplicates):,} not stored because the same image is there already ({first} = {same})")
     return ["; ".join([*parts, done.skipped.summary()])]
+
+
+def _approximate(folder: Path, settings: Settings) -> list[str]:
+    """Bring the approximate search up to date, if there is one or one is asked for."""
+    from tqdm import tqdm
+
+    from unifashion.search.ann import catch_up, drop_ann, requested_record
+    from unifashion.search.index import Index
+    from unifashion.search.writer import writing
+
+    index = Index.open(folder)
+    with writing(index):
+        if settings.ann == "exact":
+            drop_ann(index)
+            return [f"{folder} is searched exactly"]
+        wanted = requested_record(index, settings.ann, settings.uri)
+        if wanted is None:
+            return []
+        with tqdm(desc="approximate search", unit=" items", delay=1) as bar:
+            record = catch_up(index, wanted, bar.update)
+    sentence = (
+        f"{folder} is searched approximately ({record.ann}, {record.uri or 'FAISS'}); --check says what it misses"
+    )
+    return [sentence] if settings.ann or settings.uri else []
+
+
+def _check(folder: Path, settings: Settings) -> list[str]:
+    """Return the recall of the approximate search, for photos and for words."""
+    from unifashion.search import Retriever
+    from unifashion.search.ann import Searcher, read_record
+    from unifashion.search.recall import measure_recall, photo_queries, word_queries
+
+    if read_record(folder) is None:
+        return [f"{folder} is searched exactly: recall 100 % by definition; --ann ivf makes it approximate"]
+    retriever = Retriever.from_index(folder, settings.device, model=settings.model)
+    index, searcher = retriever.index, Searcher(retriever.index)
+    queries = {
+        "photos of its items": photo_queries(index, settings.queries),
+        "texts of its items": word_queries(index, retriever.model, settings.queries),
+    }
+    return [str(measure_recall(index, searcher, kind, rows, 10)) for kind, rows in queries.items() if rows]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unifashion.errors import UserError
+from unifashion.errors import UserError, require
 
 SUFFIXES = (".h5", ".hdf5")
 IMAGES = "input_image"
@@ -40,6 +40,7 @@ def open_hdf5(file: Path) -> Any:
     Raises:
         UserError: missing, truncated, or not HDF5.
     """
+    require("h5py", str(file))
     import h5py
 
     try:

@@ -19,7 +19,7 @@ from typing import IO
 
 from tqdm import tqdm
 
-from unifashion.errors import UserError
+from unifashion.errors import UserError, require
 
 TIMEOUT_S = 300.0  # how long a Java program may be silent
 MIN_SHOWN = 500  # items; below, no progress bar is shown
@@ -33,10 +33,9 @@ def jars() -> Path:
     Raises:
         UserError: it is not installed.
     """
-    try:
-        from pycocoevalcap.tokenizer import ptbtokenizer
-    except ImportError:
-        raise UserError("captioning scores need pycocoevalcap: pip install pycocoevalcap==1.2") from None
+    require("pycocoevalcap", "scoring captions")
+    from pycocoevalcap.tokenizer import ptbtokenizer
+
     return Path(ptbtokenizer.__file__).parents[1]
 
 
@@ -63,9 +62,10 @@ def tokenize(texts: Sequence[str]) -> list[str]:
     Raises:
         UserError: no Java, or the tokenizer failed.
     """
+    folder = jars()
     from pycocoevalcap.tokenizer.ptbtokenizer import PUNCTUATIONS, STANFORD_CORENLP_3_4_1_JAR
 
-    jar = jars() / "tokenizer" / STANFORD_CORENLP_3_4_1_JAR
+    jar = folder / "tokenizer" / STANFORD_CORENLP_3_4_1_JAR
     command = [java(), *UTF8, "-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
     lines = [" ".join(text.split()) for text in texts]  # a line break of any kind would shift all captions after it
     given = "".join(line + "\n" for line in lines).encode("utf-8", "replace")

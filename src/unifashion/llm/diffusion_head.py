@@ -3,7 +3,8 @@
     query rows -> adapter -> inserted among CLIP's word embeddings -> CLIP text layers -> cross-attention of the UNet
 
 The loss is the noise-prediction error on the latents of the target image (paper, section 3.2.2). The parts of Stable Diffusion
-are the classes of diffusers and transformers; only the adapter is new.
+are the classes of diffusers and transformers; only the adapter is new. diffusers is imported where it is used, because captions
+alone do without it.
 
 Shapes: B rows, Q query rows, H Q-Former width, L words of the prompt, E width of the text encoder, S side in pixels.
 """
@@ -12,11 +13,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase
 
-from unifashion.errors import UserError
+from unifashion.errors import UserError, require
 
 INSERT_AT = 2  # the rows follow the opening token and one word
 NOISE: dict[str, Any] = {
@@ -79,13 +79,15 @@ class DiffusionHead(nn.Module):
         width: int,
         text_encoder: CLIPTextModel,
         tokenizer: PreTrainedTokenizerBase,
-        vae: AutoencoderKL,
-        unet: UNet2DConditionModel,
+        vae: nn.Module,
+        unet: nn.Module,
         size: int = 256,
         prompt: str = "a photo of a garment",
         trains_unet: bool = True,
     ) -> None:
         """Put an adapter for rows of ``width`` before a Stable Diffusion; all but adapter and, if asked, UNet are frozen."""
+        from diffusers import DDPMScheduler
+
         super().__init__()
         self.text_encoder: Any = text_encoder.requires_grad_(False).eval()
         self.vae: Any = vae.requires_grad_(False).eval()
@@ -134,6 +136,8 @@ class DiffusionHead(nn.Module):
         self, rows_BQH: Tensor, steps: int = 50, guidance: float = 5.0, generator: torch.Generator | None = None
     ) -> Tensor:
         """Return drawn images (B, 3, S, S) in 0..1, by DDIM with classifier-free guidance against an empty prompt."""
+        from diffusers import DDIMScheduler
+
         sampler = DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
         sampler.set_timesteps(steps, device=rows_BQH.device)
         cond_BTE = self.condition(rows_BQH)
@@ -166,6 +170,9 @@ def load_diffusion_head(
     """
     if size % 8 or size < 8:
         raise UserError(f"drawing_size {size}: the autoencoder works on blocks of 8 pixels; give a multiple of 8")
+    require("diffusers", f"the diffusion model {name!r}")
+    from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+
     try:
         parts = (
             CLIPTextModel.from_pretrained(name, subfolder="text_encoder"),

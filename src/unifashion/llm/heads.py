@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from unifashion.errors import UserError
+from unifashion.errors import UserError, require
 from unifashion.llm.diffusion_head import DiffusionHead, load_diffusion_head
 from unifashion.llm.language_model import PrefixLanguageModel
 from unifashion.llm.loading import Kept, LoadIn, load_base
@@ -59,6 +58,8 @@ def rebuild_language_model(heads: Heads, folder: Path, width: int) -> PrefixLang
         UserError: the base cannot be found, or files in ``folder`` are missing or damaged.
     """
     source = folder / LLM_FOLDER
+    if heads.kept == "lora":
+        require("peft", f"the LoRA adapter in {source}")
     if heads.kept != "whole":
         model, tokenizer = load_base(heads.llm, heads.load_in)
     try:
@@ -66,6 +67,8 @@ def rebuild_language_model(heads: Heads, folder: Path, width: int) -> PrefixLang
             model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source))
             tokenizer = AutoTokenizer.from_pretrained(source)
         elif heads.kept == "lora":
+            from peft import LoraConfig, get_peft_model
+
             model = get_peft_model(model, LoraConfig.from_pretrained(str(source)))  # type: ignore[arg-type]
     except Exception as error:  # transformers and peft raise whatever they stumble over
         reason = " ".join(str(error).split())[:200]

@@ -6,13 +6,11 @@ What a checkpoint keeps depends on what was trained (``Kept``):
     whole     config, weights and tokenizer: a transformers model folder
 """
 
-import importlib.util
 import logging
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, prepare_model_for_kbit_training
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
@@ -25,7 +23,7 @@ from transformers import (
 )
 
 from unifashion.config import LanguageModelSettings
-from unifashion.errors import UserError
+from unifashion.errors import UserError, require
 
 log = logging.getLogger(__name__)
 
@@ -70,10 +68,7 @@ def _has_bf16() -> bool:
 
 
 def _quantisation(load_in: LoadIn) -> BitsAndBytesConfig:
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError(
-            f"--load-in {load_in} needs the package bitsandbytes: pip install 'unifashion[quantized]', or --load-in full"
-        )
+    require("bitsandbytes", f"--load-in {load_in}")
     if load_in == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
     compute = torch.bfloat16 if _has_bf16() else torch.float32
@@ -101,8 +96,11 @@ def add_lora(model: Any, settings: LanguageModelSettings) -> nn.Module:
     """Freeze the language model and put LoRA beside its linear layers.
 
     Raises:
-        UserError: ``lora_targets`` names layers that it does not have.
+        UserError: ``lora_targets`` names layers that it does not have; no peft.
     """
+    require("peft", "LoRA")
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
     if getattr(model, "is_quantized", False):
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     targets = settings.lora_targets
@@ -141,6 +139,8 @@ def save_language_model(
     folder.mkdir()
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
     if kept == "lora":
+        from peft import get_peft_model_state_dict
+
         adapter = get_peft_model_state_dict(model, tensors, save_embedding_layers=False)
         save_file(adapter, folder / ADAPTER, metadata={"format": "pt"})
         model.peft_config["default"].save_pretrained(str(folder))

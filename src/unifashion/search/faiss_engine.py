@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unifashion.errors import UserError
+from unifashion.errors import UserError, require
 from unifashion.io import remove_leftovers, replacing
 from unifashion.search.index import IndexConfig
 
@@ -109,6 +109,7 @@ class FaissEngine:
 
 
 def _import_faiss() -> Any:
+    require("faiss", "approximate search")
     logging.getLogger("faiss").setLevel(logging.WARNING)  # it logs that it was loaded
     import faiss
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unifashion.errors import UserError
+from unifashion.errors import UserError, require
 from unifashion.search.index import IndexConfig
 
 log = logging.getLogger(__name__)
@@ -133,6 +133,7 @@ class MilvusEngine:
         Raises:
             UserError: it failed every time.
         """
+        require("pymilvus", f"--uri {self.uri}")
         import grpc
         from pymilvus.exceptions import ConnectionConfigException, MilvusException
 

@@ -2,7 +2,7 @@
 
 from accelerate.tracking import get_available_trackers
 
-from unifashion.errors import UserError
+from unifashion.errors import UserError, missing
 
 
 def to_track(name: str) -> str | None:
@@ -14,5 +14,5 @@ def to_track(name: str) -> str | None:
     if name == "none":
         return None
     if name not in [str(kind.value) for kind in get_available_trackers()]:
-        raise UserError(f"--tracker {name}: the package {name} is not installed; pip install {name}")
+        raise UserError(missing(name, f"--tracker {name}"))
     return name

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from unifashion.config import RunSettings
+from unifashion.data.datasets import names, tryon_sets
 from unifashion.errors import UserError
 from unifashion.flags import setting
 
@@ -14,8 +15,6 @@ ControlRead = Literal["as-trained", "garment", "sketch"]
 Trainable = Literal["paper", "all"]
 Start = Literal["noise", "agnostic", "ground-truth"]
 SchedulerName = Literal["default", "pndm", "ddim", "ddpm", "euler", "dpm++", "unipc"]
-
-SetName = Literal["vitonhd", "dresscode", "catalogue"]
 
 SET_DOC = (
     "vitonhd = VITON-HD, dresscode = DressCode as they come; catalogue = the embedded, synthetic set in the layout of VITON-HD, "
@@ -36,7 +35,7 @@ CONTROL_READ_DOC = (
 class TryOnDataSettings:
     """Data: where the pairs are, what is read of them, and at which size."""
 
-    dataset: SetName = setting("vitonhd", SET_DOC)
+    dataset: str = setting("vitonhd", SET_DOC, choices=names(tryon_sets()))
     data_root: str | None = setting(None, ROOT_DOC)
     height: int = setting(512, "height of the pictures, pixels", least=1)
     width: int = setting(384, "width of the pictures, pixels", least=1)
@@ -138,7 +137,7 @@ FREE_ON_RESUME = (
 class TryOnInferenceSettings:
     """Inference: which pairs, which model, how it samples, where the pictures go."""
 
-    dataset: SetName = setting("vitonhd", SET_DOC)
+    dataset: str = setting("vitonhd", SET_DOC, choices=names(tryon_sets()))
     data_root: str | None = setting(None, ROOT_DOC)
     model_path: str = setting(
         "runs/tryon", "a try-on run or pipeline folder, or a StableVITON .ckpt (then with --base)"

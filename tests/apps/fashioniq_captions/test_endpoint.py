@@ -112,7 +112,7 @@ def test_a_server_that_is_down_or_serves_something_else_is_known_before_the_firs
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    with pytest.raises(UserError, match=r"cannot be reached .* start the server, then give the same command again"):
+    with pytest.raises(UserError, match=r"cannot be reached .* start the server, then run the same command again"):
         EndpointBackend(CaptionerSettings(endpoint=f"http://127.0.0.1:{port}", retries=1))
     with (
         ChatServer(models=("parrots",)) as server,

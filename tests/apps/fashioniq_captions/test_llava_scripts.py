@@ -10,7 +10,7 @@ from pathlib import Path
 
 from chat_server import ChatServer
 
-FOLDER = Path(__file__).resolve().parents[2] / "src" / "llava" / "LLaVA"
+FOLDER = Path(__file__).resolve().parents[3] / "src" / "llava" / "LLaVA"
 
 
 def start(script: str, *flags: str) -> subprocess.Popen:
@@ -76,7 +76,7 @@ def test_a_killed_run_goes_on_without_losing_or_repeating_an_answer(fashioniq, t
 def test_bad_flags_are_one_sentence(fashioniq):
     root = ["--data-root", str(fashioniq)]
     for flags, sentence in (
-        (["--split", "dev"], "invalid choice: 'dev' (choose from"),
+        (["--split", "dev"], "--split: 'dev' is not one of train"),
         (["--split", "val", "--guidance"], "--allow-leaky-captions"),
         (["--modle", "x"], "did you mean '--model'?"),
     ):

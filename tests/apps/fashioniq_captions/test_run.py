@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from unifashion.apps.fashioniq_captions import pipeline as work_module
+from unifashion.apps.fashioniq_captions import pipeline
 from unifashion.apps.fashioniq_captions.journal import Entry, Journal, opened, read_entries
 from unifashion.apps.fashioniq_captions.photos import read_photos
 from unifashion.apps.fashioniq_captions.run import run_captioning
@@ -107,7 +107,7 @@ def test_the_embedded_catalogue_is_captioned_in_all_its_layouts(tmp_path, parrot
     )
     root = write_catalogue(tmp_path / "catalogue", replace(small, side=32), progress=False)
     with pytest.raises(
-        UserError, match=r"next_llava.val.dress.caption.json is there already and not from this program"
+        UserError, match=r"next_llava.val.dress.caption.json is there already, and not from this program"
     ):
         run_captioning(settings(root, "val"), captioner(), parrot())
     out = str(tmp_path / "out")
@@ -134,7 +134,7 @@ def test_a_folder_of_photos_becomes_a_catalogue(fashioniq, parrot):
     run_captioning(settings(photos, dataset="images"), captioner(), parrot())
     pairs = [pair for split in ("train", "val") for pair in read_own_catalogue(photos, split).pairs]
     assert len(pairs) == len(list(photos.glob("*.png"))) and all(pair.text.startswith("The dress is") for pair in pairs)
-    with pytest.raises(UserError, match="holds captions of another run: its max_new_tokens is 256, now it is 8"):
+    with pytest.raises(UserError, match="it was made with max_new_tokens 256, now it is 8"):
         run_captioning(settings(photos, dataset="images"), captioner(max_new_tokens=8), parrot())
 
 
@@ -183,6 +183,17 @@ def test_a_torn_journal_loses_only_the_torn_lines(tmp_path, tail):
     assert entries["dress/D1"] == Entry("dress/D1", "second \u2028 line", True, "a\nb") and len(entries) == 3
 
 
+def test_answers_whose_settings_cannot_be_read_are_not_thrown_away(tmp_path):
+    folder = tmp_path / "out" / ".journal" / "j"
+    with opened(folder, {"model": "m"}, [], False), Journal(folder) as journal:
+        journal.add(Entry("dress/D0", "first", True))
+    (folder / "facts.json").write_text("{")
+    with pytest.raises(UserError, match=r"is there already, and not from this program; .* --overwrite"):
+        with opened(folder, {"model": "m"}, [], False):
+            pass
+    assert list(read_entries(folder)) == ["dress/D0"]
+
+
 def test_two_runs_cannot_write_into_one_folder(tmp_path):
     with opened(tmp_path / "j", {}, [], False), pytest.raises(UserError, match="another run is writing"):
         with opened(tmp_path / "j", {}, [], False):
@@ -192,7 +203,9 @@ def test_two_runs_cannot_write_into_one_folder(tmp_path):
 def test_another_model_may_not_continue_a_run_but_replace_it(fashioniq, parrot):
     run_captioning(settings(fashioniq), captioner(), parrot())
     other = CaptionerSettings(model="cockatoo")
-    with pytest.raises(UserError, match="its model is 'parrot', now it is 'cockatoo'; choose another --output-dir"):
+    with pytest.raises(
+        UserError, match="it was made with model 'parrot', now it is 'cockatoo'; choose another --output-dir"
+    ):
         run_captioning(settings(fashioniq), other, parrot())
     backend = parrot()
     run_captioning(settings(fashioniq, overwrite=True), other, backend)
@@ -223,7 +236,7 @@ def test_what_the_model_refuses_is_left_out_and_many_in_a_row_stop_the_run(fashi
     run_captioning(settings(fashioniq, max_missing=60), captioner(), parrot(refuses=(31,)))
     report = (fashioniq / "fashionIQ_dataset/captions_llava/left_out.train.csv").read_text()
     assert report.count("it will not") == 3
-    monkeypatch.setattr(work_module, "MAX_REFUSED", 3)
+    monkeypatch.setattr(pipeline, "MAX_REFUSED", 3)
     with pytest.raises(UserError, match="3 photos in a row got no caption, the last because it will not"):
         run_captioning(settings(fashioniq, "val"), captioner(), parrot(refuses=tuple(range(99))))
 

@@ -47,8 +47,8 @@ def messages(dialogue: Dialogue, image: dict) -> list[dict]:
     """Return a dialogue in the chat form of Hugging Face and OpenAI; ``image`` is the photo's part of the first turn."""
     return [
         {
-            "role": "assistant" if number % 2 else "user",
-            "content": [*([image] if number == 0 else []), {"type": "text", "text": text}],
+            "role": "assistant" if turn % 2 else "user",
+            "content": [*([image] if turn == 0 else []), {"type": "text", "text": text}],
         }
-        for number, text in enumerate(dialogue)
+        for turn, text in enumerate(dialogue)
     ]

@@ -88,6 +88,7 @@ def edit(caption: str, finished: bool = True) -> str:
         quotes.append(match.group())
         return HIDDEN.format(len(quotes) - 1)
 
+    # Quotations are lettering on the garment: nothing in them is cut, and no sentence ends within one.
     text = re.sub(r"\*\*|__|[\ue000\ue001]", "", " ".join(caption.replace("\u2019", "'").split()))
     sentences = _once(ENDS.split(QUOTED.sub(hide, text)))
     if not finished and len(sentences) > 1 and not sentences[-1].endswith((".", "!", "?")):
@@ -107,16 +108,16 @@ def _once(sentences: list[str]) -> list[str]:
 def _garment_only(sentences: list[str]) -> list[str]:
     kept, has_printed_people = [], False
     for sentence in sentences:
-        told = LEAD.sub("", sentence)
-        if PRINTED.search(told):
-            has_printed_people |= bool(re.search(rf"\b{PERSON}\b", told, re.I))
-            told = _finish(OWNED.sub(_the, told) if "wearer" in told else told)
-        elif has_printed_people and re.search(rf"^(?:the|she|he|his|her)\b.*|\b{PERSON}\b", told, re.I):
-            told = _finish(told)
+        text = LEAD.sub("", sentence)
+        if PRINTED.search(text):
+            has_printed_people |= bool(re.search(rf"\b{PERSON}\b", text, re.I))
+            text = _finish(OWNED.sub(_the, text) if "wearer" in text else text)
+        elif has_printed_people and re.search(rf"^(?:the|she|he|his|her)\b.*|\b{PERSON}\b", text, re.I):
+            text = _finish(text)  # "The man is holding a frog" goes on about the print
         else:
-            told = _without_people(told)
-        if told:
-            kept.append(told)
+            text = _without_people(text)
+        if text:
+            kept.append(text)
     return kept
 
 

@@ -125,7 +125,7 @@ class EndpointBackend:
         if last.reached and body is not None:
             return Refusal(str(last))
         raise UserError(
-            f"--endpoint {self.base}: {last}; start the server, then give the same command again, it goes on where it stood"
+            f"--endpoint {self.base}: {last}; start the server, then run the same command again to continue"
         )
 
     def _once(self, path: str, body: dict[str, Any] | None) -> Any:

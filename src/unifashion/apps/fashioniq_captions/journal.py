@@ -1,17 +1,15 @@
-"""The journal of a captioning run: every answer is kept as it arrives, so a run that was killed goes on where it stood.
+"""The journal of a captioning run: every answer is kept as it arrives, so that a run that was killed continues where it stopped.
 
     OUT/.journal/fashioniq.val/
-      facts.json     what the run is: data set, split, model, prompts ...; another run may not continue it
-      0.jsonl        {"key": "dress/B008BHCT58", "text": "The dress is ...", "finished": true, "attributes": ""}   one a process
+      facts.json     settings of the run: data set, split, model, prompts ...; a run with others may not continue it
+      0.jsonl        {"key": "dress/B008BHCT58", "text": "The dress is ...", "finished": true, "attributes": ""}   one per process
       lock           held while a run writes
 
 Lines are flushed at once and forced to disk every few; a line that a crash cut in half is dropped and its photo done again.
 """
 
-import fcntl
 import json
 import logging
-import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,10 +19,12 @@ from types import TracebackType
 from typing import IO, Any
 
 from unifashion.errors import UserError
+from unifashion.io import claim, cut_torn_line, lock, read_json, to_disk, write_json
 
 log = logging.getLogger(__name__)
 
-SYNC_ROWS, SYNC_SECONDS = 64, 5.0
+RECORD = "facts.json"
+SYNC_ROWS, SYNC_SECONDS = 64, 5.0  # what a power cut costs at most; an answer is worth seconds of a GPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,13 @@ class Journal:
     """The writing end of one process; a context manager that leaves everything on disk."""
 
     def __init__(self, folder: Path, process: int = 0) -> None:
+        # One file per process: no process waits for another, and a later run may have another number of them.
         self.path = folder / f"{process}.jsonl"
         self._unsynced, self._synced_at = 0, time.monotonic()
 
     def __enter__(self) -> "Journal":
-        self._file: IO[bytes] = self.path.open("ab+")
-        self._cut_torn_line()
+        cut_torn_line(self.path)
+        self._file: IO[bytes] = self.path.open("ab")
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -58,84 +59,49 @@ class Journal:
     def add(self, entry: Entry) -> None:
         """Append one answer."""
         self._file.write((json.dumps(asdict(entry), ensure_ascii=False) + "\n").encode("utf-8", "replace"))
-        self._file.flush()
+        self._file.flush()  # survives a kill of this process; only a crash of the machine needs the sync below
         self._unsynced += 1
         if self._unsynced >= SYNC_ROWS or time.monotonic() - self._synced_at > SYNC_SECONDS:
             self._sync()
 
     def _sync(self) -> None:
         self._file.flush()
-        os.fsync(self._file.fileno())
+        to_disk(self.path)
         self._unsynced, self._synced_at = 0, time.monotonic()
-
-    def _cut_torn_line(self) -> None:
-        self._file.seek(0)
-        content = self._file.read()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            self._file.truncate(whole)
-        self._file.seek(0, os.SEEK_END)
 
 
 @contextmanager
-def opened(folder: Path, facts: Mapping[str, Any], outputs: list[Path], overwrite: bool) -> Iterator[dict[str, Entry]]:
-    """Hold the journal in ``folder`` for a run with these ``facts`` and yield what is done already, by key.
+def opened(
+    folder: Path, settings: Mapping[str, Any], outputs: list[Path], overwrite: bool
+) -> Iterator[dict[str, Entry]]:
+    """Hold the journal in ``folder`` for a run with these ``settings`` and yield what is done already, by key.
 
     Raises:
-        UserError: another run is writing; the journal is of a run with other facts; there is none, but ``outputs`` of another
-            run. With ``overwrite`` the last two are replaced instead.
+        UserError: another run is writing; the journal is of a run with other settings; there is none, but ``outputs`` of another
+            program. With ``overwrite`` the last two are replaced instead.
     """
-    _refuse_others(folder, facts, outputs, overwrite)
+    if not overwrite:
+        _refuse_others(folder, settings, outputs)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"another run is writing captions into {folder.parents[1]}; wait for it or stop it"
-            ) from None
-        except OSError as error:  # some network disks have no locks
-            log.debug("%s cannot be locked (%s); start no second run there", folder, error)
-        if _read_facts(folder / "facts.json") != facts:
-            _start_anew(folder, facts)
+    with lock(folder / "lock", f"another run is writing captions into {folder.parents[1]}; wait for it or stop it"):
+        if read_json(folder / RECORD) != settings:
+            for old in folder.glob("*.jsonl"):
+                old.unlink()
+            write_json(folder / RECORD, settings, durable=True)
         yield read_entries(folder)
 
 
-def _refuse_others(folder: Path, facts: Mapping[str, Any], outputs: list[Path], overwrite: bool) -> None:
-    """Raise where captions of another run, or of another program, would be lost. A journal without answers loses nothing."""
-    before = _read_facts(folder / "facts.json")
-    if overwrite or before == facts:
-        return
-    if before is not None and read_entries(folder):
-        other = next(name for name in [*facts, *before] if facts.get(name) != before.get(name))
-        raise UserError(
-            f"{folder.parents[1]} holds captions of another run: its {other} is {before.get(other)!r}, now it is "
-            f"{facts.get(other)!r}; choose another --output-dir, or replace them with --overwrite"
-        )
-    strangers = [output for output in outputs if output.exists()]
-    if strangers:
-        raise UserError(
-            f"{strangers[0]} is there already and not from this program; choose another --output-dir, or replace it "
-            "with --overwrite"
-        )
-
-
-def _start_anew(folder: Path, facts: Mapping[str, Any]) -> None:
-    for old in folder.glob("*.jsonl"):
-        old.unlink()
-    unfinished = folder / ".facts.json"
-    unfinished.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    unfinished.replace(folder / "facts.json")
-
-
-def _read_facts(path: Path) -> dict[str, Any] | None:
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError:
-        facts = {}
-    return facts if isinstance(facts, dict) else {}
+def _refuse_others(folder: Path, settings: Mapping[str, Any], outputs: list[Path]) -> None:
+    """Raise where captions of another run, or of another program, would be lost."""
+    remedy = "choose another --output-dir, or replace what is there with --overwrite"
+    has_answers = bool(read_entries(folder))  # a journal without answers loses nothing, whatever its settings were
+    if has_answers:
+        is_ours = claim(folder / RECORD, settings, f"--output-dir {folder.parents[1]}", remedy)
+    else:
+        is_ours = read_json(folder / RECORD) == settings
+    at_stake = [*([folder] if has_answers else []), *(path for path in outputs if path.exists())]
+    if at_stake and not is_ours:
+        raise UserError(f"{at_stake[0]} is there already, and not from this program; {remedy}")
 
 
 def read_entries(folder: Path) -> dict[str, Entry]:
@@ -143,6 +109,7 @@ def read_entries(folder: Path) -> dict[str, Entry]:
     entries: dict[str, Entry] = {}
     damaged = 0
     for path in sorted(folder.glob("*.jsonl")):
+        # Split at \n alone: splitlines() would also split at the \u2028 that a caption may hold.
         for line in path.read_bytes().split(b"\n"):
             if not line.strip():
                 continue

@@ -35,7 +35,7 @@ class LlavaBackend:
         for library in (transformers_logging, hub_logging):
             library.set_verbosity_error()
         transformers_logging.disable_progress_bar()
-        _find(settings.model)
+        _check_name(settings.model)
         log.info("loading %s", settings.model)
         self.batch_size, self.max_new_tokens = settings.batch_size, settings.max_new_tokens
         bf16 = settings.precision == "bf16" or (settings.precision == "auto" and device.startswith("cuda"))
@@ -83,7 +83,7 @@ class LlavaBackend:
                 ) from None
         half = len(images) // 2
         self.batch_size = min(self.batch_size, half)
-        log.warning("GPU memory is out with %d photos; going on with %d at a time", len(images), self.batch_size)
+        log.warning("GPU memory ran out with %d photos; continuing with %d at a time", len(images), self.batch_size)
         return self.answer(images[:half], dialogues[:half]) + self.answer(images[half:], dialogues[half:])
 
     def close(self) -> None:
@@ -108,7 +108,7 @@ class LlavaBackend:
         return len(row_L) < self.max_new_tokens or bool(torch.isin(row_L.cpu(), torch.tensor(ends)).any())
 
 
-def _find(name: str) -> None:
+def _check_name(name: str) -> None:
     """Look for the model's config alone: without a network, the loaders below would ask for file after file, for minutes."""
     if not Path(name).is_dir():
         try:

@@ -68,13 +68,13 @@ def read_photos(settings: PhotoSettings) -> PhotoList:
             "any score with them is worthless; drop --guidance, or add --allow-leaky-captions and every score is marked leaky"
         )
     readers = {"fashioniq": _fashioniq, "fashiongen": _fashiongen, "vitonhd": _vitonhd, "images": _images}
-    found = readers[settings.dataset](root.absolute(), settings)
-    if not found.photos:
+    listed = readers[settings.dataset](root.absolute(), settings)
+    if not listed.photos:
         raise UserError(
-            f"{settings.dataset} {settings.split}: no photo is in {found.folder.parent} ({len(found.missing)} are listed); "
+            f"{settings.dataset} {settings.split}: no photo is in {listed.folder.parent} ({len(listed.missing)} are listed); "
             "fetch the images first, see dataset/README.md"
         )
-    return found
+    return listed
 
 
 def _fashioniq(root: Path, settings: PhotoSettings) -> PhotoList:
@@ -86,6 +86,7 @@ def _fashioniq(root: Path, settings: PhotoSettings) -> PhotoList:
         split = fashioniq.read_fashioniq(home, category, settings.split, allow_leaky=True)
         said: dict[str, str] = {}
         for query in split.queries if settings.guidance else ():
+            # The sentences of a query describe its target; one that is also in an evaluation gallery must not be described so.
             if query.target is not None and query.target not in held_out:
                 said.setdefault(query.target, ", ".join(sentence.strip() for sentence in query.feedback).capitalize())
         photos += [

@@ -1,4 +1,4 @@
-"""From photos to journal entries: load, ask (once, or twice for a chain of thought), write down; a few batches at a time."""
+"""From photos to journal entries: load, ask (once, or twice for a chain of thought), keep the answer; a few batches at a time."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -14,7 +14,7 @@ from unifashion.apps.fashioniq_captions.prompts import describe, list_attributes
 from unifashion.data.images import ImageError, load_image
 from unifashion.errors import UserError
 
-MAX_REFUSED = 10  # photos in a row that the model refuses, before the run stops
+MAX_REFUSED = 10  # photos in a row that the model refuses before the run stops: then it is not the photos
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def ask(backend: Backend, photos: Sequence[Photo], chain: bool, prompt: str | No
         except ImageError as error:
             results[photo.key] = Problem(photo, error.reason, refused=False)
 
-    def turn(question: Callable[[Photo], Dialogue]) -> dict[str, Reply]:
+    def ask_all(question: Callable[[Photo], Dialogue]) -> dict[str, Reply]:
         """Ask about every photo that has no problem so far."""
         todo = [photo for photo in photos if photo.key not in results]
         replies = (
@@ -58,22 +58,22 @@ def ask(backend: Backend, photos: Sequence[Photo], chain: bool, prompt: str | No
                 answered[photo.key] = reply
         return answered
 
-    def first(photo: Photo) -> str:
+    def first_question(photo: Photo) -> str:
         return list_attributes(photo.kind, photo.guidance) if chain else prompt or describe(photo.kind, photo.guidance)
 
-    replies = turn(lambda photo: (first(photo),))
+    replies = ask_all(lambda photo: (first_question(photo),))
     listed = {key: reply.text for key, reply in replies.items()} if chain else {}
     if chain:
-        replies = turn(lambda photo: (first(photo), listed[photo.key], write_caption(photo.kind)))
+        replies = ask_all(lambda photo: (first_question(photo), listed[photo.key], write_caption(photo.kind)))
     for key, reply in replies.items():
         results[key] = Entry(key, reply.text, reply.finished, listed.get(key, ""))
     return [results[photo.key] for photo in photos]
 
 
-def work(
+def caption_photos(
     backend: Backend, photos: Sequence[Photo], journal: Journal, *, chain: bool, prompt: str | None = None
 ) -> Iterator[Entry | Problem]:
-    """Ask about all photos and write the answers into the journal; yields each result when it is there, in any order.
+    """Ask about all photos and write the answers into the journal; yields each result as it arrives, in any order.
 
     Raises:
         UserError: the model cannot be used, or refused many photos in a row.
@@ -81,9 +81,11 @@ def work(
     rest = iter(photos)
     running: set[Future[list[Entry | Problem]]] = set()
     refused = 0
+    # A backend takes several calls at a time: a server answers many requests, and a model on this machine generates one batch
+    # while the next one is decoded and resized.
     with ThreadPoolExecutor(backend.concurrency) as pool:
         try:
-            while True:
+            while True:  # the batch size is read anew for each batch: a backend halves it when its memory runs out
                 while len(running) < backend.concurrency and (batch := list(islice(rest, backend.batch_size))):
                     running.add(pool.submit(ask, backend, batch, chain, prompt))
                 if not running:

@@ -1,4 +1,4 @@
-"""Several model copies, each in a process with a GPU of its own: the photos are dealt out, the results come back to one place.
+"""Several model copies, each in a process with a GPU of its own: the photos are split among them, the results come back here.
 
 Every process writes a journal of its own, so nothing is lost when one or all are killed, and the next run may have another number
 of them.
@@ -15,13 +15,13 @@ import torch
 
 from unifashion.apps.fashioniq_captions.journal import Entry, Journal
 from unifashion.apps.fashioniq_captions.photos import Photo
-from unifashion.apps.fashioniq_captions.pipeline import Problem, work
+from unifashion.apps.fashioniq_captions.pipeline import Problem, caption_photos
 from unifashion.apps.fashioniq_captions.settings import CaptionerSettings
 from unifashion.errors import UserError
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 1.0  # how often the processes are looked after while no result arrives
+POLL_SECONDS = 1.0  # how often to see whether the processes are alive while no result arrives
 
 
 def num_copies(settings: CaptionerSettings, num_photos: int) -> int:
@@ -36,7 +36,7 @@ def num_copies(settings: CaptionerSettings, num_photos: int) -> int:
     return max(1, min(settings.num_processes or gpus, num_photos))
 
 
-def share_out(
+def caption_in_processes(
     photos: Sequence[Photo], settings: CaptionerSettings, folder: Path, copies: int
 ) -> Iterator[Entry | Problem]:
     """Start the processes and yield their results as they arrive.
@@ -44,11 +44,12 @@ def share_out(
     Raises:
         UserError: what a process says before it ends, or that it was killed.
     """
+    # "spawn", because CUDA does not survive a fork.
     context = multiprocessing.get_context("spawn")
     results: Any = context.Queue()
     processes = [
-        context.Process(target=_serve, args=(photos[number::copies], settings, folder, number, results), daemon=True)
-        for number in range(copies)
+        context.Process(target=_work, args=(photos[rank::copies], settings, folder, rank, results), daemon=True)
+        for rank in range(copies)
     ]
     for process in processes:
         process.start()
@@ -56,42 +57,42 @@ def share_out(
     try:
         while running:
             try:
-                number, result = results.get(timeout=LOOK_SECONDS)
+                rank, result = results.get(timeout=POLL_SECONDS)
             except queue.Empty:
-                for number in running:
-                    if not processes[number].is_alive() and results.empty():
+                for rank in running:
+                    if not processes[rank].is_alive() and results.empty():
                         raise UserError(
-                            f"captioning process {number} was killed (exit code {processes[number].exitcode}), perhaps for its "
-                            "memory; give the same command again, it goes on where it stood"
+                            f"captioning process {rank} was killed (exit code {processes[rank].exitcode}), perhaps because "
+                            "memory ran out; run the same command again to continue"
                         ) from None
                 continue
             if isinstance(result, str):
                 raise UserError(result)
             if result is None:
-                running.discard(number)
+                running.discard(rank)
             else:
                 yield result
     finally:
-        for number, process in enumerate(processes):
-            if number in running:
+        for rank, process in enumerate(processes):
+            if rank in running:
                 process.terminate()
             process.join()
 
 
-def _serve(photos: Sequence[Photo], settings: CaptionerSettings, folder: Path, number: int, results: Any) -> None:
-    """Run in a process of its own: put (number, result) for each photo, then (number, None), or (number, sentence)."""
+def _work(photos: Sequence[Photo], settings: CaptionerSettings, folder: Path, rank: int, results: Any) -> None:
+    """Run in a process of its own: put (rank, result) for each photo, then (rank, None), or (rank, sentence)."""
     from unifashion.apps.fashioniq_captions.llava import LlavaBackend
 
     parent = multiprocessing.parent_process()
     try:
-        backend = LlavaBackend(settings, f"cuda:{number}" if torch.cuda.is_available() else "cpu")
-        with Journal(folder, number) as journal:
-            for result in work(backend, photos, journal, chain=settings.chain, prompt=settings.prompt):
-                results.put((number, result))
-                if parent is not None and not parent.is_alive():
+        backend = LlavaBackend(settings, f"cuda:{rank}" if torch.cuda.is_available() else "cpu")
+        with Journal(folder, rank) as journal:
+            for result in caption_photos(backend, photos, journal, chain=settings.chain, prompt=settings.prompt):
+                results.put((rank, result))
+                if parent is not None and not parent.is_alive():  # killed: nobody reads the results any more
                     return
-        results.put((number, None))
+        results.put((rank, None))
     except UserError as error:
-        results.put((number, str(error)))
+        results.put((rank, str(error)))
     except KeyboardInterrupt:
-        pass  # the parent says it
+        pass  # the parent gets the same signal and reports it

@@ -1,9 +1,6 @@
 """The files that a captioning run leaves, in the forms that the readers of the data take."""
 
-import csv
-import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +10,7 @@ from unifashion.apps.fashioniq_captions.journal import Entry
 from unifashion.apps.fashioniq_captions.photos import Photo
 from unifashion.apps.fashioniq_captions.settings import PhotoSettings, data_root
 from unifashion.data.own_catalogue import TABLE
-from unifashion.io import write_jsonl
+from unifashion.io import atomic_write, write_csv, write_jsonl
 
 
 def output_paths(settings: PhotoSettings, out: Path, photos: Sequence[Photo]) -> list[Path]:
@@ -33,19 +30,21 @@ def write_results(
     out: Path,
     photos: Sequence[Photo],
     entries: Mapping[str, Entry],
-    facts: Mapping[str, Any],
+    metadata: Mapping[str, Any],
 ) -> list[Path]:
-    """Write the captions of ``photos`` and a file of facts; each is replaced whole or not at all.
+    """Write the captions of ``photos`` and a file about the run; each is replaced whole or not at all.
+
+    They are not forced to the disk: all of them are made anew from the journal, which is.
 
     Args:
         settings: which data set and split.
         out: folder.
         photos: those that have a caption, in order.
         entries: the model's words by key.
-        facts: of the run; ``edit`` says whether people are taken out.
+        metadata: of the run; ``edit`` says whether people are taken out.
     """
     captions = {
-        photo.key: edit(entry.text, entry.finished) if facts["edit"] else " ".join(entry.text.split())
+        photo.key: edit(entry.text, entry.finished) if metadata["edit"] else " ".join(entry.text.split())
         for photo in photos
         for entry in [entries[photo.key]]
     }
@@ -57,18 +56,22 @@ def write_results(
                 for photo in photos
                 if path.name.split(".")[2] == photo.group
             ]
-            _replace(path, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+            _write_json(path, rows)
     else:
         write_jsonl(paths[0], (_row(photo, captions, entries, out) for photo in photos))
-    if settings.dataset == "vitonhd":  # MGD's captions.json: a garment's number -> texts
-        texts = {photo.name.partition("_")[0]: [captions[photo.key]] for photo in photos}
-        _replace(paths[1], json.dumps(texts, indent=1, ensure_ascii=False) + "\n")
+    if settings.dataset == "vitonhd":  # MGD's captions.json: the digits of a garment's name -> texts
+        _write_json(paths[1], {photo.name.partition("_")[0]: [captions[photo.key]] for photo in photos})
     if settings.dataset == "images" and len(paths) > 1:
-        _replace(paths[1], _table(photos, captions, out))
+        table = ({"image": _relative(photo.image, out), "text": captions[photo.key]} for photo in photos)
+        write_csv(paths[1], ("image", "text"), table)
     marks = ["leaky"] if settings.split != "train" and any(photo.guidance for photo in photos) else []
-    told = json.dumps({**facts, "marks": marks}, indent=1, ensure_ascii=False)
-    _replace(out / f"captioning.{settings.split}.json", told + "\n")
+    _write_json(out / f"captioning.{settings.split}.json", {**metadata, "marks": marks})
     return paths
+
+
+def _write_json(path: Path, value: Any) -> None:
+    """Write JSON whose captions a person can read in any language."""
+    atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def _row(photo: Photo, captions: Mapping[str, str], entries: Mapping[str, Entry], out: Path) -> dict[str, str]:
@@ -77,22 +80,5 @@ def _row(photo: Photo, captions: Mapping[str, str], entries: Mapping[str, Entry]
     return row | ({"attributes": attributes} if attributes else {})
 
 
-def _table(photos: Sequence[Photo], captions: Mapping[str, str], out: Path) -> str:
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["image", "text"])
-    writer.writerows([_relative(photo.image, out), captions[photo.key]] for photo in photos)
-    return table.getvalue()
-
-
 def _relative(image: Path, folder: Path) -> str:
     return image.relative_to(folder).as_posix() if image.is_relative_to(folder) else image.as_posix()
-
-
-def _replace(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(text, encoding="utf-8", newline="\n")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)

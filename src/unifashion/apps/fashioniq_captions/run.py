@@ -2,12 +2,12 @@
 
     OUT/next_llava.val.dress.caption.json     fashioniq: [{"image": "B008BHCT58", "caption": "...", "text_guidance": ""}, ...]
     OUT/captions.val.jsonl                    other sets: {"id": "10000", "image": "image_val/10000.jpg", "caption": "..."}
-    OUT/captioning.val.json                   what wrote them, how many, and what a score with them must carry ("leaky")
+    OUT/captioning.val.json                   what wrote them, how many, and which marks a score with them must carry ("leaky")
     OUT/left_out.val.csv                      photos without a caption, and why
     OUT/.journal/                             the model's own words, from which the files above are made; resumes the run
 
-The files are written when all photos are done, whole or not at all. Calling it again edits and writes them anew without asking
-the model; a photo that had no caption is tried again.
+The files are written when all photos are done, whole or not at all. Another call edits and writes them anew without asking the
+model; a photo that had no caption is tried again.
 """
 
 import logging
@@ -21,8 +21,8 @@ from tqdm import tqdm
 from unifashion.apps.fashioniq_captions.backend import Backend
 from unifashion.apps.fashioniq_captions.journal import Entry, Journal, opened
 from unifashion.apps.fashioniq_captions.photos import Photo, PhotoList, read_photos
-from unifashion.apps.fashioniq_captions.pipeline import Problem, work
-from unifashion.apps.fashioniq_captions.processes import num_copies, share_out
+from unifashion.apps.fashioniq_captions.pipeline import Problem, caption_photos
+from unifashion.apps.fashioniq_captions.processes import caption_in_processes, num_copies
 from unifashion.apps.fashioniq_captions.prompts import fingerprint
 from unifashion.apps.fashioniq_captions.results import output_paths, write_results
 from unifashion.apps.fashioniq_captions.settings import CaptionerSettings, PhotoSettings
@@ -44,46 +44,41 @@ def run_captioning(photos: PhotoSettings, captioner: CaptionerSettings, backend:
         UserError: data, model, server or folder that cannot be used; guidance that would leak; more photos without a
             caption than ``max_missing``.
     """
-    found = read_photos(photos)
-    chosen = found.photos[: photos.limit] if photos.limit else found.photos
-    out = Path(photos.output_dir).absolute() if photos.output_dir else found.folder
+    listed = read_photos(photos)
+    chosen = listed.photos[: photos.limit] if photos.limit else listed.photos
+    out = Path(photos.output_dir).absolute() if photos.output_dir else listed.folder
     captioner = _with_full_path(captioner)
-    facts = _facts(photos, captioner)
-    outputs = output_paths(photos, out, found.photos)
+    settings = _settings_of(photos, captioner)
+    outputs = output_paths(photos, out, listed.photos)
     folder = out / ".journal" / f"{photos.dataset}.{photos.split}"
-    quarantine = SkippedImages()
-    with opened(folder, facts, outputs, photos.overwrite) as done:
+    skipped = SkippedImages()
+    with opened(folder, settings, outputs, photos.overwrite) as done:
         todo = [photo for photo in chosen if photo.key not in done]
         if done:
             log.info("%d of %d photos have a caption already", len(chosen) - len(todo), len(chosen))
-        results = _work(todo, captioner, folder, backend) if todo else ()
+        results = _caption(todo, captioner, folder, backend) if todo else ()
         with tqdm(results, total=len(chosen), initial=len(chosen) - len(todo), unit="photo", desc="captions") as bar:
             for result in bar:
                 if isinstance(result, Problem):
-                    quarantine.add(result.photo.image, result.reason)
+                    skipped.add(result.photo.image, result.reason)
                 else:
                     done[result.key] = result
-        captioned = _check(photos, found, chosen, done, quarantine, out)
-        told = {
-            **facts,
-            "edit": captioner.edit,
-            "captions": len(captioned),
-            "photos": len(found.photos) + len(found.missing),
-        }
-        return write_results(photos, out, captioned, done, told)
+        captioned = _check(photos, listed, chosen, done, skipped, out)
+        counts = {"captions": len(captioned), "photos": len(listed.photos) + len(listed.missing)}
+        return write_results(photos, out, captioned, done, {**settings, "edit": captioner.edit, **counts})
 
 
-def _work(
+def _caption(
     todo: Sequence[Photo], captioner: CaptionerSettings, folder: Path, backend: Backend | None
 ) -> Iterable[Entry | Problem]:
     """Yield the results for ``todo``, from this process or from one for every model copy."""
     copies = 1 if backend is not None or captioner.endpoint else num_copies(captioner, len(todo))
     if copies > 1:
-        yield from share_out(todo, captioner, folder, copies)
+        yield from caption_in_processes(todo, captioner, folder, copies)
         return
     backend = backend or _open_backend(captioner)
     with Journal(folder) as journal:
-        yield from work(backend, todo, journal, chain=captioner.chain, prompt=captioner.prompt)
+        yield from caption_photos(backend, todo, journal, chain=captioner.chain, prompt=captioner.prompt)
 
 
 def _open_backend(captioner: CaptionerSettings) -> Backend:
@@ -104,8 +99,8 @@ def _with_full_path(captioner: CaptionerSettings) -> CaptionerSettings:
     return replace(captioner, model=str(Path(captioner.model).resolve())) if local else captioner
 
 
-def _facts(photos: PhotoSettings, captioner: CaptionerSettings) -> dict[str, Any]:
-    """Return what makes two runs the same run: all that the model's words depend on."""
+def _settings_of(photos: PhotoSettings, captioner: CaptionerSettings) -> dict[str, Any]:
+    """Return all that the model's words depend on: a run with the same may continue this one. Editing happens later."""
     return {
         "dataset": photos.dataset,
         "split": photos.split,
@@ -121,21 +116,21 @@ def _facts(photos: PhotoSettings, captioner: CaptionerSettings) -> dict[str, Any
 
 def _check(
     photos: PhotoSettings,
-    found: PhotoList,
+    listed: PhotoList,
     chosen: Sequence[Photo],
     done: dict[str, Entry],
-    quarantine: SkippedImages,
+    skipped: SkippedImages,
     out: Path,
 ) -> list[Photo]:
     """Return the photos that have a caption, say which have none, and raise where these are too many."""
     captioned = [photo for photo in chosen if photo.key in done]
     left_out = out / f"left_out.{photos.split}.csv"
     left_out.unlink(missing_ok=True)
-    if quarantine.reasons:
-        quarantine.write(left_out)
-        log.warning("%s; all are in %s", quarantine.summary(), left_out)
+    if skipped.reasons:
+        skipped.write(left_out)
+        log.warning("%s; all are in %s", skipped.summary(), left_out)
     if not captioned:
-        raise UserError(f"no photo got a caption: {quarantine.summary()}")
-    listed = len(chosen) + (0 if photos.limit else len(found.missing))
-    log.info("%s", check_missing(len(captioned), listed, photos.max_missing, "photos"))
+        raise UserError(f"no photo got a caption: {skipped.summary()}")
+    num_listed = len(chosen) + (0 if photos.limit else len(listed.missing))
+    log.info("%s", check_missing(len(captioned), num_listed, photos.max_missing, "photos"))
     return captioned

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from PIL import Image
 
@@ -82,6 +81,8 @@ def _write_fashion200k(
 
 
 def _write_hdf5(path: Path, rows: Sequence[dict[str, Any]], folder: Path) -> None:
+    import h5py  # here, because a catalogue that is there already is used without it
+
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = []
     for row in rows:

@@ -33,7 +33,7 @@ from unifashion.apps.toy_catalogue.words import caption, describe, feedback, phr
 from unifashion.data.own_catalogue import TABLE
 from unifashion.data.synthetic import MANIFEST, read_manifest
 from unifashion.data.tryon import ROOTS
-from unifashion.errors import UserError
+from unifashion.errors import UserError, require
 from unifashion.io import write_csv
 
 VERSION = 4
@@ -79,6 +79,7 @@ def write_catalogue(root: Path, sizes: Sizes | None = None, progress: bool = Tru
     if read_manifest(root) == wanted:
         return root
     _refuse_foreign_files(root)
+    require("h5py", "drawing the embedded catalogue")  # its last file, written after a minute of drawing, is HDF5
     return write_once(root, wanted, partial(_write_all, sizes=sizes, progress=progress))
 
 
