@@ -1,7 +1,6 @@
 """The table of data sets: what a row promises, and what the settings and the reading functions make of it."""
 
 import re
-import typing
 from dataclasses import replace
 
 import pytest
@@ -13,7 +12,8 @@ from unifashion.data.datasets import DATASETS, DatasetSpec, names, register, ret
 from unifashion.data.records import ComposedSplit, ImageText, PairSplit
 from unifashion.data.splits import is_composed, read_composed, read_pairs, root_marks, training_texts, validation_images
 from unifashion.errors import UserError
-from unifashion.tryon.settings import SetName
+from unifashion.flags import resolve
+from unifashion.tryon.settings import TryOnDataSettings, TryOnInferenceSettings
 
 
 @pytest.fixture
@@ -117,5 +117,7 @@ def test_one_split_of_a_mixture_cannot_be_read(dataset):
             read(DataSettings(dataset=dataset), "val")
 
 
-def test_the_try_on_settings_offer_the_sets_of_the_table():
-    assert typing.get_args(SetName) == names(tryon_sets())
+@pytest.mark.parametrize("group", [TryOnDataSettings, TryOnInferenceSettings])
+def test_the_try_on_settings_offer_the_sets_of_the_table(group):
+    with pytest.raises(UserError, match=", ".join(names(tryon_sets())) + r".*did you mean 'dresscode'"):
+        resolve((group,), {"dataset": "dresscod"})

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from unifashion.data.annotations import HELP, NoSplit, find_folder, read_jsonl, text_of
-from unifashion.data.fashiongen_hdf5 import FILES, read_fashiongen_hdf5
 from unifashion.data.image_files import find_images
 from unifashion.data.records import ImageText, PairSplit
 from unifashion.errors import UserError, nearest
@@ -29,6 +28,7 @@ log = logging.getLogger(__name__)
 FOLDER = "fashionGen"
 IMAGE_FOLDERS = {"train": "image", "val": "image_val"}
 BLOCKS = "val100_object.jsonl"
+HDF5_FILES = {"train": "fashiongen_256_256_train.h5", "val": "fashiongen_256_256_validation.h5"}
 
 
 def read_fashiongen(data_root: Path, split: str) -> PairSplit:
@@ -47,9 +47,12 @@ def read_fashiongen(data_root: Path, split: str) -> PairSplit:
     root = find_root(data_root)
     path = root / f"annotation_{split}.jsonl"
     if not path.is_file():
-        if (root / FILES[split]).is_file():
-            return read_fashiongen_hdf5(root / FILES[split], split)
-        raise NoSplit(f"neither {path} nor {FILES[split]} exists; {HELP}")
+        if (root / HDF5_FILES[split]).is_file():
+            # Here, because the table of data sets is read for every --help, which shall not wait for numpy.
+            from unifashion.data.fashiongen_hdf5 import read_fashiongen_hdf5
+
+            return read_fashiongen_hdf5(root / HDF5_FILES[split], split)
+        raise NoSplit(f"neither {path} nor {HDF5_FILES[split]} exists; {HELP}")
     images = find_images(root / IMAGE_FOLDERS[split])
     products = _products(root / f"annotation_{split}_object.jsonl")
     pairs, missing, repeated = [], [], 0
@@ -105,8 +108,8 @@ def find_root(data_root: Path) -> Path:
         data_root,
         "FashionGen",
         (FOLDER, "."),
-        [name for split in FILES for name in (f"annotation_{split}.jsonl", FILES[split])],
-        f"{FOLDER}/annotation_train.jsonl or {FOLDER}/{FILES['train']}",
+        [name for split in HDF5_FILES for name in (f"annotation_{split}.jsonl", HDF5_FILES[split])],
+        f"{FOLDER}/annotation_train.jsonl or {FOLDER}/{HDF5_FILES['train']}",
     )
 
 

@@ -20,7 +20,6 @@ from unifashion.errors import UserError
 
 log = logging.getLogger(__name__)
 
-FILES = {"train": "fashiongen_256_256_train.h5", "val": "fashiongen_256_256_validation.h5"}
 TEXT, PRODUCT, SUBCATEGORY = "input_description", "input_productID", "input_subcategory"
 ROWS_AT_ONCE = 10_000  # of a column, whose texts are padded to the longest one
 
