@@ -23,7 +23,7 @@ from PIL import Image
 from unifashion.apps.toy_catalogue.folder import put_json
 from unifashion.apps.toy_catalogue.garment import Garment
 from unifashion.data import circo, fashion200k
-from unifashion.data.fashiongen_hdf5 import FILES
+from unifashion.data.fashiongen import HDF5_FILES
 
 PARTS = (fashion200k.FOLDER, "hdf5", "cirr_dataset", circo.ROOTS[0])
 FASHIONIQ_NAMES = {"dress": "dress", "shirt": "shirt", "top": "toptee"}
@@ -41,11 +41,11 @@ def write_layouts(root: Path, garments: Garments) -> None:
         root: the catalogue.
         garments: what every photo shows, by its path below ``root``.
     """
-    for split in FILES:
+    for split in HDF5_FILES:
         rows = _read_jsonl(root / "fashionGen" / f"annotation_{split}.jsonl")
         folder = root / "fashionGen" / ("image" if split == "train" else "image_val")
         _write_fashion200k(root, split, rows, folder, garments)
-        _write_hdf5(root / "hdf5" / "fashionGen" / FILES[split], rows[:HDF5_ROWS], folder)
+        _write_hdf5(root / "hdf5" / "fashionGen" / HDF5_FILES[split], rows[:HDF5_ROWS], folder)
     _write_cirr(root, garments)
     _write_circo(root, garments)
 
