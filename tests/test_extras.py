@@ -81,7 +81,7 @@ DOORS = {
     'command("index", "x", "--uri", "http://localhost:1")': ("--uri", "pymilvus", "milvus"),
     'command("demo", "x")': ("unifashion demo", "gradio", "demo"),
     'command("report", "x")': ("this command", "matplotlib", "report"),
-    'command("score-images", "x")': ("this command", "torchmetrics", "tryon"),
+    'command("score-images", "x")': ("unifashion score-images", "torchmetrics", "tryon"),
     'command("convert", "a.ckpt", "b", "--base", "c")': ("this command", "diffusers", "tryon"),
     'script("../src/UNIStableVITON/train.py")': ("this command", "(diffusers|torchmetrics)", "tryon"),
     'script("../src/UNIStableVITON/inference.py")': ("this command", "diffusers", "tryon"),

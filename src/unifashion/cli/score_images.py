@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from unifashion.data.datasets import names, tryon_sets
+from unifashion.errors import require
 from unifashion.flags import argument, setting
 
 OWN = "[as in the folder's inference.json, else {}]"
@@ -55,6 +56,7 @@ def run(settings: Settings) -> None:
     from unifashion.tryon.results import read_record, write_examples
     from unifashion.tryon.settings import data_root
 
+    require("torchmetrics", "unifashion score-images")
     drawn = read_record(settings.results).get("settings", {})
     dataset = settings.dataset or drawn.get("dataset") or "vitonhd"
     root = data_root(dataset, settings.data_root or drawn.get("data_root"))

@@ -15,7 +15,7 @@ from unifashion.data.skipped import check_missing
 from unifashion.data.splits import read_tryon
 from unifashion.data.synthetic import is_synthetic
 from unifashion.data.tryon import ROOTS, TryOnItem, TryOnSplit
-from unifashion.errors import UserError
+from unifashion.errors import UserError, require
 from unifashion.evaluation.tryon_validation import validate_tryon
 from unifashion.seeding import seed_everything
 from unifashion.training.checkpoint import find_checkpoint
@@ -48,6 +48,7 @@ def train(data: TryOnDataSettings, model: TryOnModelSettings, training: TryOnTra
         UserError: unusable settings, data or weights; a loss that is not finite.
     """
     quiet_libraries()
+    require("torchmetrics", "the validation of a try-on training")
     accelerator = make_accelerator(training, TryOnTask)
     names = map_names(data.control, warped_mask=training.atv_weight > 0)
     with accelerator.main_process_first():
