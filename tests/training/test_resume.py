@@ -104,6 +104,13 @@ def half_a_file(state, path):
     die()
 
 
+def half_a_row(run, name, rows):
+    """What a kill inside the writing of a row of metrics leaves."""
+    with (run.path / name).open("a") as file:
+        file.write(",".join(map(str, rows[0].values()))[:9])
+    die()
+
+
 def assert_same_run(run, whole):
     for name in METRICS:
         ours, theirs = ([*csv.DictReader((folder / name).open(newline=""))] for folder in (run, whole))
@@ -124,7 +131,11 @@ KILLS = {
     "inside the writing of a checkpoint": (torch, "save", 3, half_a_file),
     "before a checkpoint gets its name": (io, "to_disk", 25, die),
     "after an epoch's checkpoint, before last is linked": (checkpoint, "link_model", 1, die),
-    "inside validation": (Trainer, "_validate", 1, die),
+    "before validation": (Trainer, "_validate", 1, die),
+    "inside validation, its rows half written": (RunFolder, "append", 3, half_a_row),
+    "after validation, before the checkpoint knows of it": (trainer, "update_progress", 1, die),
+    "after the checkpoint knows of its validation, before the run does": (Trainer, "_keep_best", 1, die),
+    "before best is linked": (trainer, "link_model", 3, die),
 }
 
 
