@@ -2,6 +2,8 @@
 
 import json
 import random
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +11,10 @@ from PIL import Image
 
 from unifashion.apps.toy_catalogue import write_catalogue
 from unifashion.apps.toy_catalogue.drawing import draw, draw_mask
-from unifashion.apps.toy_catalogue.garment import draw_garment
+from unifashion.apps.toy_catalogue.garment import COLOURS, LENGTHS, NECKLINES, SLEEVES, Garment, draw_garment
 from unifashion.apps.toy_catalogue.person import KEYPOINTS, PARSE, Figure, Wearer
 from unifashion.apps.toy_catalogue.tryon import CATEGORIES, TryOnSizes, write_tryon
+from unifashion.apps.toy_catalogue.words import LENGTH_WORDS
 from unifashion.apps.toy_catalogue.write import Sizes
 from unifashion.data.synthetic import is_synthetic
 from unifashion.errors import UserError
@@ -28,6 +31,7 @@ def array(picture):
 
 
 def test_the_mask_of_a_garment_is_where_its_photo_differs_from_the_wall():
+    num_seen = 0
     for seed in range(6):
         garment = draw_garment("shirt", random.Random(seed))
         mask = array(draw_mask(garment, 64, random.Random(seed))) > 127
@@ -35,7 +39,9 @@ def test_the_mask_of_a_garment_is_where_its_photo_differs_from_the_wall():
         wall = photo[2, 2]
         if np.abs(photo[mask] - wall).mean() < 40:
             continue  # white cloth on a white wall
+        num_seen += 1
         assert np.abs(photo[mask] - wall).mean() > 2 * np.abs(photo[~mask] - wall).mean()
+    assert num_seen >= 4
 
 
 def test_the_agnostic_picture_shows_nothing_of_the_garment():
@@ -82,12 +88,40 @@ def test_the_same_seed_writes_the_same_bytes_and_another_does_not(tmp_path):
     assert files[0] != files[2]
 
 
+CHUNKS = re.compile(r"(\w+)(?: and (\w+) (\w+))? (\w+); (\S+) (\w+) (\w+); (\S+) (\w+) with a (.+)")
+
+
+def told_by(chunks):
+    """The garment that the three chunks of a caption state; fails where they contradict one another."""
+    colour, second, pattern, category, sleeve, again, too, length, three, neckline = CHUNKS.fullmatch(
+        "; ".join(chunks)
+    ).groups(default="")
+    assert again == colour and too == three == category
+    (length,) = (name for name, word in LENGTH_WORDS[category].items() if word == length)
+    return Garment(category, colour, second, pattern or "plain", sleeve, neckline, length)
+
+
 def test_captions_are_true(tryon_root):
-    captions = json.loads((tryon_root / "vitonhd" / "captions.json").read_text())
+    """The garment that a caption states, drawn again, is like the photo; with any attribute changed it is less like it."""
+    root = tryon_root / "vitonhd"
+    captions = json.loads((root / "captions.json").read_text())
     assert len(captions) == 10
-    for chunks in captions.values():
-        assert len(chunks) == 3
-        assert all("shirt" in chunk or "top" in chunk for chunk in chunks)
+    choices = {"colour": COLOURS, "sleeve": SLEEVES, "length": LENGTHS}
+    for number, chunks in captions.items():
+        (path,) = root.glob(f"*/cloth/{number}_00.jpg")
+        photo, garment = array(Image.open(path))[8:56], told_by(chunks)
+        others = [
+            replace(garment, **{name: value})
+            for name, values in {**choices, "neckline": NECKLINES[garment.category]}.items()
+            for value in values
+            if value not in (getattr(garment, name), garment.second_colour)
+        ]
+        distances = []
+        for each in (garment, *others):
+            drawing = draw(each, 64, random.Random(f"0/tryon/photo/{int(number)}"))
+            drawing = array(drawing.resize((48, 48), Image.Resampling.LANCZOS))
+            distances.append(np.abs(photo - drawing).mean())
+        assert distances[0] < min(distances[1:]) and len(others) >= 16, (number, garment)
 
 
 def test_a_set_of_these_sizes_is_not_written_again_and_others_things_are_not_touched(tmp_path):

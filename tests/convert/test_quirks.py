@@ -52,7 +52,7 @@ def rows_of(ids, table):
 def test_the_wrong_text_of_a_composed_query_is_a_caption_or_as_in_the_original_a_feedback(monkeypatch, mining, source):
     _, batch, ids = matched_texts("rerank", mining, monkeypatch)
     wrong = rows_of(ids[2 * len(batch["text_ids"]) :], batch[source])
-    assert None not in wrong
+    assert len(wrong) == len(batch["text_ids"]) and None not in wrong
     assert all(row != own for own, row in enumerate(wrong))
 
 

@@ -65,7 +65,7 @@ def observe_language(facts: dict, inputs: dict) -> dict[str, torch.Tensor]:
     }
     grads = {f"llm_model.{name}": parameter.grad for name, parameter in language.model.named_parameters()}
     grads |= {f"llm_proj.{name}": parameter.grad for name, parameter in language.projection.named_parameters()}
-    return _named(found, {**grads, "query_tokens": model.base.query_tokens.grad}, facts)
+    return _named(found, {**grads, "query_tokens": model.query_tokens.grad}, facts)
 
 
 def build_context(facts: dict) -> tuple[ContextAdapter, CLIPTextModel]:

@@ -1,3 +1,6 @@
+import math
+
+import pytest
 import torch
 
 from unifashion.models.negatives import hard_negatives, same_item
@@ -20,12 +23,24 @@ def test_the_same_item_is_never_drawn():
         assert not forbidden[torch.arange(6), index].any()
 
 
-def test_harder_candidates_are_drawn_more_often():
-    scores = torch.tensor([[0.0, 2.0, 0.0]]).expand(3000, 3)
-    forbidden = torch.tensor([[True, False, False]]).expand(3000, 3)
-    index, _ = hard_negatives(scores, forbidden, "multinomial", torch.Generator().manual_seed(0))
-    share = (index == 1).float().mean().item()
-    assert abs(share - torch.tensor([2.0, 0.0]).softmax(0)[0].item()) < 0.05
+def test_candidates_are_drawn_as_often_as_the_softmax_of_their_scores_says():
+    scores, forbidden = torch.tensor([9.0, 0.0, 2.0, -1.0, 1.0]), torch.tensor([True, False, False, False, False])
+    rows = 40_000
+    index, _ = hard_negatives(
+        scores.expand(rows, 5), forbidden.expand(rows, 5), "multinomial", torch.Generator().manual_seed(0)
+    )
+    total = sum(math.exp(score) for score in (0.0, 2.0, -1.0, 1.0))
+    shares = [0.0, *(math.exp(score) / total for score in (0.0, 2.0, -1.0, 1.0))]
+    drawn = [(index == candidate).float().mean().item() for candidate in range(5)]
+    assert drawn == pytest.approx(shares, abs=0.01) and drawn[0] == 0
+
+
+def test_candidates_that_are_far_away_can_still_be_drawn():
+    """The constant of 1e-4: fifty of them get one draw in two hundred, where the softmax alone says one in 10 to the 24th."""
+    scores, rows = torch.tensor([60.0] + [0.0] * 50), 20_000
+    allowed = torch.zeros(rows, 51, dtype=torch.bool)
+    index, _ = hard_negatives(scores.expand(rows, 51), allowed, "multinomial", torch.Generator().manual_seed(0))
+    assert 60 <= int((index > 0).sum()) <= 140  # 100 are expected
 
 
 def test_unifashion_takes_the_hardest():

@@ -79,7 +79,8 @@ def test_a_text_pass_reads_no_image_and_no_query_weights(qformer, inputs):
     _, ids, mask, _ = inputs
     qformer(text_ids_BL=ids, text_mask_BL=mask).sum().backward()
     touched = {name for name, parameter in qformer.named_parameters() if parameter.grad is not None}
-    assert not any("cross_attention" in name or "query_ffn" in name for name in touched)
+    of_images = {name for name, _ in qformer.named_parameters() if "cross_attention" in name or "query_ffn" in name}
+    assert of_images and not of_images & touched
     assert any("text_ffn" in name for name in touched)
 
 

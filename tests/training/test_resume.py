@@ -17,12 +17,14 @@ from safetensors.torch import load_file
 
 from unifashion import io
 from unifashion.errors import UserError
-from unifashion.training import checkpoint
+from unifashion.training import checkpoint, trainer
 from unifashion.training.resume import parse_settings
+from unifashion.training.run_folder import RunFolder
 from unifashion.training.trainer import Trainer
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 METRICS = ("train_metrics.csv", "validation_metrics.csv")
+AVERAGED = ("--ema-decay", "0.5")
 
 
 @pytest.fixture(scope="module")
@@ -118,48 +120,145 @@ def assert_same_run(run, whole):
     assert facts[0]["state"] == facts[1]["state"] == "complete" and facts[0]["best"] == facts[1]["best"]
 
 
+def half_a_row(run, name, rows):
+    """What a kill inside the writing of a row of metrics leaves."""
+    with (run.path / name).open("a") as file:
+        file.write(",".join(map(str, rows[0].values()))[:9])
+    die()
+
+
+def update_and_die(*args, update_progress=checkpoint.update_progress):
+    update_progress(*args)
+    die()
+
+
 KILLS = {
     "before the first checkpoint": (Trainer, "_train_batch", 1, die),
     "inside an epoch": (Trainer, "_train_batch", 8, die),
     "inside the writing of a checkpoint": (torch, "save", 3, half_a_file),
     "before a checkpoint gets its name": (io, "to_disk", 25, die),
-    "after an epoch's checkpoint, before last is linked": (checkpoint, "link_model", 1, die),
-    "inside validation": (Trainer, "_validate", 1, die),
+    "after an epoch's checkpoint, before last is linked": (trainer, "link_model", 2, die),
+    "after an epoch's checkpoint, before its validation": (Trainer, "_validate", 1, die),
+    "while the rows of a validation are written": (RunFolder, "append", 3, half_a_row),
+    "after the first validation, before run.json names the best": (RunFolder, "update", 0, die),
+    "after the first validation, before best is linked": (trainer, "link_model", 3, die),
+    "after a validation, before its checkpoint knows of it": (trainer, "update_progress", 1, die),
+    "after a validation, when its checkpoint knows of it": (trainer, "update_progress", 1, update_and_die),
 }
+
+
+def killed(blip_train, flags, run, owner, name, doomed):
+    """Start a run in a process of its own in which ``owner.name`` is ``doomed``, and see that it dies of it."""
+
+    def start():
+        setattr(owner, name, doomed)
+        blip_train.main([*flags, "--output-dir", str(run)])
+
+    assert in_a_process(start) == -signal.SIGKILL
+    assert json.loads((run / "run.json").read_text())["state"] == "running"
 
 
 @pytest.mark.parametrize("point", KILLS)
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(point, blip_train, flags, whole, tmp_path):
     owner, name, count, then = KILLS[point]
-    run = tmp_path / "run"
-
-    def killed():
-        doomed = after(count, getattr(owner, name), then)
-        setattr(owner, name, doomed)
-        if name == "link_model":
-            sys.modules[Trainer.__module__].link_model = doomed
-        blip_train.main([*flags, "--output-dir", str(run)])
-
-    assert in_a_process(killed) == -signal.SIGKILL
-    assert json.loads((run / "run.json").read_text())["state"] == "running"
-    blip_train.main([*flags, "--resume", str(run)])
-    assert_same_run(run, whole)
+    killed(blip_train, flags, tmp_path / "run", owner, name, after(count, getattr(owner, name), then))
+    blip_train.main([*flags, "--resume", str(tmp_path / "run")])
+    assert_same_run(tmp_path / "run", whole)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_was_told_to_stop_goes_on_where_it_stood(number, blip_train, flags, whole, tmp_path):
+@pytest.mark.parametrize(("number", "step"), [(signal.SIGINT, 8), (signal.SIGTERM, 10)])
+def test_a_run_that_was_told_to_stop_goes_on_where_it_stood(number, step, blip_train, flags, whole, tmp_path):
+    """Step 8 lies inside an epoch; step 10 is the last of one, whose validation the resumed run owes."""
     run = tmp_path / "run"
 
     def stopped():
         Trainer._train_batch = after(
-            7, Trainer._train_batch, lambda *a: [os.kill(os.getpid(), number), original(*a)][1]
+            step - 1, Trainer._train_batch, lambda *a: [os.kill(os.getpid(), number), original(*a)][1]
         )
         blip_train.main([*flags, "--output-dir", str(run)])
 
     original = Trainer._train_batch
     assert in_a_process(stopped) == 130
     assert json.loads((run / "run.json").read_text())["state"] == "interrupted"
-    assert checkpoint.find_checkpoint(run).name == "step_00000008"
+    assert checkpoint.find_checkpoint(run).name == f"step_{step:08d}"
+    blip_train.main([*flags, "--resume", str(run)])
+    assert_same_run(run, whole)
+
+
+@pytest.fixture(scope="module")
+def averaged(blip_train, flags, tmp_path_factory):
+    """The same run with a moving average, and every checkpoint of it."""
+    run = tmp_path_factory.mktemp("averaged") / "run"
+    blip_train.main([*flags, *AVERAGED, "--keep-last", "99", "--save-steps", "1", "--output-dir", str(run)])
+    return run
+
+
+def test_what_is_kept_is_the_average_of_the_weights_that_an_ordinary_run_takes(averaged, whole):
+    average = None
+    for step in range(1, 16):
+        folder = averaged / "checkpoints" / f"step_{step:08d}"
+        state, _ = checkpoint.read_state(folder)
+        trained = {name.removeprefix("model."): tensor for name, tensor in state["average"]["trained"].items()}
+        decay = min(0.5, step / (9 + step))
+        average = {
+            name: tensor if average is None else decay * average[name] + (1 - decay) * tensor
+            for name, tensor in trained.items()
+        }
+        kept = load_file(folder / "model" / "model.safetensors")
+        for name, tensor in average.items():
+            torch.testing.assert_close(kept[name], tensor, rtol=1e-4, atol=1e-6)
+        average = {name: kept[name] for name in average}
+    expected = load_file(whole / "last" / "model.safetensors")
+    assert len(trained) > 50 and all(torch.equal(tensor, expected[name]) for name, tensor in trained.items())
+    assert any(not torch.allclose(kept[name], expected[name], rtol=1e-3) for name in trained)
+    assert (averaged / "last" / "model.safetensors").samefile(folder / "model" / "model.safetensors")
+
+
+@pytest.mark.parametrize("point", ["inside an epoch", "after an epoch's checkpoint, before its validation"])
+def test_a_killed_run_with_an_average_goes_on_with_both(point, blip_train, flags, averaged, tmp_path):
+    owner, name, count, then = KILLS[point]
+    run, flags = tmp_path / "run", [*flags, *AVERAGED]
+    killed(blip_train, flags, run, owner, name, after(count, getattr(owner, name), then))
+    blip_train.main([*flags, "--resume", str(run)])
+    assert_same_run(run, averaged)
+    (ours, _), (theirs, _) = (checkpoint.read_state(checkpoint.find_checkpoint(folder)) for folder in (run, averaged))
+    ours, theirs = ours["average"], theirs["average"]
+    assert ours["num_steps"] == theirs["num_steps"] == 15
+    assert all(torch.equal(ours["trained"][name], tensor) for name, tensor in theirs["trained"].items())
+
+
+def to_version_0_1(folder):
+    """Rewrite a checkpoint as version 0.1 wrote it: progress inside state.pt, batches of the epoch called turn."""
+    state, progress = checkpoint.read_state(folder)
+    batch, count, _ = (progress.pop(name) for name in ("batch", "count", "validated_step"))
+    assert count == batch
+    torch.save({**state, "progress": {**progress, "turn": batch}}, folder / "state.pt")
+    (folder / "progress.json").unlink()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["state.pt"] = io.file_stamp(folder / "state.pt")
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def save_before_the_end_of_the_epoch(self, stop, after_step=Trainer._after_step):
+    """What version 0.1 left that was stopped in the last batch of an epoch: neither logged nor validated nor counted."""
+    if self.progress.step == 10:
+        self._save()
+        die()
+    after_step(self, stop)
+
+
+@pytest.mark.parametrize(("name", "doomed", "step"), [
+    ("_train_batch", after(8, Trainer._train_batch, die), 8),
+    ("_train_batch", after(10, Trainer._train_batch, die), 10),
+    ("_after_step", save_before_the_end_of_the_epoch, 10),
+], ids=["inside an epoch", "at its end", "stopped in its last batch"])  # fmt: skip
+def test_a_run_of_version_0_1_goes_on(name, doomed, step, blip_train, flags, whole, tmp_path):
+    run = tmp_path / "run"
+    killed(blip_train, flags, run, Trainer, name, doomed)
+    newest = checkpoint.find_checkpoint(run)
+    assert newest.name == f"step_{step:08d}"
+    to_version_0_1(newest)
+    assert checkpoint.find_checkpoint(run) == newest
     blip_train.main([*flags, "--resume", str(run)])
     assert_same_run(run, whole)
 
@@ -180,7 +279,9 @@ def test_a_full_disk_is_one_sentence_and_the_run_can_go_on(blip_train, flags, wh
         with pytest.raises(SystemExit) as left:
             blip_train.main([*flags, "--output-dir", str(run)])
     assert left.value.code == 2
-    assert f"No space left on device); make room and go on with --resume {run}" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "No space left on device); what was kept before it is untouched; make room and go on with " in error
+    assert error.endswith(f"--resume {run}\n")
     assert not [*(run / "checkpoints").glob(".*")]
     blip_train.main([*flags, "--resume", str(run)])
     assert_same_run(run, whole)

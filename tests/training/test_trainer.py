@@ -71,6 +71,17 @@ def test_each_epoch_is_one_row_and_the_best_checkpoint_stays(make_trainer, tmp_p
     assert torch.equal(last.query_tokens, trainer.model.query_tokens)
 
 
+def test_with_a_moving_average_the_average_is_what_is_validated_and_kept(make_trainer, tmp_path):
+    seen = []
+    trainer = make_trainer(values=(2.0, 1.0), ema_decay=0.5)
+    evaluate = trainer.evaluate
+    trainer.evaluate = lambda task: seen.append(task.model.query_tokens.detach().clone()) or evaluate(task)
+    trainer.fit()
+    best, last = (UniFashion.from_pretrained(tmp_path / "run" / name).query_tokens for name in ("best", "last"))
+    assert torch.equal(seen[0], best) and torch.equal(seen[1], last) and not torch.equal(best, last)
+    assert not torch.allclose(trainer.model.query_tokens, last, rtol=1e-3)
+
+
 def test_the_schedule_is_that_of_the_paper(make_trainer):
     trainer = make_trainer(num_epochs=4, warmup_epochs=1.5)
     rates = []

@@ -93,6 +93,7 @@ def test_outlines_lie_where_those_of_mgd_lie(shared):
         number, home = path.stem.removesuffix("_1"), path.parents[1]
         worn = {"dresses": ATR.dress, "lower_body": ATR.lower, "upper_body": (4,)}[home.name]
         cases.append((home / f"images/{number}_0.jpg", home / f"label_maps/{number}_4.png", path, ATR, worn))
+    assert len(cases) > 2
     for photo_path, labels_path, sketch_path, scheme, worn in cases:
         photo = load_image(photo_path)
         labels = read_labels(labels_path, scheme, photo.size)

@@ -1,6 +1,7 @@
 """The ways to train and draw that are not the default: bf16, a retrieval model, and the scripts as a user starts them."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -56,12 +57,10 @@ def test_the_adapter_trains_with_a_retrieval_model_and_goes_on_exactly(make_mode
     make_model().save_pretrained(tmp_path / "retriever")
     name = str(tmp_path / "retriever")
     whole = trained(tryon_root, tmp_path / "whole", retriever=name, cache_latents=cache, save_steps=1)
-    parts = trained(tryon_root, tmp_path / "parts", retriever=name, cache_latents=cache, max_steps=1)
-    before = load_pipeline(parts).denoiser.adapter.weight
-    data = TryOnDataSettings(data_root=str(tryon_root), height=24, width=18)
-    model = TryOnModelSettings(architecture="tiny", trainable="all", retriever=name)
-    changes = {**SHORT, "cache_latents": cache, "precision": "fp32", "ema_decay": 0.5}
-    train(data, model, TryOnTrainingSettings(output_dir=str(parts), resume=str(parts), **changes))
+    parts = Path(shutil.copytree(whole, tmp_path / "parts"))
+    shutil.rmtree(parts / "checkpoints" / "step_00000002")
+    before = load_pipeline(parts / "checkpoints" / "step_00000001" / "model").denoiser.adapter.weight
+    trained(tryon_root, parts, retriever=name, cache_latents=cache, save_steps=1, resume=str(parts))
     after = [load_pipeline(run).denoiser.adapter.weight for run in (whole, parts)]
     assert torch.equal(*after)
     assert not torch.equal(before, after[0])
@@ -73,21 +72,6 @@ def script(name, *flags):
     done = subprocess.run(["bash", name, *flags], cwd=FOLDER, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
-
-
-def test_two_processes_make_the_steps_of_one_with_twice_the_rows(tryon_root, tmp_path):
-    one = trained(tryon_root, tmp_path / "one", batch_size=4)
-    flags = ["--dataset", "vitonhd", "--data-root", str(tryon_root), "--output-dir", str(tmp_path / "two")]
-    flags += ["--architecture", "tiny", "--trainable", "all", "--height", "24", "--width", "18", "--ema-decay", "0.5"]
-    flags += ["--no-colour", "--max-steps", "2", "--batch-size", "2", "--precision", "fp32"]
-    flags += ["--num-validation-images", "1", "--validation-inference-steps", "2"]
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(FOLDER / "train.py")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    subprocess.run([sys.executable, *launch, *flags], env=environment, check=True, capture_output=True)
-    first, second = (torch.load(run / "resume.pt", weights_only=True) for run in (one, tmp_path / "two"))
-    for mine, theirs in zip(first["optimizer"]["state"].values(), second["optimizer"]["state"].values(), strict=True):
-        bound = 1e-4 * float(mine["exp_avg"].abs().max()) + 1e-9
-        torch.testing.assert_close(theirs["exp_avg"], mine["exp_avg"], rtol=1e-3, atol=bound)
 
 
 def test_the_scripts_run_from_their_own_folder(tryon_root, tmp_path):

@@ -5,6 +5,7 @@ themselves, stays whole during a step. Validation runs on a plain copy of the ta
 """
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -31,8 +32,7 @@ class Sharding:
             one = nn.Parameter(scalar.detach().reshape(1), requires_grad=scalar.requires_grad)
             task.get_submodule(owner).register_parameter(leaf, one)
         present = {type(module).__name__ for module in task.modules()}
-        blocks = {name for module in task.modules() for name in getattr(module, "_no_split_modules", None) or ()}
-        task._no_split_modules = sorted(blocks & present)  # type: ignore[assignment]
+        task._no_split_modules = sorted(_blocks(task) & present)  # type: ignore[assignment]
 
     def whole_task(self, wrapped: nn.Module, device: torch.device) -> Task:
         """Return the task with the weights of this moment, on every process, which all must call this."""
@@ -48,6 +48,16 @@ class Sharding:
     def as_trained(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return weights of a model folder with the shapes that they have while they are trained."""
         return {name: tensor.reshape(1) if name in self.scalars else tensor for name, tensor in weights.items()}
+
+
+def _blocks(module: nn.Module) -> set[str]:
+    """Return the classes of the blocks that are spread one by one, as the outermost networks name them.
+
+    A network that names its blocks knows how it calls them: what a network inside it says (that a U-Net's up blocks are called
+    whole) need not be true there. FSDP gathers a block's weights in its own call alone.
+    """
+    own: Sequence[str] = getattr(module, "_no_split_modules", None) or ()
+    return set(own) or {name for child in module.children() for name in _blocks(child)}
 
 
 def check_sharding(accelerator: Accelerator) -> Accelerator:

@@ -412,12 +412,13 @@ class Trainer:
             validation.sheet.save(path / "validation" / f"step-{at.step}.png")
             self.run.update(validation=rows[-1])
         checkpoint = path / "checkpoints" / f"step_{at.step:08d}"
-        at.lengths = self.run.lengths()
-        if checkpoint.is_dir():
-            update_progress(checkpoint, asdict(at))
         if is_best:
             self.run.update(best={"epoch": at.epoch, "step": at.step, "value": at.best})
             link_model(checkpoint, path / "best")
+        # Last: a run that was killed before this line validates again, one that was killed after it has everything.
+        at.lengths = self.run.lengths()
+        if checkpoint.is_dir():
+            update_progress(checkpoint, asdict(at))
 
     def _averaged(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext() if self.average is None else self.average.applied()

@@ -40,7 +40,9 @@ class TryOnDenoiser(ModelMixin, ConfigMixin):
     """Predicts the noise in a person's latent, given the person without the garment, the pose, the garment and its words."""
 
     _supports_gradient_checkpointing = True
-    _no_split_modules = ("WarpBlock", "BasicTransformerBlock", "ResnetBlock2D")
+    # Parts that are always called whole; not the U-Net's up blocks, whose parts ``forward`` calls one by one, nor the
+    # transformer block inside a warp block.
+    _no_split_modules = ("WarpBlock", "Transformer2DModel", "ResnetBlock2D")
 
     @register_to_config
     def __init__(

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from diffusers.models.attention import Attention, BasicTransformerBlock
 from torch import Tensor, nn
 
+from unifashion.distributed import mean_over_ranks
+
 
 class WarpBlock(nn.Module):
     """One zero cross-attention block of StableVITON (Kim et al., 2024)."""
@@ -90,7 +92,8 @@ def attention_total_variation(centre_BHW2: Tensor, region_BHW: Tensor) -> Tensor
         first, second = (centre_BHW2.narrow(dim, start, length) for start in (0, 1))
         both = region_BHW.narrow(dim, 0, length) & region_BHW.narrow(dim, 1, length)
         jumps = ((first - second).abs().sum(-1) * both).sum()
-        total = total + jumps / both.sum().clamp(min=1)
+        # Of all processes: the mean of their losses is then the loss of the whole batch, however the garments are shared out.
+        total = total + jumps / mean_over_ranks(both.sum()).clamp(min=1)
     return total
 
 
