@@ -8,11 +8,11 @@ from PIL import Image
 from tiny_heads import write_llm
 
 from unifashion.config import DataSettings, EvaluationSettings, LanguageModelSettings
+from unifashion.data.datasets import SHORT
 from unifashion.data.images import load_image, normalise
 from unifashion.errors import UserError
 from unifashion.evaluation.caption_accuracy import validate_captions
 from unifashion.llm.build import add_heads
-from unifashion.llm.prompts import SHORT
 
 TEXTS = ["a red dress", "a blue striped shirt with long sleeves", "a green top", "floral"]
 
