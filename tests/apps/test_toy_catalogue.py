@@ -30,7 +30,7 @@ from unifashion.data import splits as sets
 from unifashion.data.fashiongen import read_fashiongen, read_fashiongen_blocks
 from unifashion.data.fashioniq import CATEGORIES as FASHIONIQ_CATEGORIES
 from unifashion.data.fashioniq import has_leaky_captions, read_fashioniq
-from unifashion.data.own_catalogue import read_metadata, read_own_catalogue
+from unifashion.data.own_catalogue import read_own_catalogue, read_products
 from unifashion.data.synthetic import is_synthetic
 from unifashion.errors import UserError
 
@@ -337,7 +337,7 @@ def test_the_own_catalogue_reads_the_photos_of_fashiongen_all_described(root, ga
         described = [replace(pair, text=mine.text) for pair, mine in zip(fashiongen.pairs, own.pairs, strict=True)]
         assert own.missing == () and list(own.pairs) == described
         assert all(read_garment(pair.text) == garments[pair.image.relative_to(root).as_posix()] for pair in own.pairs)
-    prices = {float(facts["price"]) for facts in read_metadata(root).values()}
+    prices = {float(row.metadata["price"]) for row in read_products(root)}
     assert len(prices) > 5 and min(prices) >= 15
 
 

@@ -21,7 +21,7 @@ from unifashion.data.fashiongen import read_fashiongen, read_fashiongen_blocks
 from unifashion.data.fashiongen_hdf5 import read_fashiongen_hdf5
 from unifashion.data.fashioniq import has_leaky_captions, read_fashioniq, read_fashioniq_cap
 from unifashion.data.images import ImageError, load_image
-from unifashion.data.own_catalogue import read_metadata, read_own_catalogue
+from unifashion.data.own_catalogue import read_own_catalogue, read_products
 from unifashion.data.tryon import read_vitonhd
 from unifashion.errors import UserError
 
@@ -142,7 +142,7 @@ FILES = {
         ("circo",),
     ),
     "catalogue": File(
-        lambda root: (read_own_catalogue(root, "train"), read_metadata(root)), "catalogue.csv", CATALOGUE, "csv"
+        lambda root: (read_own_catalogue(root, "train"), read_products(root)), "catalogue.csv", CATALOGUE, "csv"
     ),
     "viton-pairs": File(
         lambda root: read_vitonhd(root, "test", ("image", "garment"), "unpaired"),

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from unifashion.data.own_catalogue import read_metadata, read_own_catalogue
+from unifashion.data.own_catalogue import read_own_catalogue, read_products
 from unifashion.data.records import ImageText
 from unifashion.errors import UserError
 
@@ -38,7 +38,7 @@ def test_rows_become_pairs_and_one_id_is_one_product(folder):
 
 
 def test_other_columns_are_kept_as_metadata(folder):
-    metadata = read_metadata(folder)
+    metadata = {row.image: row.metadata for row in read_products(folder)}
     assert len(metadata) == 4
     assert metadata[folder / "photos/1.jpg"] == {
         "id": "17",

@@ -156,10 +156,6 @@ class TrainingSet(Dataset[Row]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def text_lengths(self) -> list[int]:
-        """Return how long the text of every row is, for batches of texts of like length."""
-        return [self.rows.text_length(index) for index in range(len(self.rows))]
-
     def __getitem__(self, key: tuple[int, int]) -> Row:  # type: ignore[override]
         epoch, index = key
         broken: list[tuple[Path, str]] = []

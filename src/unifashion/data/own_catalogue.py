@@ -7,7 +7,7 @@
 
 Columns ``image`` (a path below the folder) and ``text`` are needed. An image cell may hold several paths with ``;`` between
 them, which are views of one product, and so are rows with one ``id`` (default: every row is a product). ``subcategory`` (or
-``category``) and ``split`` (train or val) are used where they exist; ``read_metadata`` returns the others. Without a
+``category``) and ``split`` (train or val) are used where they exist; ``read_products`` keeps the others as metadata. Without a
 ``split`` column a tenth of the products, chosen by a hash of their id, is the validation split. The separator may be a comma, a
 semicolon or a tab. Without a table, ``0001.txt`` beside ``0001.jpg`` is its text.
 
@@ -71,14 +71,6 @@ def read_own_catalogue(folder: Path, split: str) -> PairSplit:
 def find_root(folder: Path) -> Path:
     """Return ``folder`` where it holds a table; ``NoSet`` where it does not (a folder of mere images can be anything)."""
     return find_folder(folder, "catalogue", (".",), (TABLE,), TABLE)
-
-
-def read_metadata(folder: Path) -> dict[Path, dict[str, str]]:
-    """Return, for every image of both splits, the columns of the table beyond image and text: id, price, url, ...
-
-    Empty cells are left out; column names are in lower case. Raises ``UserError`` as ``read_own_catalogue`` does.
-    """
-    return {row.image: row.metadata for row in _rows(folder)}
 
 
 def read_products(source: Path) -> list[Row]:
