@@ -27,7 +27,7 @@ def memory(model):
     return model.read_images(torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1)))
 
 
-def log_probability(model, memory, row, ids, forbidden=()):
+def log_probability(model, memory, row, ids, banned_ids=()):
     """Of a caption that starts with [DEC], by whole passes without any cache."""
     ids = torch.tensor([[model.config.dec_token_id, *ids]])
     logits = model.caption_pass(memory.rows(torch.tensor([row])), ids, torch.ones_like(ids))[1]
@@ -97,7 +97,7 @@ def test_limits_and_forbidden_words_are_kept(model, memory):
         Decoding(max_new_tokens=5, min_new_tokens=5),
         Decoding(max_new_tokens=5, min_new_tokens=5, num_beams=2),
     ):
-        found = generate(model, memory, END, decoding, forbidden=[0, 1, 2])
+        found = generate(model, memory, END, decoding, banned_ids=[0, 1, 2])
         assert [len(ids) for ids in found] == [5, 5, 5] and not {0, 1, 2, END} & set().union(*found)
     endless = generate(model, memory, END, Decoding(max_new_tokens=10_000, min_new_tokens=10_000))
     assert [len(ids) for ids in endless] == [model.config.qformer.max_positions - 1] * 3

@@ -126,8 +126,8 @@ def save_lavis(path: Path, config: UniFashionConfig, weights: Weights) -> None:
     Raises:
         UserError: a model or a tower that LAVIS does not have.
     """
-    facts = {"model_name": config.model_name, "query_passes": config.query_passes}
-    fitting = [name for name, values in CLASSES.items() if {"query_passes": 1, **values}.items() >= facts.items()]
+    settings = {"model_name": config.model_name, "query_passes": config.query_passes}
+    fitting = [name for name, values in CLASSES.items() if {"query_passes": 1, **values}.items() >= settings.items()]
     if not fitting:
         raise UserError(f"LAVIS has no model like this one ({config.model_name}, {config.query_passes} query passes)")
     content = {"epoch": 0, fitting[0]: to_lavis(weights, config.vision["model_type"]), OWN_CONFIG: asdict(config)}
@@ -146,12 +146,12 @@ def _read_lavis(path: Path) -> ForeignCheckpoint:
     weights, unknown = from_lavis(state)
     _require_qformer(weights, str(path), list(state))
     _report_left_out(str(path), unknown)
-    facts = CLASSES.get(key)
-    if facts is None:
-        facts = {"model_name": "blip2_cir_rerank" if "prompt_tokens" in weights else "blip2_cir_cls"}
+    settings = CLASSES.get(key)
+    if settings is None:
+        settings = {"model_name": "blip2_cir_rerank" if "prompt_tokens" in weights else "blip2_cir_cls"}
         if key not in ("", "model", "state_dict"):
-            log.warning("%s was written by the unknown class %s; read as %s", path, key, facts["model_name"])
-    return ForeignCheckpoint(str(path), weights, facts, config=_own_config(beside.get(OWN_CONFIG)))
+            log.warning("%s was written by the unknown class %s; read as %s", path, key, settings["model_name"])
+    return ForeignCheckpoint(str(path), weights, settings, config=_own_config(beside.get(OWN_CONFIG)))
 
 
 def _read_huggingface(checkpoint: CheckpointSource, source: str) -> ForeignCheckpoint:

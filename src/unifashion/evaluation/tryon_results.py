@@ -39,7 +39,7 @@ def read_results(folder: Path, split: TryOnSplit, repaint: bool = False, model: 
     Raises:
         UserError: no result of the split is there, two files for one, a damaged ``inference.json``.
     """
-    facts = read_record(folder)
+    record = read_record(folder)
     files = _pictures(folder)
     items = tuple(item for item in split.items if item.name in files)
     if not items:
@@ -47,15 +47,15 @@ def read_results(folder: Path, split: TryOnSplit, repaint: bool = False, model: 
             f"{folder} holds no result of the {split.split} split: expected {split.items[0].name}.png and so on; "
             "check --dataset, --split and --pairs"
         )
-    marks = [str(mark) for mark in facts.get("marks", ())]
+    marks = [str(mark) for mark in record.get("marks", ())]
     return ResultFolder(
         folder,
         tuple(_result(files[item.name], item) for item in items),
         items,
         tuple(item.name for item in split.items if item.name not in files),
         tuple(mark for mark in marks if mark != "repaint"),
-        bool(facts["settings"].get("repaint")) if facts else repaint,
-        model or str(facts.get("settings", {}).get("model_path") or folder),
+        bool(record["settings"].get("repaint")) if record else repaint,
+        model or str(record.get("settings", {}).get("model_path") or folder),
     )
 
 

@@ -112,5 +112,5 @@ class Captioner:
             tokenizer = network.tokenizer
             assert tokenizer is not None
             end = int(tokenizer.sep_token_id)  # type: ignore[arg-type]
-            forbidden = [token for token in tokenizer.all_special_ids if token != end]
-            return [to_caption(tokenizer, ids) for ids in generate(network, image, end, decoding, forbidden)]
+            banned_ids = [token for token in tokenizer.all_special_ids if token != end]
+            return [to_caption(tokenizer, ids) for ids in generate(network, image, end, decoding, banned_ids)]

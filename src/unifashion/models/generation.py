@@ -93,7 +93,7 @@ def generate(
     image: ImageMemory,
     end_id: int,
     decoding: Decoding | None = None,
-    forbidden: Sequence[int] = (),
+    banned_ids: Sequence[int] = (),
     generator: torch.Generator | None = None,
 ) -> list[list[int]]:
     """Return the token ids of one caption per image, without the opening [DEC] and the closing ``end_id``.
@@ -103,19 +103,19 @@ def generate(
         image: from ``model.read_images``.
         end_id: the token that closes a caption, [SEP].
         decoding: how words are chosen; by default greedily. Its length is cut to the model's text positions.
-        forbidden: ids that are never said.
+        banned_ids: tokens that are never generated.
         generator: for sampling, on the CPU; default: torch's own.
     """
     decoding = decoding or Decoding()
     longest = min(decoding.max_new_tokens, model.config.qformer.max_positions - 1)
     if decoding.num_beams > 1:
-        return _beam_search(model, image, end_id, decoding, forbidden, longest)
+        return _beam_search(model, image, end_id, decoding, banned_ids, longest)
     decoder = _Decoder(model, image, repeats=1)
     token_R = _start(model, image)
     open_R = torch.ones_like(token_R, dtype=torch.bool)
     chosen: list[Tensor] = []
     while len(chosen) < longest and open_R.any():
-        scores_RV = _allowed(decoder.step(token_R), forbidden, end_id, len(chosen) < decoding.min_new_tokens)
+        scores_RV = _allowed(decoder.step(token_R), banned_ids, end_id, len(chosen) < decoding.min_new_tokens)
         token_R = _draw(scores_RV, decoding.top_p, generator) if decoding.sample else scores_RV.argmax(dim=-1)
         token_R = token_R.masked_fill(~open_R, end_id)
         open_R &= token_R != end_id
@@ -153,7 +153,7 @@ class _Hypotheses:
 
 
 def _beam_search(
-    model: UniFashionModel, image: ImageMemory, end_id: int, decoding: Decoding, forbidden: Sequence[int], longest: int
+    model: UniFashionModel, image: ImageMemory, end_id: int, decoding: Decoding, banned_ids: Sequence[int], longest: int
 ) -> list[list[int]]:
     """Keep the best ``num_beams`` unfinished hypotheses of every image; return the best finished one.
 
@@ -167,7 +167,7 @@ def _beam_search(
     score_BK[:, 0] = 0.0
     images = [_Hypotheses(decoding, longest, end_id) for _ in range(num_images)]
     for length in range(1, longest + 1):
-        scores_RV = _allowed(decoder.step(token_R), forbidden, end_id, length <= decoding.min_new_tokens)
+        scores_RV = _allowed(decoder.step(token_R), banned_ids, end_id, length <= decoding.min_new_tokens)
         total_BC = (score_BK[:, :, None] + scores_RV.unflatten(0, (num_images, beams))).flatten(1)
         # Twice as many candidates as beams: if half of them end here, the other half can still fill all beams.
         best_BC, index_BC = total_BC.topk(min(2 * beams, total_BC.shape[1]), dim=-1)
@@ -189,8 +189,8 @@ def _start(model: UniFashionModel, image: ImageMemory) -> Tensor:
     return torch.full((image.keys[0].shape[0],), model.config.dec_token_id, device=image.keys[0].device)
 
 
-def _allowed(scores_RV: Tensor, forbidden: Sequence[int], end_id: int, too_short: bool) -> Tensor:
-    banned = [*forbidden, end_id] if too_short else list(forbidden)
+def _allowed(scores_RV: Tensor, banned_ids: Sequence[int], end_id: int, too_short: bool) -> Tensor:
+    banned = [*banned_ids, end_id] if too_short else list(banned_ids)
     scores_RV[:, banned] = -torch.inf
     return scores_RV
 

@@ -14,18 +14,18 @@ def best_query_scores(image_BQD: Tensor, text_MD: Tensor) -> Tensor:
     return torch.einsum("bqd,md->bmq", image_BQD, text_MD).amax(dim=-1)
 
 
-def contrastive_loss(scores_BM: Tensor, forbidden_BM: Tensor | None = None, offset: int = 0) -> Tensor:
+def contrastive_loss(scores_BM: Tensor, exclude_mask_BM: Tensor | None = None, offset: int = 0) -> Tensor:
     """InfoNCE in one direction: row ``i`` matches column ``offset + i``.
 
-    ``forbidden`` is True where a column may not serve as a negative of a row (another view of the same product, the same
+    ``exclude_mask_BM`` is True where a column may not serve as a negative of a row (another view of the same product, the same
     text); those entries leave the softmax. The match itself always stays. With several ranks the columns come from all
     of them and ``offset`` is ``rank * B``; the mean over ranks is then the loss of the whole batch on one device.
     """
     target_B = torch.arange(offset, offset + len(scores_BM), device=scores_BM.device)
-    if forbidden_BM is not None:
-        not_self_BM = torch.ones_like(forbidden_BM).scatter(1, target_B[:, None], False)
+    if exclude_mask_BM is not None:
+        not_self_BM = torch.ones_like(exclude_mask_BM).scatter(1, target_B[:, None], False)
         # The lowest number rather than -inf: a row in which all others are excluded must give a loss of 0, not nan.
-        scores_BM = scores_BM.masked_fill(forbidden_BM & not_self_BM, torch.finfo(scores_BM.dtype).min)
+        scores_BM = scores_BM.masked_fill(exclude_mask_BM & not_self_BM, torch.finfo(scores_BM.dtype).min)
     return F.cross_entropy(scores_BM, target_B)
 
 

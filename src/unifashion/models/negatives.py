@@ -20,25 +20,25 @@ def same_item(product_B: Tensor, product_M: Tensor, text_B: Tensor, text_M: Tens
 
 
 def hard_negatives(
-    scores_BM: Tensor, forbidden_BM: Tensor, mining: Mining, generator: torch.Generator | None = None
+    scores_BM: Tensor, exclude_mask_BM: Tensor, mining: Mining, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
     """Choose one wrong candidate for every row from its similarity to all.
 
     Args:
         scores_BM: similarity of row and candidate, the harder the higher (gradients are not followed).
-        forbidden_BM: True where the candidate may not be chosen, the row's own match included.
+        exclude_mask_BM: True where the candidate may not be chosen, the row's own match included.
         mining: 'multinomial' draws from the softmax of the scores (BLIP-2), 'unifashion' takes the highest.
         generator: source of the draws, on the scores' device.
 
     Returns:
         index_B, the chosen candidates, and valid_B, False for rows that have nothing to choose from.
     """
-    scores_BM = scores_BM.detach().float().masked_fill(forbidden_BM, -torch.inf)
-    valid_B = ~forbidden_BM.all(dim=1)
+    scores_BM = scores_BM.detach().float().masked_fill(exclude_mask_BM, -torch.inf)
+    valid_B = ~exclude_mask_BM.all(dim=1)
     # argmax of a row of -inf is 0, a candidate that is not allowed; valid_B tells the caller to leave it out.
     if mining == "unifashion":
         return scores_BM.argmax(dim=1), valid_B
     # The constant keeps a far candidate drawable, and a row without candidates (all nan) well-formed.
     weights_BM = scores_BM.softmax(dim=1).nan_to_num(1.0) + 1e-4
-    weights_BM = torch.where(forbidden_BM & valid_B[:, None], 0.0, weights_BM)
+    weights_BM = torch.where(exclude_mask_BM & valid_B[:, None], 0.0, weights_BM)
     return torch.multinomial(weights_BM, 1, generator=generator)[:, 0], valid_B

@@ -193,8 +193,7 @@ def _trainer(
             return Validation(())
         drawn = validate_tryon(task.pipe, shown, training.validation_inference_steps, context=context)
         row = {"pairs": len(drawn.pictures), "ssim": drawn.ssim, "ssim_agnostic": drawn.ssim_agnostic}
-        accelerator.log({"ssim": drawn.ssim})
-        return Validation([row], sheet=drawn.sheet)
+        return Validation([row], sheet=drawn.sheet, logged={"ssim": drawn.ssim})
 
     return Trainer(
         TryOnTask(pipe, training, context, encoded=training.cache_latents),

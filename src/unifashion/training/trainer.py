@@ -66,6 +66,7 @@ class Validation:
     rows: Sequence[Mapping[str, Any]]
     value: float | None = None  # None = no checkpoint is the best
     sheet: Image.Image | None = None
+    logged: Mapping[str, float] = field(default_factory=dict)  # what trackers get besides ``value``
 
 
 Evaluate = Callable[[Any], Validation]  # of the task, in evaluation mode, on every process
@@ -287,9 +288,8 @@ class Trainer:
                     if is_last:
                         break
         if at.epoch == epoch and at.batch >= self.sampler.batches_per_epoch:
-            self._after_step(
-                stop=False
-            )  # version 0.1, when stopped in an epoch's last batch, saved before the epoch's end
+            # Version 0.1, when stopped in an epoch's last batch, saved before the epoch's end.
+            self._after_step(stop=False)
 
     def _after_step(self, stop: bool) -> None:
         """Log, save and validate what is due; leave if a signal came."""
@@ -394,8 +394,8 @@ class Trainer:
         self.task.train()
         at.validated_step = at.step
         is_best = validation.value is not None and (at.best is None or validation.value > at.best)
-        if validation.value is not None:
-            self.accelerator.log({"validation": validation.value}, step=at.step)
+        value = {} if validation.value is None else {"validation": validation.value}
+        self.accelerator.log({**validation.logged, **value}, step=at.step)
         if is_best:
             at.best, at.best_step = validation.value, at.step
         if self.run is not None:

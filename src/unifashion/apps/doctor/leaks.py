@@ -26,7 +26,7 @@ _WORD = re.compile(r"[a-z0-9]+")
 
 @dataclass(frozen=True)
 class WordOverlap:
-    """How far words alone get: recall in percent of N queries in a gallery of so many captions."""
+    """How far words alone get: recall in percent, the number of queries, and that of the captions in the gallery."""
 
     recall_at_10: float
     recall_at_50: float

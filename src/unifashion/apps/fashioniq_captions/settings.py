@@ -23,7 +23,7 @@ class PhotoSettings:
     output_dir: str | None = setting(
         None, "folder for the captions; default: captions_llava/ in the data set (images: the folder itself)"
     )
-    limit: int = setting(0, "caption only the first so many photos that are on disk, to try; 0 = all")
+    limit: int = setting(0, "caption only the first N photos that are on disk, to try; 0 = all")
     max_missing: float = setting(1.0, "highest share of photos that may be missing, broken or refused, percent")
     overwrite: bool = setting(False, "replace captions of another run in output_dir")
     guidance: bool = setting(
