@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from unifashion.search.retriever import Hit, Retriever
     from unifashion.tryon.api import Person, TryOn
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Captioner", "Hit", "Person", "Retriever", "TryOn", "UniFashion"]
 
 _MODULES = {
