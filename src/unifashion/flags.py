@@ -31,6 +31,7 @@ from typing import Any, Literal, NoReturn
 import yaml
 
 from unifashion.errors import UserError, nearest
+from unifashion.io import atomic_write
 
 REQUIRED: Any = MISSING
 WIDTH = 110  # of --help, characters
@@ -117,7 +118,7 @@ def write_yaml(path: Path, groups: Sequence[Any]) -> None:
     for group in groups:
         values = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(group).items()}
         lines.append(f"# {(group.__doc__ or '').strip()}\n{yaml.safe_dump(values, sort_keys=False)}")
-    path.write_text("\n".join(lines), encoding="utf-8")
+    atomic_write(path, "\n".join(lines))
 
 
 def read_number(name: str, kind: type, value: Any, least: int = 0) -> Any:

@@ -8,7 +8,6 @@
 Every result has a seed of its own, made of --seed and its name: the same picture whatever is drawn beside it.
 """
 
-import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -27,6 +26,7 @@ from unifashion.data.synthetic import is_synthetic
 from unifashion.data.tryon import TryOnItem, TryOnSplit
 from unifashion.errors import UserError
 from unifashion.io import read_json, replacing, write_json
+from unifashion.models.pretrained import weights_hash
 from unifashion.seeding import seed_for
 from unifashion.tryon.api import TryOn
 from unifashion.tryon.dataset import needed_files
@@ -74,7 +74,7 @@ def run_inference(settings: TryOnInferenceSettings) -> Path | None:
     out = Path(settings.output_dir)
     record = {
         "settings": {name: value for name, value in asdict(settings).items() if name not in FREE},
-        "model": _digest(pipe),
+        "model": weights_hash(pipe.denoiser.state_dict(), 8),
         "control": config.control,
         "used": used,
         "marks": score_marks(settings, split, find_tryon(settings.dataset, root)),
@@ -169,11 +169,3 @@ def _open_folder(out: Path, record: dict[str, Any], overwrite: bool) -> None:
             )
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / RECORD, record)
-
-
-def _digest(pipe: TryOnPipeline) -> str:
-    """Return a short hash of the denoiser's weights: a sum per parameter is enough to tell two models apart."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in pipe.denoiser.state_dict().items():
-        digest.update(f"{name} {float(tensor.double().abs().sum()):.6e}\n".encode())
-    return digest.hexdigest()
