@@ -30,14 +30,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     groups = (DataSettings, ModelSettings, TrainingSettings, EvaluationSettings, LanguageModelSettings)
     words = sys.argv[1:] if argv is None else argv
     data, model, training, evaluation, language = parse_settings(groups, words, __doc__.split("\n")[0])
-    from unifashion.apps.toy_catalogue import provide
     from unifashion.data.mixture import validation_part
     from unifashion.evaluation.retrieval import validate
     from unifashion.training.train import train
 
     if model.blip_model_name == "blip2_cir_full":
         from unifashion.evaluation.caption_accuracy import validate_captions as validate
-    provide(data)
+    if data.wants_embedded():
+        from unifashion.apps.toy_catalogue import provide
+
+        provide(data)
     part = validation_part(data) if training.eval_every else None
     evaluate = functools.partial(validate, data=part, evaluation=evaluation) if part is not None else None
     run = train(data, model, training, evaluation, evaluate, language)

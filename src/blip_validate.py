@@ -41,13 +41,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     if checkpoint.model_path is None:
         raise UserError("--model-path is required: a run, a saved model folder or a hub id")
-    from unifashion.apps.toy_catalogue import provide
     from unifashion.distributed import is_main_process
     from unifashion.evaluation.results import format_table
     from unifashion.evaluation.retrieval import submit_checkpoint, validate_checkpoint
     from unifashion.evaluation.scores import write_scores
 
-    provide(data)
+    if data.wants_embedded():
+        from unifashion.apps.toy_catalogue import provide
+
+        provide(data)
     run = checkpoint.model_path, checkpoint.blip_model_name, checkpoint.output_dir, data, evaluation
     if checkpoint.split == "test":
         for path in submit_checkpoint(*run):

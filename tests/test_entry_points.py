@@ -13,14 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from unifashion.apps.toy_catalogue.write import Sizes, write_catalogue
 from unifashion.config import DataSettings, ModelSettings
 from unifashion.evaluation.scores import read_scores
 from unifashion.training.build import build_model
 
+toy = pytest.importorskip("unifashion.apps.toy_catalogue")  # an app, which the core can do without
+
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {**os.environ, "PYTHON": sys.executable, "OMP_NUM_THREADS": "2", "UNIFASHION_DATA": ""}
-SMALL = Sizes(
+SMALL = toy.Sizes(
     train_products=12,
     val_products=40,
     train_families=6,
@@ -43,7 +44,7 @@ def run(*command: str, code: int = 0) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module")
 def catalogue(tmp_path_factory):
-    return write_catalogue(tmp_path_factory.mktemp("data") / "catalogue", SMALL, progress=False)
+    return toy.write_catalogue(tmp_path_factory.mktemp("data") / "catalogue", SMALL, progress=False)
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from unifashion.apps.toy_catalogue.write import Sizes, write_catalogue
 from unifashion.errors import EXTRAS
+
+toy = pytest.importorskip("unifashion.apps.toy_catalogue")  # an app, which the core can do without
 
 ROOT = Path(__file__).resolve().parents[1]
 NOT_IN_ALL = {"all", "test", "quantized", "tensorboard", "wandb"}
-SMALL = Sizes(12, 40, 4, 4, 2, 20, 8, side=48)
+SMALL = toy.Sizes(12, 40, 4, 4, 2, 20, 8, side=48)
 
 
 def names(requirements: list[str]) -> set[str]:
@@ -48,7 +49,7 @@ def test_pyproject_declares_every_extra_and_the_pins_have_all_that_the_commands_
 
 @pytest.fixture(scope="module")
 def catalogue(tmp_path_factory):
-    return write_catalogue(tmp_path_factory.mktemp("data") / "catalogue", SMALL, progress=False)
+    return toy.write_catalogue(tmp_path_factory.mktemp("data") / "catalogue", SMALL, progress=False)
 
 
 CORE = """

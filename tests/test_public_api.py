@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 import unifashion
-from unifashion.apps.toy_catalogue.tryon import TryOnSizes, write_tryon
 from unifashion.data.tryon import PERSON_MAPS, read_vitonhd
 from unifashion.errors import UserError
 from unifashion.models.losses import best_query_scores
@@ -66,7 +65,7 @@ def test_the_examples_in_docstrings_run(names, method):
 
 
 @pytest.fixture
-def place_of_the_readme(make_model, tmp_path, monkeypatch):
+def place_of_the_readme(make_model, tmp_path, monkeypatch, toy):
     """The runs and pictures that the README speaks of, small and untrained, below the current folder."""
     monkeypatch.chdir(tmp_path)
     runs, shop = tmp_path / "runs/quickstart", tmp_path / "shop"
@@ -80,7 +79,7 @@ def place_of_the_readme(make_model, tmp_path, monkeypatch):
     (shop / "catalogue.csv").write_text("image,price\n0.png,20\n1.png,60\n2.png,30\n3.png,40\n")
     build_index(shop, composed, str(runs / "cir_ft"), runs / "index", Options(progress=False))
     save_pipeline(tiny_pipeline(["red striped shirt"], image_size=(36, 24)), runs / "tryon" / "last")
-    write_tryon(tmp_path / "vitonhd", TryOnSizes(train=1, test=2, height=64), progress=False)
+    toy.write_tryon(tmp_path / "vitonhd", toy.TryOnSizes(train=1, test=2, height=64), progress=False)
     maps = read_vitonhd(tmp_path, "test", (*PERSON_MAPS, "garment")).items[0].maps
     names = {"image": "person.jpg", "agnostic_mask": "person_mask.png", "densepose": "person_densepose.jpg"}
     for name, file in {**names, "garment": "garment.jpg"}.items():

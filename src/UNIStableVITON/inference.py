@@ -19,10 +19,13 @@ from unifashion.tryon.settings import TryOnInferenceSettings
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, draw, print where the pictures are."""
     (settings,) = parse((TryOnInferenceSettings,), argv, __doc__.split("\n")[0])
-    from unifashion.apps.toy_catalogue import provide_tryon
+    from unifashion.data.datasets import spec_of, tryon_sets
     from unifashion.tryon.inference import run_inference
 
-    provide_tryon(settings.dataset, settings.data_root)
+    if spec_of(settings.dataset, tryon_sets()).embedded:
+        from unifashion.apps.toy_catalogue import provide_tryon
+
+        provide_tryon(settings.dataset, settings.data_root)
     out = run_inference(settings)
     if out is not None:
         print(f"the results are in {out}")

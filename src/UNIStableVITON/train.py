@@ -25,10 +25,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     words = sys.argv[1:] if argv is None else argv
     data, model, training = parse_settings(GROUPS, words, __doc__.split("\n")[0], FREE_ON_RESUME)
-    from unifashion.apps.toy_catalogue import provide_tryon
+    from unifashion.data.datasets import spec_of, tryon_sets
     from unifashion.training.train_tryon import outcome, train
 
-    provide_tryon(data.dataset, data.data_root)
+    if spec_of(data.dataset, tryon_sets()).embedded:
+        from unifashion.apps.toy_catalogue import provide_tryon
+
+        provide_tryon(data.dataset, data.data_root)
     run = train(data, model, training)
     if run is not None:
         print(outcome(run))

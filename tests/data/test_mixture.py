@@ -8,7 +8,6 @@ from collections import Counter
 import pytest
 import torch
 
-from unifashion.apps.toy_catalogue.write import Sizes, write_catalogue
 from unifashion.config import DataSettings
 from unifashion.data.batches import PairRows, TrainingSet, collate
 from unifashion.data.mixture import epoch_rows, epoch_sizes, read_training_pairs, validation_part
@@ -17,7 +16,9 @@ from unifashion.data.splits import read_pairs
 from unifashion.errors import UserError
 from unifashion.models.negatives import same_item
 
-SMALL = Sizes(
+toy = pytest.importorskip("unifashion.apps.toy_catalogue")  # an app, which the core can do without
+
+SMALL = toy.Sizes(
     train_products=8,
     val_products=4,
     train_families=3,
@@ -32,7 +33,7 @@ ALL = "fashiongen:1+fashion200k:0.5+fashioniq-cap:2"
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    return write_catalogue(tmp_path_factory.mktemp("data") / "catalogue", SMALL, progress=False)
+    return toy.write_catalogue(tmp_path_factory.mktemp("data") / "catalogue", SMALL, progress=False)
 
 
 def read(root, dataset, **changes):

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from unifashion.apps.toy_catalogue.tryon import TryOnSizes, write_tryon
-from unifashion.apps.toy_catalogue.write import Sizes, write_catalogue
 from unifashion.config import DataSettings
 from unifashion.data.images import load_image
 from unifashion.data.splits import read_pairs
 from unifashion.data.tryon import read_vitonhd
 from unifashion.encoders.embedder import Embedder
 from unifashion.evaluation.scores import read_scores
+
+toy = pytest.importorskip("unifashion.apps.toy_catalogue")  # an app, which the core can do without
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,7 +31,7 @@ def run(example, *arguments):
 
 def test_an_added_metric_is_scored_stored_and_shown(tmp_path):
     root, results = tmp_path / "vitonhd", tmp_path / "results"
-    write_tryon(root, TryOnSizes(train=2, test=3, height=64), progress=False)
+    toy.write_tryon(root, toy.TryOnSizes(train=2, test=3, height=64), progress=False)
     results.mkdir()
     expected = []
     for shift, item in enumerate(read_vitonhd(root, "test", ("image",)).items):
@@ -49,11 +49,11 @@ def test_an_added_metric_is_scored_stored_and_shown(tmp_path):
 
 
 def test_an_added_protocol_stands_beside_the_others(make_model, tmp_path):
-    sizes = Sizes(
+    sizes = toy.Sizes(
         train_products=2, val_products=20, train_families=2, val_families=3, val_distractors=3,
         train_queries=9, val_queries=9, side=32,
     )  # fmt: skip
-    root = write_catalogue(tmp_path / "catalogue", sizes, progress=False)
+    root = toy.write_catalogue(tmp_path / "catalogue", sizes, progress=False)
     model = make_model()
     model.save_pretrained(tmp_path / "model")
     run("add_a_protocol.py", "--dataset", "catalogue", "--data-root", root, "--model-path", tmp_path / "model")

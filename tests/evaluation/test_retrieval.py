@@ -6,7 +6,6 @@ import pytest
 import torch
 from PIL import Image
 
-from unifashion.apps.toy_catalogue.write import Sizes, write_catalogue
 from unifashion.config import DataSettings, EvaluationSettings
 from unifashion.data.feedback import prepare_text
 from unifashion.data.images import normalise
@@ -18,7 +17,9 @@ from unifashion.evaluation.results import results_table, update
 from unifashion.evaluation.retrieval import validate
 from unifashion.evaluation.scores import as_scores, write_scores
 
-SIZES = Sizes(
+toy = pytest.importorskip("unifashion.apps.toy_catalogue")  # an app, which the core can do without
+
+SIZES = toy.Sizes(
     train_products=2,
     val_products=36,
     train_families=2,
@@ -33,7 +34,7 @@ EVALUATION = EvaluationSettings(num_draws=2, num_queries=30, num_negatives=10)
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    return write_catalogue(tmp_path_factory.mktemp("data") / "catalogue", SIZES, progress=False)
+    return toy.write_catalogue(tmp_path_factory.mktemp("data") / "catalogue", SIZES, progress=False)
 
 
 def run(model, root, dataset, **changes):

@@ -46,7 +46,6 @@ class Settings:
 
 def run(settings: Settings) -> None:
     """Caption and say where the result is."""
-    from unifashion.apps.toy_catalogue import provide
     from unifashion.config import DataSettings
     from unifashion.data.splits import read_pairs
     from unifashion.io import write_jsonl
@@ -60,7 +59,10 @@ def run(settings: Settings) -> None:
     references: dict[Path, str] = {}
     if settings.dataset:
         data = DataSettings(data_root=settings.data_root, dataset=settings.dataset)
-        provide(data)
+        if data.wants_embedded():
+            from unifashion.apps.toy_catalogue import provide
+
+            provide(data)
         references = {pair.image: pair.text for pair in read_pairs(data, settings.split).pairs}
     images = (list(references) if settings.dataset else find_files(settings.image))[: settings.limit]
     captioner = Captioner.from_pretrained(settings.model, llm=settings.llm)

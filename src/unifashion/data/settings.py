@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from unifashion.data.datasets import names, retrieval_sets
+from unifashion.data.datasets import names, retrieval_sets, spec_of
 from unifashion.errors import UserError, nearest
 from unifashion.flags import read_number, setting
 
@@ -84,3 +84,7 @@ class DataSettings:
         base = Path(os.environ.get("UNIFASHION_DATA") or "dataset")
         is_embedded = any(spec.embedded and spec.name == self.dataset for spec in retrieval_sets())
         return base / self.dataset if is_embedded else base
+
+    def wants_embedded(self) -> bool:
+        """Return whether the embedded catalogue is asked for, which programs draw where it is missing."""
+        return self.data_root is None and any(spec.embedded for spec in map(spec_of, self.mixture()))
