@@ -75,6 +75,8 @@ def test_its_name_is_among_the_choices_of_a_mixture_and_in_the_help(data_root):
 
 
 def test_doctor_and_prepare_know_it_too(data_root, tmp_path):
+    for app in ("doctor", "prepare"):
+        pytest.importorskip(f"unifashion.apps.{app}")
     done = example("unifashion", "doctor", data_root)
     assert done.stdout.startswith("shoes ") and "train image-text pairs  8" in done.stdout
     with zipfile.ZipFile(tmp_path / "shoes.zip", "w") as archive:
