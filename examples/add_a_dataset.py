@@ -31,16 +31,16 @@ PROGRAMS = ("train", "validate", "unifashion")
 
 
 def find_shoes(data_root: Path) -> Path:
-    """Return the folder of the set: ``shoes`` below the data root, or the data root itself; ``NoSet`` where it is not there."""
+    """Return the folder of the set: ``shoes`` below the data root, or the data root itself; ``NoSet`` if there is none."""
     return find_folder(data_root, "shoes", ("shoes", "."), ("train.csv", "val.csv"), "shoes/train.csv")
 
 
 def read_shoes(data_root: Path, split: str, options: ReadOptions) -> PairSplit:
-    """Read one split. A photo that is listed and not there is named as missing, which every score then reports.
+    """Read one split. A photo that is listed but does not exist is reported as missing in every score.
 
     Raises:
         UserError: a malformed table.
-        NoSplit: the set or this split of it is not there.
+        NoSplit: the set or this split of it does not exist.
     """
     folder = find_shoes(data_root)
     table = folder / f"{split}.csv"
@@ -48,12 +48,12 @@ def read_shoes(data_root: Path, split: str, options: ReadOptions) -> PairSplit:
         raise NoSplit(f"{table} does not exist")
     rows = [row for _, row in read_table(table, needed_columns=("photo", "product", "text"))]
     pairs = [ImageText(folder / row["photo"], row["text"], row["product"]) for row in rows]
-    there = [pair.image.is_file() for pair in pairs]
+    exists = [pair.image.is_file() for pair in pairs]
     return PairSplit(
         dataset="shoes",
         split=split,
-        pairs=tuple(pair for pair, is_there in zip(pairs, there, strict=True) if is_there),
-        missing=tuple(row["photo"] for row, is_there in zip(rows, there, strict=True) if not is_there),
+        pairs=tuple(pair for pair, there in zip(pairs, exists, strict=True) if there),
+        missing=tuple(row["photo"] for row, there in zip(rows, exists, strict=True) if not there),
     )
 
 
@@ -66,7 +66,7 @@ register(
         headline=("shoes/full", "mean"),  # what picks the best checkpoint: all of val as the gallery, the mean recall
         instruction="Describe the shoe.",
         folder="shoes",
-        licence="none: it is made up",
+        licence="none: made up",
         source="this file",
         prepare="archives",
         takes="its archive",

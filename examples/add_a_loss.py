@@ -3,7 +3,7 @@
     python examples/add_a_loss.py --config configs/quickstart/pretrain.yaml --output-dir runs/uniform
 
 The arguments are those of ``src/blip_train.py``. The loss has a column in train_metrics.csv and on the bar, works on several
-processes and with --grad-cache-chunk. Within the package, the function would stand in models/losses.py and the line in
+processes and with --grad-cache-chunk. Within the package, the function would go into models/losses.py and the line in
 training/tasks/cross_modal.py; a setting that weighs it would be one more line of ``TrainingSettings``.
 
 The loss spreads the images over the sphere, so that a nearest neighbour means something (Wang and Isola, "Understanding
@@ -28,13 +28,13 @@ from unifashion.training.tasks.task import Losses
 
 
 def uniformity_loss(vector_BD: Tensor, others_MD: Tensor, sharpness: float = 2.0) -> Tensor:
-    """Return log mean exp(-sharpness * squared distance) of rows and all rows: 0 where all are equal, below 0 where they part."""
+    """Return log mean exp(-sharpness * squared distance) of rows and all rows: 0 if all are equal, lower as they spread."""
     squared_BM = (vector_BD[:, None] - others_MD[None]).square().sum(dim=-1)
     return torch.logsumexp(-sharpness * squared_BM.flatten(), dim=0) - torch.tensor(squared_BM.numel()).log()
 
 
 class UniformCrossModalTask(CrossModalTask):
-    """Phase 1 with one loss more."""
+    """Phase 1 with one more loss."""
 
     losses = (*CrossModalTask.losses, "uniformity")
 

@@ -2,11 +2,11 @@
 
     python examples/add_a_metric.py RESULTS --data-root DATA
 
-The arguments are those of ``unifashion score-images``. The table in the terminal has one more column, PSNR; so have scores.csv,
-scores.json and the report. Within the package, the function and the row would stand in evaluation/metrics.py.
+The arguments are those of ``unifashion score-images``. PSNR appears in the terminal's table, in scores.csv, in scores.json and in
+the report. Within the package, the function and the row would go into evaluation/metrics.py.
 
 A metric of one result beside its photo is a ``PairMetric``, as here; one of all results together, such as FID, a ``SetMetric``.
-Either may name what opens its network (``open_network``), whose file then belongs into the folder of --weights.
+Either may name what opens its network (``open_network``), whose file then belongs in the folder of --weights.
 """
 
 import math

@@ -1,10 +1,10 @@
-"""Add a retrieval protocol: a function and a row. Then validate a checkpoint; its scores stand beside those of the others.
+"""Add a retrieval protocol: a function and a row. Then validate a checkpoint; its scores are listed with those of the others.
 
     python examples/add_a_protocol.py --dataset fashiongen --model-path runs/pretrain
     python examples/add_a_protocol.py --dataset fashiongen --data-root dataset/catalogue --model-path runs/quickstart/pretrain
 
-The arguments are those of ``src/blip_validate.py``. Within the package, this file would lie in evaluation/protocols, without
-``main``; nothing else would have to name it.
+The arguments are those of ``src/blip_validate.py``. Within the package, this file would lie in evaluation/protocols; nothing
+else would have to name it.
 
 The protocol looks for the right photo among those of the text's own sub-category only: a model that tells dresses from shirts,
 but not one dress from another, scores no better than chance.

@@ -3,9 +3,9 @@
     cd src && python metrics.py                                              the captions of the quickstart
     cd src && python metrics.py --predictions P.jsonl --references R.jsonl --per-item items.csv
 
-Called from src/, paths are those of the project's top folder. Files are .json or .jsonl; rows as our own captions have them
+When called from src/, paths are relative to the project's top folder. Files are .json or .jsonl, with rows as in our own captions
 ({"id", "caption"}, {"id", "captions"}), or those of COCO, Fashion-IQ-Cap or FashionGen: unifashion/evaluation/caption_rows.py.
-Needs Java. SPICE is added where its CoreNLP files are, which are a download of their own.
+Needs Java. SPICE is added where its CoreNLP files are, which are a separate download.
 """
 
 import logging

@@ -85,7 +85,7 @@ def test_doctor_and_prepare_know_it_too(data_root, tmp_path):
     example("unifashion", "prepare", "shoes", "--source", tmp_path / "shoes.zip", "--data-root", tmp_path / "data")
     (tmp_path / "data" / "shoes" / "photos" / "3.png").unlink()
     done = example("unifashion", "doctor", tmp_path / "data", code=1)
-    assert "1 of 8 images of train are listed and not there" in done.stdout
+    assert "1 of 8 images of train are listed but missing" in done.stdout
 
 
 def test_another_program_is_one_sentence():

@@ -63,7 +63,7 @@ def test_broken_images_are_named_with_the_reason(shop, content, reason):
 
 def test_a_missing_image_is_counted(shop):
     (shop / "8.png").unlink()
-    assert problems(shop) == ["1 of 3 images of val are listed and not there (33.3 %); fetch them"]
+    assert problems(shop) == ["1 of 3 images of val are listed but missing (33.3 %); fetch them"]
 
 
 def test_a_copy_in_both_splits_is_a_problem_and_a_copy_inside_one_is_not(shop):

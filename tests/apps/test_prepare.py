@@ -185,7 +185,7 @@ def test_a_changed_file_is_found(table, tmp_path, capsys):
         main(["prepare", "catalogue", "--check", "--data-root", str(tmp_path)])
     assert left.value.code == 1
     out = capsys.readouterr().out
-    assert f"photos/{photos[1].name} was changed" in out and f"photos/{photos[3].name} is not there" in out
+    assert f"photos/{photos[1].name} was changed" in out and f"photos/{photos[3].name} is missing" in out
 
 
 def test_photos_come_from_the_web_and_failing_servers_are_named(server, tmp_path, monkeypatch):
@@ -198,7 +198,7 @@ def test_photos_come_from_the_web_and_failing_servers_are_named(server, tmp_path
     assert sorted(path.name for path in (folder / "images").iterdir()) == ["B000000000.jpg", "B000000002.jpg"]
     reasons = dict(done.failed)
     assert "404" in reasons["images/B000000001.jpg"] and server.calls["/gone.jpg"] == 1
-    assert "no whole answer" in reasons["images/B000000003.jpg"] and server.calls["/short.jpg"] == 4
+    assert "no complete answer" in reasons["images/B000000003.jpg"] and server.calls["/short.jpg"] == 4
     assert "no image" in reasons["images/B000000004.jpg"]
 
 

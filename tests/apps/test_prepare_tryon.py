@@ -120,7 +120,7 @@ def test_a_changed_file_is_found(root):
     (folder / "test" / "im_sketch" / "00006_00.png").write_bytes(b"x")
     (folder / "test" / "agnostic-mask" / "00007_00_mask.png").unlink()
     assert check_tryon(root) == [
-        "test/agnostic-mask/00007_00_mask.png is not there",
+        "test/agnostic-mask/00007_00_mask.png is missing",
         "test/im_sketch/00006_00.png was changed",
     ]
 
@@ -152,9 +152,9 @@ def test_persons_that_cannot_be_prepared_are_named_and_the_others_are_made(root,
 
 def test_the_command_prepares_checks_and_refuses(root, tmp_path, capsys):
     main(["prepare", "tryon", "--source", str(root), "--threads", "2"])
-    assert "12 files made, 0 were there" in capsys.readouterr().out
+    assert "12 files made, 0 already there" in capsys.readouterr().out
     main(["prepare", "tryon", "--check", "--source", str(root)])
-    assert "0 files are not as the manifest says" in capsys.readouterr().out
+    assert "0 files differ from the manifest" in capsys.readouterr().out
     for words, sentence in (
         (["tryon", "--source", str(tmp_path / "none")], "neither VITON-HD"),
         (["tryon", "--source", str(root), "--sketch-model", "none.pt"], "none.pt does not exist"),

@@ -242,7 +242,7 @@ def test_a_line_separator_in_a_text_does_not_break_the_answers(run, tmp_path):
     ("file", "content", "words"),
     [
         ("answers.jsonl", b"\xb5\xff", "is not UTF-8"),
-        ("answers.jsonl", b'{"protocol": 3}', "row 1: not an answer"),
+        ("answers.jsonl", b'{"protocol": 3}', "row 1: not a ranked list"),
         ("answers.jsonl", b"[1]", "row 1: expected an object"),
         ("scores.json", b"[", "is not a scores.json"),
         ("scores.json", b"[]", "holds no score"),

@@ -44,7 +44,7 @@ def test_a_metric_that_is_in_no_row_claims_nothing():
 
 
 def test_a_name_is_taken_once():
-    with pytest.raises(ValueError, match="there is a metric 'SSIM' already"):
+    with pytest.raises(ValueError, match="there is already a metric 'SSIM'"):
         register(PairMetric("SSIM", "Again.", compute=lambda pair, network: 0.0, profiles=()))
 
 

@@ -65,7 +65,7 @@ def test_every_protocol_has_one_sentence_for_readers_whatever_its_suffix():
 def test_a_name_is_taken_once_and_a_new_row_applies_at_once(monkeypatch):
     monkeypatch.setattr(registry, "PROTOCOLS", dict(PROTOCOLS))
     row = protocols_of("cirr", ComposedProtocol)[0]
-    with pytest.raises(ValueError, match="there is a protocol 'cirr/standard' already"):
+    with pytest.raises(ValueError, match="there is already a protocol 'cirr/standard'"):
         register(row)
     register(replace(row, name="cirr/again"))
     assert names("cirr", ComposedProtocol) == ["cirr/standard", "cirr/again"]

@@ -219,7 +219,7 @@ def test_the_submission_examples_of_circo_pass(shared, tmp_path, capsys):
         file = source / "submission_examples" / f"submission_{split}.json"
         words = ["check-submission", str(file), "--dataset", "circo", "--data-root", str(tmp_path), "--split", split]
         main(words)
-        assert "is right" in capsys.readouterr().out
+        assert "is valid" in capsys.readouterr().out
 
 
 def test_a_submission_is_checked_without_cocos_list_of_images(shared, tmp_path, capsys):

@@ -165,5 +165,5 @@ def test_table_never_joins_data_sets_splits_or_models():
 
 
 def test_table_refuses_two_values_for_one_cell():
-    with pytest.raises(ValueError, match="there twice"):
+    with pytest.raises(ValueError, match="appears twice"):
         format_table([score(), score(value=1.0)])

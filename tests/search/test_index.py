@@ -209,7 +209,7 @@ def test_a_folder_without_a_table_and_a_table_of_any_name_can_be_indexed(make_mo
         (["index", "shop", "-o", "new"], "--model is required for a new index"),
         (["index", "shop", "--model", "model"], "-o is required"),
         (["index", "nowhere", "--model", "model", "-o", "new"], "no catalogue at nowhere"),
-        (["index", "shop", "--model", "model", "-o", "shop"], "is not empty and no index"),
+        (["index", "shop", "--model", "model", "-o", "shop"], "is not empty and not an index"),
         (["index", "index", "--delete", "g99"], "no item has the id 'g99'"),
         (["search", "nowhere", "red"], "no index at nowhere"),
         (["search", "index"], "nothing to search for"),
@@ -233,7 +233,7 @@ def test_the_two_commands_index_and_search(build, shop, tmp_path, monkeypatch, c
     build()
     monkeypatch.chdir(tmp_path)
     main(["index", "shop", "--model", "model", "-o", "by_command", "--device", "cpu"])
-    assert "by_command holds 12 items; 12 added, 0 updated, 0 as they were; 1 image left out" in capsys.readouterr().out
+    assert "by_command holds 12 items; 12 added, 0 updated, 0 unchanged; 1 image left out" in capsys.readouterr().out
     main(["index", "by_command", "--delete", "g0"])
     assert "1 items deleted; by_command holds 11" in capsys.readouterr().out
     main(["search", "by_command", "a red dress", "--image", "shop/2.png", "--k", "3", "--json", "--sheet", "a.png"])
@@ -241,7 +241,7 @@ def test_the_two_commands_index_and_search(build, shop, tmp_path, monkeypatch, c
     assert len(found) == 3 and set(found[0]) == {"id", "score", "image", "metadata"}
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     main(["search", "by_command", "a red dress", "--filter", "price > 1000"])
-    assert capsys.readouterr().out == "nothing fits\n"
+    assert capsys.readouterr().out == "no item matches\n"
 
 
 def test_an_index_of_the_first_format_opens_is_searched_and_goes_on(build, make_model, tmp_path):

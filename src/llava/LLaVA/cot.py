@@ -4,7 +4,7 @@
     python cot.py --dataset vitonhd --split test                                     the garments of VITON-HD
     python cot.py --dataset vitonhd --endpoint http://localhost:8000/v1 --split train
 
-Called from inside src/, paths are those of the project's top folder. The settings are those of inference.py; a run that was
+When called inside src/, paths are relative to the project's top folder. The settings are those of inference.py; a run that was
 stopped continues with the same command. For VITON-HD, captions.SPLIT.json has the form of MGD's captions.json.
 """
 

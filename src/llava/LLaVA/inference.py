@@ -8,7 +8,7 @@ On a laptop, after the quickstart (a toy model with random weights, which writes
     python ../../../tests/apps/fashioniq_captions/tiny_llava.py ../../../runs/tiny_llava
     python inference.py --model runs/tiny_llava --data-root dataset/catalogue --output-dir runs/captions --limit 20
 
-Called from inside src/, paths are those of the project's top folder. A run that was stopped continues with the same command.
+When called inside src/, paths are relative to the project's top folder. A run that was stopped continues with the same command.
 Shoppers' sentences are not part of the prompt unless --guidance asks for them, for the train split only.
 """
 

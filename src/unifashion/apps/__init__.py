@@ -1,1 +1,1 @@
-"""What stands on the core and could be deleted without harming it; no app imports another one's inside."""
+"""What is built on the core and can be deleted without affecting it; no app imports another app."""

@@ -4,8 +4,8 @@
     unifashion convert blip2_cir_rerank.pt runs/published
 
 Without the package installed: ``PYTHONPATH=src python -m unifashion.cli``. A module has ``Settings`` (see ``unifashion.flags``)
-and ``run(settings)``, which returns nothing or an exit code; ``--help`` begins with its docstring. What takes long to import is
-imported in ``run``, so that help and wrong command lines are answered at once.
+and ``run(settings)``, which returns nothing or an exit code; ``--help`` begins with its docstring. Slow imports are
+inside ``run``, so that help and wrong command lines are answered at once.
 """
 
 import importlib
@@ -43,7 +43,7 @@ def load(name: str) -> ModuleType:
 
 
 def overview() -> str:
-    """Return what ``unifashion --help`` says: every command with the first line of its docstring."""
+    """Return the text of ``unifashion --help``: every command with the first line of its docstring."""
     lines = (f"    {name:18}{str(load(name).__doc__).splitlines()[0]}" for name in COMMANDS)
     head = "UniFashion on the command line. Every command has a --help of its own."
     return "\n".join(["usage: unifashion COMMAND ...", "", head, "", *lines, ""])

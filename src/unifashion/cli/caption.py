@@ -3,8 +3,8 @@
     unifashion caption photo.jpg my_shop/ --model runs/caption_ft -o captions.jsonl
     unifashion caption --dataset fashiongen --data-root dataset/catalogue --model runs/quickstart/pretrain -o captions.jsonl
 
-Rows are {"id", "image", "caption"}. With --dataset, references.jsonl beside it holds what people wrote, {"id", "captions"}:
-``cd src && python metrics.py`` scores the two. A run that was stopped continues when it is called again.
+Rows are {"id", "image", "caption"}. With --dataset, references.jsonl beside it holds the captions by people, {"id", "captions"}:
+``cd src && python metrics.py`` scores the two. A run that was stopped continues with the same command.
 """
 
 import sys
@@ -23,21 +23,21 @@ class Settings:
 
     image: tuple[str, ...] = argument("image files, or folders of images", ())
     model: str = setting(REQUIRED, "a run, a saved model folder or a hub id")
-    output: Path = setting(Path("captions.jsonl"), "what is written", short="-o")
+    output: Path = setting(Path("captions.jsonl"), "file to write", short="-o")
     dataset: str | None = setting(None, "caption a data set instead", choices=names(retrieval_sets("image-text")))
     data_root: str | None = setting(None, "folder that holds the data sets [$UNIFASHION_DATA, else dataset/]")
     split: Literal["train", "val"] = setting("val", "of the data set")
     num_beams: int = setting(1, "beam search; 1 = greedy", least=1)
-    sample: bool = setting(False, "draw words instead of taking the likeliest")
+    sample: bool = setting(False, "sample words instead of taking the likeliest")
     top_p: float = setting(0.9, "share of probability that --sample draws from")
     max_new_tokens: int = setting(48, "longest caption", least=1)
     instruction: str | None = setting(None, "what the language model is asked [as in training]")
     llm: str | None = setting(None, "where the frozen language model is [where it was in training]")
-    batch_size: int = setting(32, "images at once", least=1)
+    batch_size: int = setting(32, "images per batch", least=1)
     num_workers: int = setting(0, "processes that load images")
     seed: int = setting(0, "of --sample")
     limit: int | None = setting(None, "only the first N images", least=1)
-    overwrite: bool = setting(False, "begin anew where the output is there already")
+    overwrite: bool = setting(False, "start over where the output already exists")
 
     def __post_init__(self) -> None:
         if bool(self.image) == bool(self.dataset):
@@ -76,4 +76,4 @@ def run(settings: Settings) -> None:
         path = out.with_name("references.jsonl")
         texts = ((name, references[image]) for name, image in ids.items())
         write_jsonl(path, ({"id": name, "captions": [text]} for name, text in texts if text.strip()))
-        sys.stdout.write(f"what people wrote is in {path}\n")
+        sys.stdout.write(f"the captions by people are in {path}\n")

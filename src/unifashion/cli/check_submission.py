@@ -34,4 +34,4 @@ def run(settings: Settings) -> None:
     data = DataSettings(data_root=settings.data_root, dataset=settings.dataset)
     (split,) = read_composed(data, settings.split, needs_images=False)
     for file in settings.file:
-        sys.stdout.write(f"{file} is right. {check_submission(file, split)}\n")
+        sys.stdout.write(f"{file} is valid. {check_submission(file, split)}\n")

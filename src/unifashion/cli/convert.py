@@ -1,4 +1,4 @@
-"""Turn checkpoints of others into a UniFashion model, or back.
+"""Convert other projects' checkpoints into a UniFashion model, or back.
 
 unifashion convert blip2_cir_rerank.pt runs/published             an original checkpoint becomes a model folder
 unifashion convert Salesforce/blip2-itm-vit-g models/blip2        so does a Hugging Face BLIP-2
@@ -29,7 +29,7 @@ class Settings:
     to: Literal["unifashion", "lavis"] = setting("unifashion", "form to write")
     tokenizer: str | None = setting(
         None,
-        "tokenizer of the checkpoint, folder or hub id [its own, else bert-base-uncased]; [DEC] is added where it lacks; "
+        "tokenizer of the checkpoint, folder or hub id [its own, else bert-base-uncased]; [DEC] is added if it is missing; "
         "if it has the weights of a BERT, they fill in text parts that the checkpoint lacks",
     )
     vision_tower: str | None = setting(

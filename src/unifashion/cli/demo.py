@@ -20,19 +20,19 @@ class Settings:
 
     index: str = argument("what unifashion index wrote")
     model: str | None = setting(None, "where the model is now [where it was for the index]")
-    host: str = setting("127.0.0.1", "address to listen at")
-    port: int = setting(7860, "0 = any that is free")
-    password: str | None = setting(None, "asked of everybody who comes [$UNIFASHION_PASSWORD]")
+    host: str = setting("127.0.0.1", "address to listen on")
+    port: int = setting(7860, "0 = any free port")
+    password: str | None = setting(None, "asked of every visitor [$UNIFASHION_PASSWORD]")
     caption_model: str | None = setting(None, "describes pictures [the index's own model if it can]")
     tryon_model: str | None = setting(None, "draws products on people")
     tryon_retriever: str | None = setting(None, "the retrieval model that the try-on model was trained beside")
-    device: str | None = setting(None, "as torch names it [the GPU where there is one]")
+    device: str | None = setting(None, "as torch names it [the GPU if there is one]")
     uri: str | None = setting(None, "of the Milvus cluster that holds the index [the file in INDEX]")
 
 
 def run(settings: Settings) -> None:
     """Load index and models, and serve until Ctrl-C."""
-    require("gradio", "unifashion demo")  # as a port that is taken, reported before the models are loaded
+    require("gradio", "unifashion demo")  # like a taken port, reported before the models are loaded
     if settings.tryon_model is not None:
         require("diffusers", "--tryon-model")
     from unifashion.apps.demo import DemoSettings

@@ -20,7 +20,7 @@ class Settings:
     """Examination: of what, and how thorough."""
 
     path: Path = argument("data root, or the folder of one data set")
-    quick: bool = setting(False, "only see that images are there, do not open them")
+    quick: bool = setting(False, "only check that images exist, without opening them")
     json: Path | None = setting(None, "also write all problems, in full, to this file")
 
 

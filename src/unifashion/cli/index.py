@@ -33,18 +33,18 @@ class Settings:
     model: str | None = setting(None, "a run, a saved model folder or a hub id [that of the index]")
     prune: bool = setting(False, "delete items that SOURCE no longer lists")
     delete: tuple[str, ...] = setting((), "delete items of the index SOURCE")
-    ann: AnnChoice | None = setting(None, "search approximately from now on; exact: no longer")
-    uri: str | None = setting(None, "keep that in Milvus: http://host:19530, or a .db file [in FAISS]")
+    ann: AnnChoice | None = setting(None, "search approximately from now on; exact: exactly again")
+    uri: str | None = setting(None, "keep the approximate index in Milvus: http://host:19530, or a .db file [in FAISS]")
     check: bool = setting(False, "measure the recall of the approximate search")
     queries: int = setting(200, "how many for --check", least=1)
     precision: Literal["fp16", "fp32"] = setting("fp16", "of the vectors")
-    batch_size: int = setting(32, "images at once", least=1)
+    batch_size: int = setting(32, "images per batch", least=1)
     num_workers: int = setting(0, "processes that load images")
-    device: str | None = setting(None, "as torch names it [the GPU where there is one]")
+    device: str | None = setting(None, "as torch names it [the GPU if there is one]")
 
 
 def run(settings: Settings) -> None:
-    """Do it and say what was done."""
+    """Build or change the index and say what was done."""
     from unifashion.search.index import CONFIG
 
     if settings.uri:  # now, not after the catalogue was embedded, which may take hours
@@ -79,7 +79,7 @@ def _delete(folder: Path, ids: tuple[str, ...]) -> str:
 
 
 def _build(settings: Settings, out: Path) -> list[str]:
-    """Return what was done; nothing on other processes than the main one."""
+    """Return what was done; nothing except on the main process."""
     from accelerate import PartialState
     from transformers.utils import logging as transformers_logging
 
@@ -103,16 +103,16 @@ def _build(settings: Settings, out: Path) -> list[str]:
     if not state.is_main_process:
         return []
     parts = [f"{out} holds {len(Index.open(out)):,} items"]
-    parts.append(f"{len(done.added):,} added, {len(done.updated):,} updated, {len(done.kept):,} as they were")
+    parts.append(f"{len(done.added):,} added, {len(done.updated):,} updated, {len(done.kept):,} unchanged")
     parts += [f"{len(done.deleted):,} deleted"] if done.deleted else []
     if done.duplicates:
         first, same = next(iter(done.duplicates.items()))
-        parts.append(f"{len(done.duplicates):,} not stored because the same image is there already ({first} = {same})")
+        parts.append(f"{len(done.duplicates):,} not stored because the same image is already there ({first} = {same})")
     return ["; ".join([*parts, done.skipped.summary()])]
 
 
 def _approximate(folder: Path, settings: Settings) -> list[str]:
-    """Bring the approximate search up to date, if there is one or one is asked for."""
+    """Bring the approximate search up to date, if there is one or it is asked for."""
     from tqdm import tqdm
 
     from unifashion.search.ann import catch_up, drop_ann, requested_record

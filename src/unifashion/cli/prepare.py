@@ -30,7 +30,7 @@ class Settings:
     set: str = argument(f"{', '.join(names(spec for spec in retrieval_sets() if spec.prepare))} or tryon")
     source: tuple[Path, ...] = setting((), "what was downloaded")
     data_root: Path | None = setting(None, "where the set's folder goes [$UNIFASHION_DATA, else dataset/]")
-    max_side: int = setting(0, "make longer photos this long, pixels (catalogue); 0 = as they are")
+    max_side: int = setting(0, "shrink larger photos to this side, pixels (catalogue); 0 = as they are")
     sketch_model: Path | None = setting(None, "TorchScript edge network for sketches, such as PiDiNet (tryon) [none]")
     threads: int = setting(8, "files at a time", least=1)
     check: bool = setting(False, "compare the files with the manifest instead")
@@ -50,9 +50,7 @@ def run(settings: Settings) -> int:
     is_tryon, sources = settings.set == "tryon", settings.source or (root,)
     if settings.check:
         faults = [fault for path in sources for fault in check_tryon(path)] if is_tryon else check(settings.set, root)
-        sys.stdout.write(
-            "".join(f"{line}\n" for line in [*faults, f"{len(faults)} files are not as the manifest says"])
-        )
+        sys.stdout.write("".join(f"{line}\n" for line in [*faults, f"{len(faults)} files differ from the manifest"]))
         return 1 if faults else 0
     outcomes: Iterable[tuple[Path, Done]]
     if is_tryon:
@@ -62,14 +60,12 @@ def run(settings: Settings) -> int:
             raise UserError("--source is required: what was downloaded")
         folder, done = prepare(settings.set, settings.source, root, Options(settings.max_side, settings.threads))
         if done is None:
-            sys.stdout.write(
-                f"{folder} is complete; nothing was done (remove its manifest.json to look at every file)\n"
-            )
+            sys.stdout.write(f"{folder} is complete; nothing was done (remove its manifest.json to check every file)\n")
             return 0
         outcomes = [(folder, done)]
     code = 0
     for folder, done in outcomes:
         failed = f"; {len(done.failed):,} failed, the reasons are in {folder / 'failed.csv'}" if done.failed else ""
-        sys.stdout.write(f"{folder}: {done.made:,} files made, {done.kept:,} were there{failed}\n")
+        sys.stdout.write(f"{folder}: {done.made:,} files made, {done.kept:,} already there{failed}\n")
         code = 1 if done.failed else code
     return code

@@ -1,4 +1,4 @@
-"""Make one page about one or several runs: scores, curves, answers, groups.
+"""Make one page about one or more runs: scores, curves, answers, groups.
 
     unifashion report runs/quickstart/pretrain runs/quickstart/cir_ft -o report.html
 

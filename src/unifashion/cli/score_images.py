@@ -5,8 +5,8 @@
     unifashion score-images THEIR_RESULTS --dataset vitonhd --pairs unpaired       what another program drew
 
 Results are named as ours: PERSON.png where paired, PERSON_GARMENT.png where not. scores.json and scores.csv are written into the
-folder, and examples.png with the first pairs; ``unifashion report RESULTS`` shows them. Networks that are not here leave out
-their metrics, and one sentence says how to get each.
+folder, and examples.png with the first pairs; ``unifashion report RESULTS`` shows them. Metrics whose networks
+are missing are left out, and one sentence says how to get each.
 """
 
 import sys
@@ -39,8 +39,8 @@ class Settings:
         None, "folder of the networks' files [$UNIFASHION_WEIGHTS, else ~/.cache/unifashion/weights]"
     )
     max_missing: float = setting(0.0, "share of pairs without a result, percent")
-    batch_size: int = setting(32, "pictures at once", least=1)
-    device: str = setting("", "cpu, cuda, ... [a GPU where there is one]")
+    batch_size: int = setting(32, "pictures per batch", least=1)
+    device: str = setting("", "cpu, cuda, ... [a GPU if there is one]")
 
 
 def run(settings: Settings) -> None:

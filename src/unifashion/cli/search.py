@@ -23,12 +23,12 @@ class Settings:
     k: int = setting(10, "how many items", least=1)
     filter: str | None = setting(None, "on metadata: price < 50 and category == 'dress'")
     rerank: int = setting(0, "let the matching head order the best N; 0 = off")
-    exact: bool = setting(False, "search exactly also where there is an approximate index")
+    exact: bool = setting(False, "search exactly even if there is an approximate index")
     uri: str | None = setting(None, "where Milvus is now [where it was for the index]")
     json: bool = setting(False, "print JSON")
     sheet: Path | None = setting(None, "also write a picture of query and answers (.png)")
     model: str | None = setting(None, "where the model is now [where it was for the index]")
-    device: str | None = setting(None, "as torch names it [the GPU where there is one]")
+    device: str | None = setting(None, "as torch names it [the GPU if there is one]")
 
 
 def run(settings: Settings) -> None:
@@ -49,4 +49,4 @@ def run(settings: Settings) -> None:
         metadata = ", ".join(f"{name} {value}" for name, value in hit.metadata.items() if name != "id")
         sys.stdout.write(f"{rank:3}  {hit.score:.3f}  {hit.id}  {hit.image}  {metadata}".rstrip() + "\n")
     if not hits:
-        sys.stdout.write("nothing fits\n")
+        sys.stdout.write("no item matches\n")

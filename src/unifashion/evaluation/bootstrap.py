@@ -4,7 +4,7 @@
     low, high = interval([dress_Q, shirt_Q, toptee_Q])   a macro mean: every category is resampled by itself and weighs the same
 
 The interval is about the queries only: what the number could have been with other queries of the same kind, with the gallery, the
-weights and the training seed as they are. Queries that share a product are resampled one by one all the same.
+weights and the training seed as they are. Queries that share a product are still resampled one by one.
 """
 
 from collections.abc import Sequence
@@ -23,13 +23,13 @@ def interval(
 ) -> tuple[float, float] | tuple[None, None]:
     """Return the percentile interval, in percent, of the mean of the groups' means.
 
-    Queries with equal values are interchangeable, so it is drawn how many of each value there are (multinomial) rather than
-    which queries: exactly the bootstrap's distribution, at a cost that for hits and misses does not grow with their number.
+    Queries with equal values are interchangeable, so the count of each value is drawn (multinomial) rather than the queries
+    themselves: exactly the bootstrap's distribution, at a cost that for hits and misses does not grow with their number.
 
     Args:
         groups: per group, one value from 0 to 1 for each query (a hit, an average precision, a mean of hits).
-        num_resamples: how many times the queries are drawn anew, with replacement, within their group.
-        level: share of the resampled numbers that lie inside, percent.
+        num_resamples: how many times the queries are resampled, with replacement, within their group.
+        level: share of the resampled means inside the interval, percent.
         seed: of the draws; the same values give the same interval.
 
     Returns:

@@ -1,7 +1,7 @@
-"""Validation while captions are trained: how well the model predicts the words of the validation texts.
+"""Validation during caption training: how well the model predicts the words of the validation texts.
 
 Protocol ``captions/next-token``: each token of a text is predicted from the image and the true tokens before it; ``accuracy`` is
-the share of right predictions, ``perplexity`` the exponential of the mean loss, over the tokens of up to ``num_queries`` texts
+the share of correct predictions, ``perplexity`` the exponential of the mean loss, over the tokens of up to ``num_queries`` texts
 that are evenly spaced in the split. It picks the best checkpoint; captions themselves are written by ``unifashion caption`` and
 scored by ``metrics.py``.
 """
@@ -28,7 +28,7 @@ Row = tuple[Path, str, str]  # image, feedback ("" for image-text data), caption
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums over what was predicted so far: loss, right predictions, tokens, and rows whose image could be read."""
+    """Sums over what was predicted so far: loss, correct predictions, tokens, and rows whose image could be read."""
 
     loss: float = 0.0
     right: float = 0.0
@@ -65,7 +65,7 @@ def validate_captions(
             f"{data.dataset}: no image of the validation split can be read; check the images below --data-root"
         )
     accuracy = 100 * totals.right / totals.tokens
-    # A model at its very beginning can have a loss whose exponential no float holds; e**50 says "hopeless" as well.
+    # The exponential of an untrained model's loss can overflow a float; e**50 says "hopeless" just as well.
     values = {"accuracy": accuracy, "perplexity": math.exp(min(totals.loss / totals.tokens, 50.0))}
     scores = as_scores(
         [Measurement(PROTOCOL, name, value, n=totals.rows, gallery=None) for name, value in values.items()],
@@ -82,7 +82,7 @@ def validation_rows(data: DataSettings) -> list[Row]:
     """Return the validation texts with what they are predicted from.
 
     Raises:
-        UserError: the split is not there or has no captions.
+        UserError: the split does not exist or has no captions.
     """
     if is_composed(data.dataset):
         rows = [

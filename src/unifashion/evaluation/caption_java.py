@@ -1,4 +1,4 @@
-"""The Java parts of captioning scores: PTB tokenizer, METEOR 1.5, SPICE. pycocoevalcap brings the programs.
+"""The Java parts of captioning scores: PTB tokenizer, METEOR 1.5, SPICE. pycocoevalcap ships the programs.
 
 They are called here rather than through pycocoevalcap's wrappers, which write into the package's folder, pass Java's messages on
 to the terminal, leave METEOR running after an error and wait forever for one that died. The commands are the same, and so are
@@ -22,8 +22,8 @@ from tqdm import tqdm
 from unifashion.errors import UserError, require
 
 TIMEOUT_S = 300.0  # how long a Java program may be silent
-MIN_SHOWN = 500  # items; below, no progress bar is shown
-# Else Java takes the encoding of the locale, which is ASCII in many containers, and letters with accents become "?".
+MIN_SHOWN = 500  # items; below this, no progress bar is shown
+# Otherwise Java uses the locale's encoding, which is ASCII in many containers, and accented letters become "?".
 UTF8 = ("-Dfile.encoding=UTF-8", "-Dsun.stdout.encoding=UTF-8", "-Dstdout.encoding=UTF-8")
 
 
@@ -72,7 +72,7 @@ def tokenize(texts: Sequence[str]) -> list[str]:
     try:
         done = subprocess.run(command, input=given, capture_output=True, timeout=TIMEOUT_S + len(lines) / 100)
     except subprocess.TimeoutExpired:
-        raise UserError("the PTB tokenizer does not answer; try again on a machine with less load") from None
+        raise UserError("the PTB tokenizer does not answer; try again when the machine is less busy") from None
     tokens = done.stdout.decode("utf-8").split("\n")[: len(lines)]
     if done.returncode or len(tokens) != len(lines):
         raise UserError(f"the PTB tokenizer failed: {_last_line(done.stderr)}")
@@ -83,7 +83,7 @@ def meteor(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tu
     """Return METEOR 1.5 (English, normalised) of the corpus and of every item, from 0 to 1, of tokenized captions.
 
     Raises:
-        UserError: no Java, or METEOR failed or fell silent.
+        UserError: no Java, or METEOR failed or stopped answering.
     """
     command = [java(), "-Xmx2G", *UTF8, "-jar", "meteor-1.5.jar", "-", "-", "-stdio", "-l", "en", "-norm"]
     pairs = list(zip(candidates, references, strict=True))
@@ -93,48 +93,48 @@ def meteor(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tu
             for text, refs in tqdm(pairs, desc="METEOR", unit="caption", disable=len(pairs) < MIN_SHOWN)
         ]
         # METEOR of a corpus is not the mean of its items, it is computed from the sum of their statistics; so all go in one line.
-        dialogue.tell(" ||| ".join(["EVAL", *statistics]))
-        scores = [float(dialogue.hear()) for _ in pairs]
-        return float(dialogue.hear()), scores
+        dialogue.send(" ||| ".join(["EVAL", *statistics]))
+        scores = [float(dialogue.receive()) for _ in pairs]
+        return float(dialogue.receive()), scores
 
 
 class _Dialogue:
-    """Lines to and from a running program; a watchdog ends a program that is silent for ``TIMEOUT_S``."""
+    """Lines to and from a running program; a watchdog kills a program that is silent for ``TIMEOUT_S``."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", complaints: IO[bytes]) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]", stderr: IO[bytes]) -> None:
         assert process.stdin is not None and process.stdout is not None
-        self.process, self.complaints = process, complaints
+        self.process, self.stderr = process, stderr
         self.stdin, self.stdout = process.stdin, process.stdout
 
     @classmethod
     @contextmanager
     def opened(cls, command: Sequence[str], folder: Path) -> Iterator["_Dialogue"]:
-        """Start the program in ``folder``; it is gone when the block is left, however that happens."""
-        with tempfile.TemporaryFile() as complaints:
+        """Start the program in ``folder``; it is killed when the block is left, for whatever reason."""
+        with tempfile.TemporaryFile() as stderr:
             # stderr goes to a file, not to a pipe: a pipe that nobody reads is full after 64 KiB, and METEOR would wait forever.
             process = subprocess.Popen(
-                command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints
+                command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr
             )
             try:
-                yield cls(process, complaints)
+                yield cls(process, stderr)
             finally:
                 process.kill()
                 process.wait()
                 for pipe in (process.stdin, process.stdout):
                     try:
                         pipe and pipe.close()
-                    except OSError:  # what was still to be written to a program that is gone
+                    except OSError:  # unwritten data for a program that has exited
                         pass
 
-    def tell(self, line: str) -> None:
+    def send(self, line: str) -> None:
         try:
             self.stdin.write(f"{' '.join(line.split())}\n".encode("utf-8", "replace"))
             self.stdin.flush()
         except OSError:
-            raise UserError(f"METEOR failed: {self._complaint()}") from None
+            raise UserError(f"METEOR failed: {self._reason()}") from None
 
-    def hear(self) -> str:
-        # ``readline`` knows no timeout. A program that is killed closes its output, which ends the reading.
+    def receive(self) -> str:
+        # ``readline`` has no timeout. Killing the program closes its output, which ends the read.
         watchdog = threading.Timer(TIMEOUT_S, self.process.kill)
         watchdog.start()
         try:
@@ -142,20 +142,20 @@ class _Dialogue:
         finally:
             watchdog.cancel()
         if not line:
-            raise UserError(f"METEOR failed: {self._complaint()}")
+            raise UserError(f"METEOR failed: {self._reason()}")
         return line
 
     def ask(self, line: str) -> str:
-        self.tell(line)
-        return self.hear()
+        self.send(line)
+        return self.receive()
 
-    def _complaint(self) -> str:
-        self.complaints.seek(0)
-        return _last_line(self.complaints.read())
+    def _reason(self) -> str:
+        self.stderr.seek(0)
+        return _last_line(self.stderr.read())
 
 
 def spice_lacks() -> str:
-    """Return why SPICE cannot be computed, or "" where it can: its CoreNLP models are not part of pycocoevalcap."""
+    """Return why SPICE cannot be computed, or "" if it can: its CoreNLP models are not part of pycocoevalcap."""
     library = jars() / "spice" / "lib"
     wanted = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
     if all((library / name).is_file() for name in wanted):

@@ -10,8 +10,8 @@ A file is .jsonl (one row a line), or .json that holds a list of rows, COCO's {"
     {"index": "10000", "description": "..."}                              FashionGen
     {"image_path": "women/dresses/1/1_0.jpeg", "caption": "..."}          Fashion200K
 
-The id is the first of image_id, id, index, image and image_path that a row has. An image's path counts as its file name without
-folder and suffix, so that "images/B008BHCT58.png" and "B008BHCT58" are the same item.
+The id is the first of image_id, id, index, image and image_path that a row has. Of an image path only the file name counts,
+without its suffix, so that "images/B008BHCT58.png" and "B008BHCT58" are the same item.
 """
 
 import json

@@ -58,7 +58,7 @@ def score_captions(
     if profile not in PROFILES:
         raise UserError(f"unknown profile {profile!r}; known: {', '.join(PROFILES)}")
     if not predictions or predictions.keys() != references.keys():
-        raise UserError(f"{len(predictions)} predictions and {len(references)} references are not of the same items")
+        raise UserError(f"{len(predictions)} predictions and {len(references)} references do not cover the same items")
     for name, texts in references.items():
         if not texts or not all(text.strip() for text in texts):
             raise UserError(f"item {name} has an empty reference; remove it or write one")
@@ -99,7 +99,7 @@ def _tokenize(candidates: Sequence[str], targets: Sequence[Sequence[str]]) -> tu
 def _measure(
     candidates: list[str], targets: list[list[str]]
 ) -> tuple[dict[str, float], dict[str, list[float]], list[str]]:
-    """Return every metric of the corpus, and of every item, of tokenized captions, all as shares; and why some are not there."""
+    """Return every metric of the corpus, and of every item, of tokenized captions, all as fractions; and why some are missing."""
     jars()
     corpus: dict[str, float] = {}
     items: dict[str, list[float]] = {}
@@ -128,14 +128,14 @@ def score_files(
     """Score a file of predictions against a file of references (forms: caption_rows.py) and return score rows.
 
     Args:
-        predictions: one caption an id.
-        references: one or several captions an id.
-        profiles: which numbers.
+        predictions: one caption per id.
+        references: one or several captions per id.
+        profiles: which profiles to compute.
         dataset: what score rows call the data.
-        split: likewise.
+        split: what they call the split.
         model: what wrote the captions; by default the path of the predictions.
         max_missing: highest share of references that may lack a prediction, and the other way round, percent; the scores
-            are then of what both files have, and marked incomplete.
+            then cover what both files have, and are marked incomplete.
         per_item: CSV to write with every item's numbers and texts.
 
     Raises:

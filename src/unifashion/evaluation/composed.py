@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def main_protocol(dataset: str) -> ComposedProtocol:
-    """Return the protocol that says which gallery is ranked for the report and re-ranked, and what counts as right in it."""
+    """Return the protocol that says which gallery is ranked for the report and re-ranked, and what counts as a hit in it."""
     return protocols_of(dataset, ComposedProtocol)[0]
 
 
@@ -37,7 +37,7 @@ def score_composed(
     """Run the protocols of a composed-retrieval set on its validation split.
 
     Raises:
-        UserError: the set is not there or malformed, or too much of it is missing.
+        UserError: the set does not exist or is malformed, or too much of it is missing.
     """
     listed = read_composed(data, "val")
     scored = [score_split(embedder, evaluation, split, data.max_missing) for split in listed]

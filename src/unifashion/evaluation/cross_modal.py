@@ -1,4 +1,4 @@
-"""Score a model on images with texts, both ways: FashionGen, Fashion200K and any own catalogue.
+"""Score a model on images with texts, both ways: FashionGen, Fashion200K and any catalogue of your own.
 
 Shapes: N images, V vectors of an image, D width.
 """
@@ -26,7 +26,7 @@ def score_cross_modal(
     """Run the protocols of an image-text set on its validation split.
 
     Raises:
-        UserError: the set is not there or malformed, or too much of it is missing.
+        UserError: the set does not exist or is malformed, or too much of it is missing.
     """
     split = read_pairs(data, "val")
     listed = len(split.pairs) + len(split.missing)

@@ -28,7 +28,7 @@ def examples_sheet(ranked_lists: Sequence[RankedList], num_rows: int = 6, cell: 
     """Draw ``num_rows`` queries that look for images, each with its best results.
 
     Args:
-        ranked_lists: of a validation; those of texts are left out.
+        ranked_lists: of a validation; those that rank texts are left out.
         num_rows: queries to show.
         cell: side of a picture, pixels.
     """

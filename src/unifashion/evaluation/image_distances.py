@@ -1,6 +1,6 @@
 """Two sets of pictures compared: the Frechet distance (FID) and the kernel distance (KID) between their features.
 
-Features are what a network makes of pictures of 299 x 299 pixels, resized as clean-fid does: each channel by itself, as floats,
+Features are a network's outputs for pictures of 299 x 299 pixels, resized as clean-fid does: each channel by itself, as floats,
 bicubic, without rounding or clipping (Parmar et al., 2022). The distances themselves are torchmetrics', which is imported where
 it is used: reading the table of metrics does not need it. Shapes: N pictures, F features.
 """
@@ -50,7 +50,7 @@ def features(
 
 
 def frechet_distance(first_NF: Tensor, second_NF: Tensor) -> float:
-    """Return the Frechet distance (FID) of two sets of features, taken for samples of normal distributions."""
+    """Return the Frechet distance (FID) of two sets of features, taken as samples of normal distributions."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     # torchmetrics adds up in double precision whatever it is given, but rounds the distance to the type of the features; and a
@@ -62,7 +62,7 @@ def frechet_distance(first_NF: Tensor, second_NF: Tensor) -> float:
 
 
 def kernel_distance(first_NF: Tensor, second_NF: Tensor, seed: int = 0) -> tuple[float, float]:
-    """Return the kernel distance (KID) of two sets of features, and its deviation over the subsets; the seed draws these."""
+    """Return the kernel distance (KID) of two sets of features, and its deviation over the subsets, which the seed draws."""
     from torchmetrics.image.kid import KernelInceptionDistance
 
     size = min(len(first_NF), len(second_NF), MAX_SUBSET)
@@ -80,7 +80,7 @@ def kernel_distance(first_NF: Tensor, second_NF: Tensor, seed: int = 0) -> tuple
 
 
 class _AsGiven(nn.Module):
-    """Stands where torchmetrics wants a network: the features have been computed already."""
+    """Takes the place of torchmetrics' network: the features have already been computed."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ FID too; hrviton: bilinear); ladi resizes both, bilinear, for SSIM and LPIPS, an
 mean over 100 subsets of at most 1000 pictures, times 1000. CLIP-S looks at the box around the painted region, fitted into a
 white square, and at the caption: max(100 cos, 0), mean over the pictures. The networks: image_networks.py.
 
-Which metrics a profile has is said by the rows of metrics.py. Shapes: B rows, N pictures, F features.
+The rows of metrics.py say which metrics a profile has. Shapes: B rows, N pictures, F features.
 """
 
 from collections.abc import Callable, Sequence
@@ -86,7 +86,7 @@ class Pair:
         """Read both files.
 
         Raises:
-            UserError: a file that is no picture, one of another shape than its photo, one too small for SSIM's window.
+            UserError: a file that is not a picture, one whose shape differs from its photo's, one too small for SSIM's window.
         """
         picture, truth = load_image(result.picture), load_image(result.truth)
         ratio = (picture.width / picture.height) / (truth.width / truth.height)
@@ -138,10 +138,10 @@ class Pictures:
     _features: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
 
     def features(self, network: nn.Module) -> tuple[Tensor, Tensor]:
-        """Return what a network makes of the results (N, F) and of the photos (M, F), computed once for all metrics.
+        """Return a network's features of the results (N, F) and of the photos (M, F), computed once for all metrics.
 
         Raises:
-            UserError: fewer than two of either, of which no distance can be computed.
+            UserError: fewer than two of either, too few to compute a distance.
         """
         if id(network) not in self._features:
             files = [result.picture for result in self.results]
@@ -169,7 +169,7 @@ class Pictures:
 
 
 def painted_box(result: Result, side: int) -> Image.Image:
-    """Return the box around what was painted, as large as it fits into the middle of a white square.
+    """Return the box around what was painted, scaled to fit into the middle of a white square.
 
     Raises:
         UserError: the result has no caption or mask, or nothing in the mask is white.

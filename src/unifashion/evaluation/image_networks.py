@@ -27,17 +27,17 @@ Backbone = Literal["alex", "squeeze"]
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A file (or folder) that is fetched by hand: its name, where it comes from, what needs it."""
+    """A file (or folder) that is downloaded by hand: its name, where it comes from, what needs it."""
 
     name: str
     source: str
     needed_for: str
 
     def find(self, folder: Path) -> Path:
-        """Return where it is.
+        """Return its path.
 
         Raises:
-            UserError: it is not there, or cut short.
+            UserError: it is missing, or cut short.
         """
         path = folder / self.name
         if not path.exists():
@@ -91,7 +91,9 @@ class Inception(nn.Module):
         try:
             self.layers = torch.jit.load(str(path), map_location="cpu").eval().layers
         except (RuntimeError, ValueError, AttributeError, OSError):
-            raise UserError(f"{path} is damaged or another network; fetch it again from {INCEPTION.source}") from None
+            raise UserError(
+                f"{path} is damaged or holds another network; fetch it again from {INCEPTION.source}"
+            ) from None
 
     def forward(self, image_B3HW: Tensor) -> Tensor:
         """Return the features."""
@@ -104,7 +106,7 @@ class Inception(nn.Module):
 class Lpips(nn.Module):
     """Distance of two pictures in the features of a network (Zhang et al., 2018).
 
-    The features of each position are brought to unit length; their squared differences, weighted per channel, are averaged over
+    The features of each position are scaled to unit length; their squared differences, weighted per channel, are averaged over
     the positions and added over the layers.
     """
 
@@ -116,7 +118,7 @@ class Lpips(nn.Module):
 
         Args:
             features: layers, one after the other.
-            taps: indices of those whose outputs are compared, rising.
+            taps: indices of those whose outputs are compared, in increasing order.
             weights: for each of them, one weight per channel (C,).
         """
         super().__init__()
@@ -145,7 +147,7 @@ class Lpips(nn.Module):
 
 
 def _unit(x_BCHW: Tensor) -> Tensor:
-    # Inside the root, as in torchmetrics, whose numbers these are; outside, plain areas would get other distances.
+    # The epsilon is inside the root, as in torchmetrics; outside, flat areas would get other distances.
     return x_BCHW / (x_BCHW.square().sum(1, keepdim=True) + 1e-8).sqrt()
 
 
@@ -210,7 +212,7 @@ NETWORKS = {"alex": (alexnet, (1, 4, 7, 9, 11)), "squeeze": (squeezenet, (1, 4, 
 
 
 def layer_weights(backbone: Backbone) -> list[Tensor]:
-    """Return LPIPS's learned weights per channel and layer, from the files that torchmetrics brings."""
+    """Return LPIPS's learned weights per channel and layer, from the files that torchmetrics ships."""
     import torchmetrics  # here, so that reading the table of metrics does not need it
 
     path = Path(torchmetrics.__file__).parent / f"functional/image/lpips_models/{backbone}.pth"
@@ -222,7 +224,7 @@ def open_lpips(backbone: Backbone, folder: Path) -> Lpips:
     """Open LPIPS over one of its networks.
 
     Raises:
-        UserError: the network's weights are not in ``folder``, or are those of something else.
+        UserError: the network's weights are not in ``folder``, or belong to another network.
     """
     file = BACKBONES[backbone]
     path = file.find(folder)
@@ -233,7 +235,7 @@ def open_lpips(backbone: Backbone, folder: Path) -> Lpips:
         prefix = "features."
         features.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
     except Exception:  # a damaged file can raise anything
-        raise UserError(f"{path} is damaged or another network; fetch it again from {file.source}") from None
+        raise UserError(f"{path} is damaged or holds another network; fetch it again from {file.source}") from None
     return Lpips(features, taps, layer_weights(backbone))
 
 

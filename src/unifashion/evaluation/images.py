@@ -72,7 +72,7 @@ def score_images(
     seed: int = 0,
     progress: bool = True,
 ) -> list[Measurement]:
-    """Measure results by one profile, as far as there are networks for it.
+    """Measure results by one profile, as far as its networks are available.
 
     Args:
         results: the pictures, each once.
@@ -86,7 +86,7 @@ def score_images(
         progress: show a bar.
 
     Raises:
-        UserError: no result, one for FID, files that cannot be read, a picture of another shape than the photo's, no mask or
+        UserError: no result, one for FID, files that cannot be read, a picture whose shape differs from the photo's, no mask or
             caption for CLIP-S.
     """
     if not results:
@@ -116,7 +116,7 @@ def score_images(
             )
         else:
             values = pair_values[row.name]
-            # ``interval`` speaks in percent of shares; these values are neither, and are shown as they are.
+            # ``interval`` turns fractions into percent; these values are not fractions, so its factor of 100 is undone.
             low, high = (None if bound is None else bound / 100 for bound in interval([values]))
             value = float(np.mean(values))
             measurements.append(Measurement(name, row.name, value, len(values), None, low=low, high=high))

@@ -1,4 +1,4 @@
-"""The table of all metrics: what each says, which way is better, how many digits it is shown with, how it is computed.
+"""The table of all metrics: what each means, which way is better, how many digits are shown, how it is computed.
 
     metric_row("t2i R@10")    the row "R@k": .sentence, .higher_is_better, .digits, .compute
     register(PairMetric(...)) a metric of your own; examples/add_a_metric.py
@@ -32,7 +32,7 @@ FEW = 2048  # pictures; below, the covariance of Inception's 2048 features is si
 
 @dataclass(frozen=True)
 class Metric:
-    """What is known about a metric, whatever it is computed from. A metric without ``compute`` is one its protocol computes."""
+    """What every metric has, whatever it is computed from. A metric without ``compute`` is computed by its protocol."""
 
     name: str  # in score files; "R@k" is the row of "R@1", "i2t R@10" and so on
     sentence: str  # for readers of a report
@@ -80,7 +80,7 @@ class PairMetric(ImageMetric):
 
 @dataclass(frozen=True)
 class SetValue:
-    """The value of a set of pictures, and what must be said with it."""
+    """The value of a set of pictures, and what must be reported with it."""
 
     value: float
     std: float | None = None
@@ -114,7 +114,7 @@ RETRIEVAL = (
     ),
     RankMetric(
         "mAP@k",
-        "Mean average precision at k: 100 when the first k places hold right answers as long as there are some.",
+        "Mean average precision at k: 100 when right answers fill the first k places, or all come first if there are fewer.",
         compute=average_precision_at,
     ),
     Metric("mean", "The mean of the recalls that the protocol averages."),
@@ -168,22 +168,22 @@ def spice(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dic
 CAPTIONS = (
     CaptionMetric(
         "BLEU-k",
-        "How much of the caption's runs of up to k words people wrote too; short captions lose points.",
+        "How many of the caption's runs of up to k words are also in captions by people; short captions lose points.",
         compute=bleu,
     ),
     CaptionMetric(
         "METEOR",
-        "How well the caption's words can be matched with people's, where word stems and synonyms count too.",
+        "How well the caption's words match those of captions by people; word stems and synonyms count too.",
         compute=meteor,
     ),
     CaptionMetric(
         "ROUGE-L",
-        "The longest sequence of words, gaps allowed, that the caption shares with people's.",
+        "The longest sequence of words, gaps allowed, that the caption shares with captions by people.",
         compute=rouge_l,
     ),
     CaptionMetric(
         "CIDEr",
-        "Agreement with people's captions in which rare words weigh more; times 100, so it may exceed 100.",
+        "Agreement with captions by people, where rare words weigh more; times 100, so it may exceed 100.",
         compute=cider,
     ),
     CaptionMetric(
@@ -197,7 +197,7 @@ CAPTIONS = (
     ),
     Metric(
         "perplexity",
-        "Between how many equally likely words the model hesitates, on average, at each word of the true caption.",
+        "How many equally likely words the model chooses between, on average, at each word of the true caption.",
         higher_is_better=False,
     ),
 )
@@ -207,14 +207,14 @@ CAPTIONS = (
 
 
 def ssim(first_BCHW: Tensor, second_BCHW: Tensor, inner: bool = False) -> Tensor:
-    """Return the structural similarity (B,) of pictures in [0, 1] (Wang et al., 2004): a Gaussian window of deviation 1.5.
+    """Return the structural similarity (B,) of pictures in [0, 1] (Wang et al., 2004): a Gaussian window, sigma 1.5.
 
     ``inner`` leaves out the 5 pixels at each edge, where the window hangs over, as scikit-image does.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    # Single precision, as in the profiles' own scripts, with which the numbers shall agree. Variances are differences of nearly
-    # equal numbers in it, so that in plain areas even equal pictures may get up to 0.0001 less than 1.
+    # Single precision, as in the profiles' own scripts, with which the numbers must agree. Variances are then differences of
+    # nearly equal numbers, so that in flat areas even equal pictures may get up to 0.0001 less than 1.
     similarity = structural_similarity_index_measure(
         first_BCHW, second_BCHW, data_range=1.0, reduction="none", return_full_image=inner
     )
@@ -245,7 +245,7 @@ def fid(pictures: Pictures, network: nn.Module) -> SetValue:
 def kid(pictures: Pictures, network: nn.Module) -> SetValue:
     """Return the kernel distance of the features, times 1000."""
     mean, std = kernel_distance(*pictures.features(network), seed=pictures.seed)
-    note = f"the deviation of KID is that over its {NUM_SUBSETS} subsets of the pictures"
+    note = f"the deviation of KID is over its {NUM_SUBSETS} subsets of the pictures"
     return SetValue(1000 * mean, 1000 * std, (pictures.seed,), note)
 
 
@@ -331,9 +331,9 @@ Row = TypeVar("Row", bound=Metric)
 
 
 def register(row: Row) -> Row:
-    """Add a metric to the table and return it; a name that is taken is a ``ValueError``."""
+    """Add a metric to the table and return it; a name that is taken raises ``ValueError``."""
     if row.name in METRICS:
-        raise ValueError(f"there is a metric {row.name!r} already")
+        raise ValueError(f"there is already a metric {row.name!r}")
     METRICS[row.name] = row
     return row
 
@@ -346,7 +346,7 @@ def rows_of(kind: type[Row]) -> list[Row]:
 def metric_row(name: str) -> Metric:
     """Return the row of a metric as score files name it: "i2t R@10" and "Rs@2" are of the families "R@k" and "Rs@k".
 
-    A name that is in no row, as somebody's own metric in an old score file, gets a row without a sentence.
+    A name that is in no row, such as a custom metric in an old score file, gets a row without a sentence.
     """
     family = re.sub(r"(?<=[@-])\d+$", "k", re.sub(r"^(i2t|t2i) ", "", name))
     return METRICS.get(name) or METRICS.get(family) or Metric(name, "")
@@ -372,5 +372,5 @@ def query_values(name: str, ranks: Tensor, num_positives_Q: Tensor | None = None
         raise ValueError(f"{name} of no queries is undefined")
     ranks_QP = ranks.cpu() if ranks.dim() == 2 else ranks.cpu()[:, None]
     counts_Q = torch.full((len(ranks_QP),), ranks_QP.shape[1]) if num_positives_Q is None else num_positives_Q.cpu()
-    found = re.search(r"@(\d+)$", name)
-    return row.compute(ranks_QP, counts_Q, int(found[1]) if found else sys.maxsize).double()
+    match = re.search(r"@(\d+)$", name)
+    return row.compute(ranks_QP, counts_Q, int(match[1]) if match else sys.maxsize).double()

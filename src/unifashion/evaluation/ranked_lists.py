@@ -1,6 +1,6 @@
 """What evaluating a model yields: numbers, and for every query the head of its ranked list, which the report is made from.
 
-``answers.jsonl`` holds the ranked lists of the main protocol and lies beside ``scores.json``, one row a query:
+``answers.jsonl`` holds the ranked lists of the main protocol and lies beside ``scores.json``, one row per query:
     {"protocol": "fashioniq/original", "direction": "composed", "category": "dress", "text": "is red and longer",
      "image": "images/B001.jpg", "targets": ["images/B002.jpg"], "rank": 3, "gallery": 3817,
      "top": [{"image": "images/B009.jpg", "text": "", "score": 0.71, "hit": false}, ...], "slices": {"feedback words": "5-8"}}
@@ -73,7 +73,7 @@ def read_ranked_lists(folder: Path) -> Sequence[RankedList]:
     """Read back what ``write_ranked_lists`` wrote; empty where the evaluation kept none.
 
     Raises:
-        UserError: a row that is no ranked list (names file and row).
+        UserError: a row that is not a ranked list (names file and row).
     """
     path = folder / FILE
     if not path.is_file() or not path.stat().st_size:
@@ -84,5 +84,5 @@ def read_ranked_lists(folder: Path) -> Sequence[RankedList]:
             top = tuple(RankedItem(**item) for item in row["top"])
             ranked_lists.append(RankedList(**{**row, "targets": tuple(row["targets"]), "top": top}))
         except (ValueError, TypeError, KeyError) as error:
-            raise UserError(f"{where}: not an answer ({error}); run the validation again") from None
+            raise UserError(f"{where}: not a ranked list ({error}); run the validation again") from None
     return ranked_lists

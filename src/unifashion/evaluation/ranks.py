@@ -4,7 +4,7 @@ Shapes: Q queries, G gallery items, M texts, N images, V vectors of an image, D 
 
 A score is a sum of D products. A matrix product rounds that sum differently from entry to entry, by a few 1e-8, which is enough
 to rank equal vectors one before the other and to give hits to a model that maps everything to one vector. Sums are therefore
-taken in double precision and rounded to float32 once: equal vectors have equal scores wherever they stand in the gallery, and
+taken in double precision and rounded to float32 once: equal vectors have equal scores wherever they are in the gallery, and
 a score depends neither on the chunk size nor on the order of the gallery. (Devices without float64 keep float32.)
 """
 
@@ -50,7 +50,7 @@ def score_matrix(text_QD: Tensor, image_GVD: Tensor, chunk: int | None = None) -
 def gathered_scores(text_MD: Tensor, image_NVD: Tensor, text_QT: Tensor, image_QI: Tensor) -> Tensor:
     """Score chosen pairs only: entry (q, t, i) is text ``text_QT[q, t]`` against image ``image_QI[q, i]``, as (Q, T, I).
 
-    ``text_QT`` (Q, T) and ``image_QI`` (Q, I) hold row numbers of ``text_MD`` and ``image_NVD``. The score is that of
+    ``text_QT`` (Q, T) and ``image_QI`` (Q, I) hold row indices of ``text_MD`` and ``image_NVD``. The score is that of
     ``score_matrix``; queries are taken in chunks that keep to ``MAX_ELEMENTS``.
     """
     sum_dtype = _sum_dtype(text_MD)
@@ -72,7 +72,7 @@ def target_ranks(scores_QG: Tensor, target: Tensor, exclude: Tensor | None = Non
     The rank is the number of gallery items that are not positive and score as high as the best positive or higher: ties
     count against us, so a model that scores everything alike has no hit, and other positives never push one down.
 
-    ``target``: (Q,) integers, one positive a query, or a (Q, G) mask of all positives.
+    ``target``: (Q,) integers, one positive per query, or a (Q, G) mask of all positives.
     ``exclude``: items that are not in a query's gallery: (Q,) integers, -1 for none, or a (Q, G) mask.
     Raises ``UserError`` where a score is NaN or infinite, ``ValueError`` for a query without a positive.
     """
@@ -94,10 +94,10 @@ def target_ranks(scores_QG: Tensor, target: Tensor, exclude: Tensor | None = Non
 def positive_ranks(scores_QG: Tensor, positive_QP: Tensor) -> Tensor:
     """Return the 0-based rank of each of a query's positives in the ranked gallery, best first, as (Q, P) integers.
 
-    Ties count against us: a positive stands behind every other item of the same score; positives of equal score follow one
+    Ties count against us: a positive ranks behind every other item of the same score; positives of equal score follow one
     another. The first column equals ``target_ranks``.
 
-    ``positive_QP`` holds gallery indices, no index twice in a row; -1 pads queries with fewer positives and is returned as
+    ``positive_QP`` holds gallery indices, none twice in the same row; -1 pads queries with fewer positives and is returned as
     the size of the gallery, behind every rank.
     Raises ``UserError`` where a score is NaN or infinite, ``ValueError`` for indices that do not fit.
     """
@@ -123,7 +123,7 @@ def average_precision_at(ranks_QP: Tensor, num_positives_Q: Tensor, k: int) -> T
     """Return each query's AP@k: the sum of the precisions at its hits among the first k, over min(number of positives, k).
 
     This is the AP@k of CIRCO (Baldrati et al., ICCV 2023, section 6), from 0 to 1, as (Q,) in double precision.
-    ``ranks_QP`` are those of ``positive_ranks``; ``num_positives_Q`` counts all positives, also any that the gallery lacks.
+    ``ranks_QP`` are those of ``positive_ranks``; ``num_positives_Q`` counts all positives, also those missing from the gallery.
     """
     # At the rank r of the n-th right answer, n of the first r + 1 items are right. The sum is divided by k where there are more
     # right answers than places, so that a perfect list scores 1; other definitions divide by the number of hits.
@@ -136,7 +136,7 @@ def top_k(scores_QG: Tensor, k: int, exclude: Tensor | None = None) -> Tensor:
     """Return the gallery indices of each query's ``k`` best items, best first, as (Q, k).
 
     ``exclude`` is that of ``target_ranks``. A list is as long as the shortest gallery where that has fewer than ``k``
-    items. Items with equal scores come in no promised order. A NaN or infinite score is a ``UserError``.
+    items. The order of items with equal scores is not defined. A NaN or infinite score is a ``UserError``.
     """
     _require_finite(scores_QG, "score")
     k = min(k, scores_QG.shape[1])
@@ -148,7 +148,7 @@ def top_k(scores_QG: Tensor, k: int, exclude: Tensor | None = None) -> Tensor:
 
 
 def merge_reranked(scores_QG: Tensor, top_QK: Tensor, itm_QK: Tensor) -> Tensor:
-    """Put a second stage on top of the first, as BLIP does: re-order each query's best K and leave the rest below them.
+    """Apply a second stage to the results of the first, as BLIP does: re-order each query's best K, and leave the rest below.
 
     ``top_QK`` are the candidates' gallery indices (``top_k`` of the same scores), ``itm_QK`` their image-text matching
     scores. Among themselves the candidates are ordered by first-stage score + matching score; all of them stay above all

@@ -2,7 +2,7 @@
 
     python -m unifashion.evaluation.results README.md runs/quickstart/pretrain runs/quickstart/cir_ft
 
-replaces what stands between ``<!-- results -->`` and ``<!-- /results -->`` in the file.
+replaces what is between ``<!-- results -->`` and ``<!-- /results -->`` in the file.
 """
 
 import argparse
@@ -25,8 +25,8 @@ def format_table(rows: Sequence[Score]) -> str:
     """Return the rows as plain text for a terminal.
 
     One line per (data set, protocol, category), metrics as columns, then N, gallery, missing and marks; a block of lines
-    per data set, split and model, under a heading; below it the ties rule, the seeds and the notes. Under a value stands its
-    interval, where it has one. N and gallery are those of the parts of a mean, joined by "/" where directions differ. The
+    per data set, split and model, under a heading; below it the ties rule, the seeds and the notes. Below a value is its
+    interval, if it has one. N and gallery are those of the parts of a mean, joined by "/" where directions differ. The
     same metric twice in a line is a ``ValueError``.
     """
     blocks: dict[tuple[str, str, str], list[Score]] = {}
@@ -42,7 +42,7 @@ def _format_block(rows: Sequence[Score]) -> str:
     for row in rows:
         line = lines.setdefault((row.protocol, row.category), {})
         if row.metric in line:
-            raise ValueError(f"{row.protocol} {row.category} {row.metric} is there twice")
+            raise ValueError(f"{row.protocol} {row.category} {row.metric} appears twice")
         line[row.metric] = row
     header = ["protocol", "category", *metrics, "N", "gallery", "missing", "marks"]
     cells = []

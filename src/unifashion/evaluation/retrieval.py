@@ -1,6 +1,6 @@
 """Validate a retrieval model: read a data set, embed it, run its protocols (protocols/), return score rows.
 
-fashiongen    fashiongen/sub100, fashiongen/full, and fashiongen/blocks100 where val100_object.jsonl is there
+fashiongen    fashiongen/sub100, fashiongen/full, and fashiongen/blocks100 where val100_object.jsonl exists
 fashioniq     fashioniq/original, original-noref and union, for every category (blip2_cir_rerank)
 cirr, circo   cirr/standard, circo/standard; their test splits become submission files
 others        DATASET/full
@@ -90,10 +90,10 @@ def headline(scores: Sequence[Score], dataset: str) -> float:
 def validate_checkpoint(
     model_path: str, model_name: str, output_dir: str | None, data: DataSettings, evaluation: EvaluationSettings
 ) -> tuple[list[Score], Path]:
-    """Load a checkpoint, validate it, and return its scores with the folder they belong to; its ranked lists are there already.
+    """Load a checkpoint, validate it, and return its scores with the folder they belong to, which already holds its ranked lists.
 
     Raises:
-        UserError: no checkpoint there, or one of another named model; see also ``validate``.
+        UserError: no checkpoint there, or one of another model; see also ``validate``.
     """
     model, folder = _load(model_path, model_name, output_dir, data)
     scores, _ = validate(model, data, evaluation, model_path, output=folder)
@@ -122,8 +122,8 @@ def submit_checkpoint(
     num_unusable = len(split.queries) - len(split_queries(split))
     if num_unusable:
         raise UserError(
-            f"{num_unusable} of the {len(split.queries)} queries of {data.dataset} {split.split} have no images, and its server "
-            "wants all answered; complete the images"
+            f"{num_unusable} of the {len(split.queries)} queries of {data.dataset} {split.split} lack images, and its server "
+            "expects an answer to every query; complete the images"
         )
     scored = score_split(embedder, evaluation, split, data.max_missing)
     return write_submission(folder, scored.split, scored.scores) if is_main_process() else []

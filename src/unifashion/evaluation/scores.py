@@ -40,7 +40,7 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One stored number. Two of them may stand side by side only where ``comparable`` says so."""
+    """One stored number. Two of them may be compared only where ``comparable`` says so."""
 
     dataset: str
     protocol: str  # one of the names in the protocols, such as "fashioniq/original"
@@ -57,13 +57,13 @@ class Score:
     seeds: tuple[int, ...] = ()  # of these draws
     ties: str = "count against the target"  # empty where nothing is ranked
     note: str = ""
-    # 95 % bootstrap interval over queries (``bootstrap.interval``); None where there is none, as in files that are older than it
+    # 95 % bootstrap interval over queries (``bootstrap.interval``); None where there is none, as in older files
     low: float | None = None
     high: float | None = None
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.value):
-            raise ValueError(f"{self.protocol} {self.metric} is {self.value}, which is no score")
+            raise ValueError(f"{self.protocol} {self.metric} is {self.value}, which is not a score")
         for mark in self.marks:
             if not mark or " " in mark:
                 raise ValueError(f"a mark is one word, got {mark!r}")
@@ -140,4 +140,4 @@ def read_scores(path: Path) -> list[Score]:
     try:
         return [Score(**{**row, "marks": tuple(row["marks"]), "seeds": tuple(row["seeds"])}) for row in rows]
     except (TypeError, KeyError, ValueError) as error:
-        raise UserError(f"{path} holds a row that is no score ({error}): run the evaluation again") from None
+        raise UserError(f"{path} holds a row that is not a score ({error}): run the evaluation again") from None

@@ -1,7 +1,7 @@
-"""The groups that a query is counted in, beside its category: how long its feedback is, and what its target looks like.
+"""The groups that a query is counted in, besides its category: how long its feedback is, and what its target looks like.
 
-Attributes are read from ``attributes.jsonl`` below the data root, where there is one (the embedded catalogue has it; anybody may
-write one for photos of their own):
+Attributes are read from ``attributes.jsonl`` below the data root, where there is one (the embedded catalogue has it; you may
+write one for photos of your own):
     {"image": "fashionGen/image/0.jpg", "category": "dress", "colour": "orange", "pattern": "dotted", ...}
 """
 

@@ -2,7 +2,7 @@
 
 cirr_recall.json          {"version": "rc2", "metric": "recall", "12063": [50 names of photos, best first], ...}
 cirr_recall_subset.json   {"version": "rc2", "metric": "recall_subset", "12063": [3 names of the reference's set], ...}
-circo.json                {"0": [50 numbers of images, best first], ...}
+circo.json                {"0": [50 image ids of COCO, best first], ...}
 """
 
 import json
@@ -36,7 +36,7 @@ class _Rules:
 
 
 def write_submission(folder: Path, split: ComposedSplit, scores_QG: Tensor) -> list[Path]:
-    """Write the files for the server of the split's set, each whole and right or not at all.
+    """Write the files for the server of the split's set, each complete and correct, or not at all.
 
     Args:
         folder: made if needed.
@@ -67,10 +67,10 @@ def _write(path: Path, content: Mapping[str, Any], split: ComposedSplit) -> Path
 
 
 def check_submission(path: Path, split: ComposedSplit, name: Path | None = None) -> str:
-    """Check one file against the annotations of the split it answers, and return in a few words what it holds.
+    """Check one file against the annotations of the split it answers, and return a summary of what it holds.
 
     ``name`` is what messages call the file (default: its path). A split with fewer photos than a list is long, as in tests,
-    must be listed whole.
+    must be listed in full.
 
     Raises:
         UserError: what the server would refuse or score wrongly; names the file and the query.
@@ -80,7 +80,7 @@ def check_submission(path: Path, split: ComposedSplit, name: Path | None = None)
     size = f"{path.stat().st_size / 1e6:.2f} MB"
     if split.dataset == "circo":
         _check_lists(name, content, split, "")
-        unknown = "" if split.gallery else "; COCO's list of images is not here, so their numbers were not checked"
+        unknown = "" if split.gallery else "; COCO's list of images is missing, so the image ids were not checked"
         return f"CIRCO {split.split}: {len(content)} queries, {size}{unknown}"
     version, metric = content.pop("version", None), content.pop("metric", None)
     if version != CIRR_VERSION:
@@ -89,21 +89,21 @@ def check_submission(path: Path, split: ComposedSplit, name: Path | None = None)
         raise UserError(f"{name}: 'metric' must be 'recall' or 'recall_subset', found {metric!r}")
     if path.stat().st_size > CIRR_MAX_BYTES:
         raise UserError(
-            f"{name} has {size}, and the server takes at most {CIRR_MAX_BYTES / 1e6:g}; write it without spaces"
+            f"{name} is {size}, and the server accepts at most {CIRR_MAX_BYTES / 1e6:g} MB; write it without spaces"
         )
     _check_lists(name, content, split, metric)
     return f"CIRR {split.split}, {metric}: {len(content)} queries, {size}"
 
 
 def _read(path: Path, name: Path) -> dict[str, Any]:
-    """Return the object of a JSON file; a key that is there twice, which JSON allows, is an error."""
+    """Return the object of a JSON file; a repeated key, which JSON allows, is an error."""
 
     def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         content = dict(pairs)
         if len(content) < len(pairs):
             keys = [key for key, _ in pairs]
             repeated = next(key for key in content if keys.count(key) > 1)
-            raise UserError(f"{name}, query {repeated}: it is there twice; keep one of its lists")
+            raise UserError(f"{name}, query {repeated}: it appears twice; keep one of its lists")
         return content
 
     try:
@@ -130,7 +130,7 @@ def _check_lists(name: Path, lists: Mapping[str, Any], split: ComposedSplit, met
         raise UserError(
             f"{name}, query {absent[0]}: it has no list{_others(absent)}; all {len(queries)} queries need one"
         )
-    kind = int if split.dataset == "circo" else str  # CIRCO's server knows images by COCO's numbers
+    kind = int if split.dataset == "circo" else str  # CIRCO's server identifies images by COCO's numbers
     gallery = frozenset[str | int](map(kind, split.gallery))
     for id_, listed in lists.items():
         _check_list(f"{name}, query {id_}", listed, _rules(queries[id_], gallery, metric, title), kind)

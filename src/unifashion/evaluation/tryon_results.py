@@ -16,7 +16,7 @@ from unifashion.tryon.results import read_record
 
 @dataclass(frozen=True)
 class ResultFolder:
-    """The results that are there with their pairs, the names of those that are not, and how they were made."""
+    """The results that exist with their pairs, the names of the missing ones, and how they were made."""
 
     path: Path
     results: tuple[Result, ...]
@@ -34,10 +34,10 @@ def read_results(folder: Path, split: TryOnSplit, repaint: bool = False, model: 
         folder: of the results.
         split: read with "image" among its needs (and "agnostic_mask" for CLIP-S).
         repaint: whether pixels of the photo were pasted back; for results without ``inference.json``.
-        model: what drew them; likewise.
+        model: what drew them; for results without ``inference.json``.
 
     Raises:
-        UserError: no result of the split is there, two files for one, a damaged ``inference.json``.
+        UserError: there is no result of the split, two files for one, a damaged ``inference.json``.
     """
     record = read_record(folder)
     files = _pictures(folder)
@@ -94,18 +94,18 @@ def score_folder(
         results: the folder, read.
         split: that they belong to.
         pairing: of the pairs.
-        profiles: names of ``images.PROFILES``.
+        profiles: names in ``image_inputs.PROFILES``.
         weights: folder of the networks' weights.
         dataset: what the rows call the data.
         synthetic: whether the data set was drawn by a program.
         max_missing: highest share of pairs that may lack a result or a file, percent.
-        networks: others than the profiles' own, by profile.
+        networks: to use instead of the profiles' own, by profile.
         batch_size: pictures that a network sees at once.
         device: where the networks run.
         progress: show bars.
 
     Returns:
-        score rows, and one sentence for everything that could not be computed because its network is not here.
+        score rows, and one sentence for everything that could not be computed because its network is missing.
 
     Raises:
         UserError: too much missing, nothing that can be computed, or what ``score_images`` raises.

@@ -1,4 +1,4 @@
-"""Validation while try-on is trained: a few test pairs, generated from fixed seeds, shown beside the truth; and their SSIM."""
+"""Validation during try-on training: a few test pairs, generated from fixed seeds, shown beside the truth; and their SSIM."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

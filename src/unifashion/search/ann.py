@@ -1,7 +1,7 @@
 """The approximate search of large catalogues: near vectors from an ANN index first, then the exact scores of their items.
 
 An index is searched exactly unless an ANN index was asked for (``unifashion index INDEX --ann ivf``): every vector is multiplied
-with the query, which needs no database. An ANN index reads a part of them:
+by the query, which needs no database. An ANN index reads only part of them:
 
     ivf     vectors in lists around k-means centres, of which the nearest are read
     hnsw    a graph of neighbours; slower to build, more memory, quicker on a cluster
@@ -10,11 +10,11 @@ with the query, which needs no database. An ANN index reads a part of them:
 It is kept by an ``AnnEngine``: FAISS, in a file beside the vectors, or Milvus (``--uri``: a milvus-lite file, or a cluster).
 
 The k best items have their best vectors among the k x Q best vectors, since none has more than Q. So that many are asked for, and
-their items are scored as the exact search does it: scores are exact, only what is not found among the near vectors is missing.
-An engine knows no metadata: where a filter or deletions leave a part p of the items, 1 / p times as many vectors are asked for.
+their items are scored as the exact search does: scores are exact, only items not among the near vectors are missing.
+An engine has no metadata: where a filter or deletions leave a part p of the items, 1 / p times as many vectors are asked for.
 
-``vectors.bin`` stays the truth. ``nearest.json`` says up to which slot the engine knows the vectors; items after it are searched
-exactly, so an engine that could not be reached while items were added loses nothing and catches up later.
+``vectors.bin`` remains the source of truth. ``nearest.json`` says up to which slot the engine has the vectors; later items are
+searched exactly, so an engine that could not be reached while items were added loses nothing and catches up later.
 
 Shapes: Q vectors an item, D width.
 """
@@ -43,29 +43,29 @@ from unifashion.search.milvus_engine import MilvusEngine, portable_uri, usable_u
 log = logging.getLogger(__name__)
 Ann = Literal["ivf", "hnsw", "flat"]
 RECORD, FAISS_FILE = "nearest.json", "nearest.faiss"
-EXACT_BELOW = 1000  # items that are searched exactly just as quickly
+EXACT_BELOW = 1000  # items; up to this many, the exact search is as fast
 
 
 class AnnEngine(Protocol):
     """Keeps the vectors of slots 0, 1, ... so that a search need not read all of them."""
 
     max_results: int  # vectors that a search returns at most
-    slots_per_commit: int  # slots after which what was added is safe from a crash
+    slots_per_commit: int  # slots after which added vectors are safe from a crash
 
     def add(
         self, start: int, end: int, vectors: Callable[[int, int], Tensor], on_progress: Callable[[int], Any]
     ) -> None:
-        """Add the slots from ``start`` to ``end``, or all from 0 where those before are not there.
+        """Add the slots from ``start`` to ``end``, or all from 0 where the earlier ones are missing.
 
         Args:
             start: slots that were added before.
             end: slots that are known afterwards.
-            vectors: returns those (n, Q, D) from one slot to another.
-            on_progress: called with numbers of slots that were added.
+            vectors: returns the vectors (n, Q, D) from one slot to another.
+            on_progress: called with the number of slots just added.
         """
 
     def search(self, query_D: Tensor, num: int) -> NDArray[np.int64]:
-        """Return the slots of the ``num`` nearest vectors or less, in any order, repeated or not."""
+        """Return the slots of the ``num`` nearest vectors or fewer, in any order, repeated or not."""
 
     def drop(self) -> None:
         """Delete everything."""
@@ -73,7 +73,7 @@ class AnnEngine(Protocol):
 
 @dataclass(frozen=True)
 class AnnRecord:
-    """What ``nearest.json`` says: the kind of ANN index, the URI of Milvus (None: FAISS), how many slots it knows.
+    """What ``nearest.json`` says: the kind of ANN index, the URI of Milvus (None: FAISS), how many slots it has.
 
     The URI of a milvus-lite file in the index folder is its name.
     """
@@ -105,8 +105,8 @@ def requested_record(index: Index, ann: Ann | None, uri: str | None) -> AnnRecor
 
     Args:
         index: whose folder may hold the file of milvus-lite.
-        ann: asked; default: as it is, or ``ivf``.
-        uri: asked: an address, or a milvus-lite file, as a path from here; default: as it is, or FAISS.
+        ann: the kind; default: as it is, or ``ivf``.
+        uri: an address, or the path of a milvus-lite file; default: as it is, or FAISS.
 
     Raises:
         UserError: a URI that is neither.
@@ -120,17 +120,17 @@ def requested_record(index: Index, ann: Ann | None, uri: str | None) -> AnnRecor
 
 
 def open_engine(index: Index, record: AnnRecord) -> AnnEngine:
-    """Return the engine that a record names, the only place that tells one from the other; connects to nothing yet."""
+    """Return the engine that a record names, the only place that distinguishes them; connects to nothing yet."""
     if record.uri is None:
         return FaissEngine(index.folder / FAISS_FILE, index.config, record.ann)
     return MilvusEngine(usable_uri(record.uri, index.folder), index.config, record.ann)
 
 
 def catch_up(index: Index, wanted: AnnRecord, on_progress: Callable[[int], Any] = lambda num_slots: None) -> AnnRecord:
-    """Bring an ANN index up to what the index holds, and note it; the caller holds the index for writing.
+    """Bring an ANN index up to what the index holds, and record it; the caller holds the index for writing.
 
     Raises:
-        UserError: Milvus is not there, a full disk; the index itself is whole and a later call continues.
+        UserError: Milvus is not reachable, a full disk; the index itself is intact and a later call continues.
     """
     slots = index.refresh().slots
     end = int(slots[-1]) + 1 if len(slots) else 0
@@ -163,14 +163,14 @@ def _drop(index: Index, record: AnnRecord) -> None:
     try:
         open_engine(index, record).drop()
     except UserError as error:
-        log.warning("what %s held is not deleted there: %s", record.uri, error)
+        log.warning("the vectors in %s were not deleted: %s", record.uri, error)
 
 
 class Searcher:
     """Searches an index as ``nearest.json`` says, or exactly."""
 
     def __init__(self, index: Index, uri: str | None = None, exact: bool = False) -> None:
-        """Take an index; ``uri`` says where Milvus is now, if not where it was.
+        """Take an index; ``uri`` says where Milvus is now, if it has moved.
 
         Raises:
             UserError: ``uri`` for an index that is not in Milvus.

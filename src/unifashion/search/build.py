@@ -1,4 +1,4 @@
-"""Bring an index up to date with a catalogue: embed images that are new or changed, store again what else has changed.
+"""Bring an index up to date with a catalogue: embed images that are new or changed, update metadata that changed.
 
     result = build_index(Path("my_shop"), model, "runs/pretrain", Path("runs/index"))
 
@@ -30,7 +30,7 @@ BATCHES_PER_COMMIT = 8  # what a call that is killed has to do again
 
 @dataclass
 class BuildResult:
-    """What a call did: ids by what became of them, and the images that could not be used."""
+    """What a call did: the ids by outcome, and the images that could not be used."""
 
     added: list[str] = field(default_factory=list)
     updated: list[str] = field(default_factory=list)
@@ -52,7 +52,7 @@ class Options:
 
 
 def check_model(index: Index, model: Encoder, name: str) -> None:
-    """See that an index was made by this model.
+    """Check that an index was made by this model.
 
     Raises:
         UserError: it was made by another one.
@@ -91,7 +91,7 @@ def build_index(source: Path, model: Encoder, name: str, folder: Path, options: 
 
 
 def open_or_create(folder: Path, model: Encoder, name: str, precision: Precision) -> Index:
-    """Return the index of this model in ``folder``; raises ``UserError`` if it is that of another one."""
+    """Return the index of this model in ``folder``; raises ``UserError`` if another model made it."""
     if (folder / CONFIG).is_file():
         index = Index.open(folder)
         check_model(index, model, name)

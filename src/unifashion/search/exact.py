@@ -1,6 +1,6 @@
 """The exact search: every vector of every item that fits, a few items at a time, straight from the memory-mapped file.
 
-Pieces are small enough for the processor's cache, and one thread goes through them: several threads would have to wait for each
+Pieces are small enough for the processor's cache, and one thread processes them: several threads would have to wait for each
 other after every piece, which on a busy machine takes many times as long as the work itself.
 
 Shapes: C items of a chunk, Q vectors an item, D width.
@@ -45,7 +45,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def top_k(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
-    """Return the positions of the ``k`` highest scores, best first; equal ones in the order in which they stand."""
+    """Return the positions of the ``k`` highest scores, best first; equal ones in their original order."""
     positions = np.arange(len(scores))
     if k < len(scores):  # a partition is linear; then only what may be among the best, ties included, is sorted
         positions = np.flatnonzero(scores >= np.partition(scores, -k)[-k])

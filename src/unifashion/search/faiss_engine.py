@@ -1,4 +1,4 @@
-"""An ANN index kept by FAISS in a file of the index folder: 8 bits a number, memory-mapped, on all threads of this machine."""
+"""An ANN index kept by FAISS in a file of the index folder: 8 bits per number, memory-mapped, on all threads of this machine."""
 
 import logging
 import math
@@ -14,7 +14,7 @@ from unifashion.errors import UserError, require
 from unifashion.io import remove_leftovers, replacing
 from unifashion.search.index import IndexConfig
 
-POINTS_PER_LIST = 39  # below which FAISS warns that k-means has too little to learn from
+POINTS_PER_LIST = 39  # with fewer, FAISS warns that k-means has too little to learn from
 BLOCK = 2**24  # numbers given to FAISS at a time
 
 
@@ -36,7 +36,7 @@ class FaissEngine:
     def add(
         self, start: int, end: int, vectors: Callable[[int, int], Tensor], on_progress: Callable[[int], Any]
     ) -> None:
-        """Add to the file, or make it again where it is missing, not of ``start`` slots, or has far too few lists by now."""
+        """Add to the file, or rebuild it where it is missing, does not hold ``start`` slots, or now has far too few lists."""
         faiss = _import_faiss()
         per_item = self.config.num_vectors
         faiss_index: Any = faiss.read_index(str(self.path)) if start and self.path.is_file() else None
@@ -58,9 +58,9 @@ class FaissEngine:
         try:
             with replacing(self.path, durable=True) as unfinished:
                 faiss.write_index(faiss_index, str(unfinished))
-        except RuntimeError as error:  # FAISS's own error for a disk
+        except RuntimeError as error:  # how FAISS reports a full disk
             raise UserError(
-                f"{self.path} cannot be written ({str(error).splitlines()[0][-120:]}); make room and call again"
+                f"{self.path} cannot be written ({str(error).splitlines()[0][-120:]}); make room and run the same command again"
             ) from None
 
     def _train(self, vectors: Callable[[int, int], Tensor], end: int) -> Any:
@@ -78,14 +78,14 @@ class FaissEngine:
         return faiss_index
 
     def search(self, query_D: Tensor, num: int) -> NDArray[np.int64]:
-        """Return the slots of the nearest vectors; raises ``UserError`` where the file is gone."""
+        """Return the slots of the nearest vectors; raises ``UserError`` if the file is missing."""
         faiss_index = self._load()
         if self.ann == "ivf":
             faiss_index.nprobe = max(8, faiss_index.nlist // 32)
         if self.ann == "hnsw":
             faiss_index.hnsw.efSearch = max(256, 2 * num)
         _, ids = faiss_index.search(query_D[None].numpy().astype(np.float32), min(num, faiss_index.ntotal))
-        # FAISS numbers vectors in the order in which they were added, and says -1 where the lists it read held too few.
+        # FAISS numbers vectors in the order in which they were added, and returns -1 where the lists it read held too few.
         return np.asarray(ids[0][ids[0] >= 0] // self.config.num_vectors, dtype=np.int64)
 
     def drop(self) -> None:

@@ -4,14 +4,14 @@
     FIELD [not] in (VALUE, VALUE, ...)
     and, or, not, ( )                           as in Python; upper or lower case
 
-    FIELD    a name of letters, digits and _, or any other one in `backquotes`
+    FIELD    a name of letters, digits and _, or any other name in `backquotes`
     VALUE    a number, or a text in 'single' or "double" quotes (a backslash takes the next character as it is)
 
 Python's own parser finds the structure, but never sees what a user typed: every field and value becomes a name such as ``t3``,
-the number of its token, and only the nodes named in ``_Filter.mask`` are taken from the tree. Nothing is evaluated as code, and
+the index of its token, and only the nodes named in ``_Filter.mask`` are taken from the tree. Nothing is evaluated as code, and
 since filters are answered here, over arrays, no value becomes part of a query to SQLite or Milvus.
 
-Text knows ``==``, ``!=`` and ``in``; upper and lower case differ. An item without a value of a field fits no comparison of that
+Text has ``==``, ``!=`` and ``in``, and is case-sensitive. An item without a value of a field matches no comparison of that
 field, and ``not`` turns every comparison into its opposite: ``not price < 50`` is ``price >= 50``.
 """
 
@@ -50,7 +50,7 @@ class Column:
 
 
 def filter_mask(text: str, columns: Mapping[str, Column]) -> Mask:
-    """Return, for all items at once, whether they fit a filter.
+    """Return, for all items at once, whether they match a filter.
 
     Raises:
         UserError: not a filter; a field that no item has; a text where the field holds numbers, or the reverse.
@@ -143,7 +143,7 @@ class _Filter:
         return "==" if word == "=" else " ".join(word.lower().split())
 
     def mask(self, node: ast.expr, inverted: bool = False) -> Mask:
-        """Return which items fit; ``inverted``: the node stands in the scope of a ``not``, which goes down to comparisons."""
+        """Return which items match; ``inverted``: the node is in the scope of a ``not``, which is pushed down to comparisons."""
         match node:
             case ast.BoolOp(op=operator, values=parts):
                 combine = np.logical_and if isinstance(operator, ast.And) != inverted else np.logical_or
@@ -162,7 +162,7 @@ class _Filter:
         else:
             sign, compare, opposite = COMPARE[type(operator)]
             if column.kind == "text" and sign not in ("==", "!="):
-                raise self._wrong(f"compares {field} with {sign}, but {field} holds text, which knows ==, != and in")
+                raise self._wrong(f"compares {field} with {sign}, but {field} holds text, which has only ==, != and in")
             fits = (opposite if inverted else compare)(column.values, self._value(field, right))
         return fits & column.present
 
@@ -180,7 +180,7 @@ class _Filter:
 
     def _value(self, field: str, node: ast.expr) -> str | float:
         if not isinstance(node, ast.Name):
-            raise self._wrong("has more than values in the brackets of 'in (...)'")
+            raise self._wrong("has something other than values in the brackets of 'in (...)'")
         kind, word, _ = self._token_of(node)
         own = self.columns[field].kind
         if kind != own:

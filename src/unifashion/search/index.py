@@ -2,15 +2,15 @@
 
     INDEX/
       index.json        which model made it (a hash of its weights), and sizes
-      items.sqlite      one row an item: id, image, hash of the image, metadata; the row's key is the item's slot
+      items.sqlite      one row per item: id, image, hash of the image, metadata; the row's key is the item's slot
       vectors.bin       slots x Q x D numbers (fp16 or fp32), memory-mapped
       quarantine.csv    images that could not be used, with the reason
       nearest.json      only where the search is approximate (search/ann.py)
 
 A slot never changes: an item with a new picture moves to a new slot, and the old one is marked as deleted. So ``vectors.bin``
 only grows, and a reader's memory map stays valid while a writer is at work. Vectors are written before the rows that refer to
-them, and the rows in one transaction: a process that is killed leaves an index that is whole, and vectors without a row are
-written over. A reader looks for changes before every search.
+them, and the rows in one transaction: a process that is killed leaves a consistent index, and vectors without a row are
+overwritten. A reader checks for changes before every search.
 
 Shapes: N items, Q vectors an item, D width.
 """
@@ -49,7 +49,7 @@ DTYPES: dict[str, Any] = {"fp16": np.float16, "fp32": np.float32}
 
 @dataclass(frozen=True)
 class IndexConfig:
-    """What ``index.json`` says. ``fingerprint`` is the hash of the model's weights, ``name`` that of a collection in Milvus."""
+    """What ``index.json`` says. ``fingerprint`` is the hash of the model's weights, ``name`` is part of a Milvus collection's."""
 
     model: str
     model_name: str
@@ -75,7 +75,7 @@ class Index:
     """An index folder, as of the last ``refresh``."""
 
     def __init__(self, folder: Path, config: IndexConfig) -> None:
-        """Take a folder that is there already; use ``open`` or ``create``."""
+        """Take an existing folder; use ``open`` or ``create``."""
         self.folder, self.config = folder, config
         self._change_counter = b""
         self.snapshot = Snapshot([])
@@ -111,10 +111,10 @@ class Index:
         """
         with index_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            strange = [path.name for path in folder.iterdir() if path.name not in (ITEMS, VECTORS, LOCK)]
-            if strange:
+            others = [path.name for path in folder.iterdir() if path.name not in (ITEMS, VECTORS, LOCK)]
+            if others:
                 raise UserError(
-                    f"{folder} is not empty and no index ({strange[0]} is in it); name another folder with -o"
+                    f"{folder} is not empty and not an index (it holds {others[0]}); name another folder with -o"
                 )
             (folder / VECTORS).write_bytes(b"")
             with closing(sqlite3.connect(folder / ITEMS)) as database, database:
@@ -127,7 +127,7 @@ class Index:
 
     @property
     def fields(self) -> dict[str, Kind]:
-        """Return the fields that filters know, with what they hold."""
+        """Return the fields that filters can use, with what they hold."""
         return self.snapshot.fields
 
     def get(self, item_id: str) -> Item:
@@ -142,7 +142,7 @@ class Index:
         return snapshot.item(snapshot.row_of[item_id])
 
     def refresh(self) -> Snapshot:
-        """Take up what was written since the last time, and return the items."""
+        """Load what was written since the last refresh, and return the items."""
         # Read before the rows: a commit in between is then seen twice, at worst, and never missed.
         counter = self._read_change_counter()
         if counter != self._change_counter:
@@ -154,7 +154,7 @@ class Index:
         return self.snapshot
 
     def _read_change_counter(self) -> bytes:
-        """Return SQLite's own count of transactions: 4 bytes of the file's header, far cheaper than to open the database."""
+        """Return SQLite's own count of transactions: 4 bytes of the file's header, far cheaper than opening the database."""
         with (self.folder / ITEMS).open("rb") as file:
             return file.read(28)[24:]
 

@@ -18,7 +18,7 @@ NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?")  # 007 is a code, not a number
 
 @dataclass(frozen=True)
 class Item:
-    """One product photo and what its catalogue says of it."""
+    """One product photo and what its catalogue says about it."""
 
     id: str
     image: Path
@@ -38,7 +38,7 @@ class Entry:
 class Snapshot:
     """The items at one moment, without the deleted ones; an item's row is its position here, in the order of slots.
 
-    A search holds on to one snapshot, so that its rows keep their meaning when another thread refreshes the index meanwhile.
+    A search holds on to one snapshot, so that its rows stay valid when another thread refreshes the index.
     """
 
     def __init__(self, rows: Sequence[tuple[int, str, str, str]]) -> None:
@@ -70,7 +70,7 @@ class Snapshot:
         return columns
 
     def select(self, text: str | None) -> Mask | None:
-        """Return which rows fit a filter; None where the filter is empty. Raises as ``filter_mask``."""
+        """Return which rows match a filter; None where the filter is empty. Raises as ``filter_mask``."""
         return None if text is None or not text.strip() else filter_mask(text, self.columns)
 
     def item(self, row: int) -> Item:

@@ -2,10 +2,10 @@
 
 A milvus-lite file is open in one process at a time.
 
-A collection belongs to one index, whose name is in its own. One row is one vector: ``row`` = slot x Q + index of the vector,
+A collection belongs to one index, whose name is part of its own. One row is one vector: ``row`` = slot x Q + index of the vector,
 ``slot``, ``vector``. Rows are written by their key, so writing them twice changes nothing, and a writer that was stopped
-continues without looking at what is there. A cluster that asks for a token gets ``$MILVUS_TOKEN``. What fails is tried again,
-later and later; then one sentence says so.
+continues without checking what is there. A cluster that asks for a token gets ``$MILVUS_TOKEN``. Failed calls are retried
+after growing delays; then one sentence says so.
 """
 
 import logging
@@ -33,7 +33,7 @@ INDEX_TYPES: dict[str, tuple[str, dict[str, int]]] = {
     "hnsw": ("HNSW", {"M": 32, "efConstruction": 200}),
     "flat": ("FLAT", {}),
 }
-COLLECTION_NOT_FOUND = 100  # Milvus's number for it
+COLLECTION_NOT_FOUND = 100  # Milvus's error code
 
 Answer = TypeVar("Answer")
 
@@ -53,7 +53,7 @@ def portable_uri(uri: str, folder: Path) -> str:
 
 
 def usable_uri(uri: str, folder: Path) -> str:
-    """Return what Milvus can open of what ``portable_uri`` returned."""
+    """Return the URI that Milvus opens, from one that ``portable_uri`` returned."""
     return uri if "://" in uri else str(folder.absolute() / uri)
 
 
@@ -70,7 +70,7 @@ class MilvusEngine:
     def add(
         self, start: int, end: int, vectors: Callable[[int, int], Tensor], on_progress: Callable[[int], Any]
     ) -> None:
-        """Write the rows of the slots; a collection that is gone is made again, from slot 0."""
+        """Write the rows of the slots; a missing collection is created again, from slot 0."""
         if not self._retry(lambda client: client.has_collection(self.collection)):
             self._retry(self._create)
             start = 0
@@ -128,7 +128,7 @@ class MilvusEngine:
         ]
 
     def _retry(self, call: Callable[[Any], Answer]) -> Answer:
-        """Call Milvus, again after a while when it fails.
+        """Call Milvus, with retries.
 
         Raises:
             UserError: it failed every time.

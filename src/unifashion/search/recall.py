@@ -2,9 +2,9 @@
 
     unifashion index runs/index --check
 
-Queries are made of the catalogue itself, drawn with a fixed seed: the words of its items (where it has any; these need the model)
-and photos of it (the mean of an item's vectors, which is what a search with its photo looks for). Recall is counted by scores,
-not by ids: an item is a hit if its score reaches that of the last of the exact best k. Of several items with equal scores the
+Queries are made from the catalogue itself, drawn with a fixed seed: the words of its items (if it has any; these need the
+model) and photos of it (the mean of an item's vectors, which is what a search with its photo looks for). Recall is counted by
+scores, not by ids: an item is a hit if its score reaches that of the last of the exact best k. Of items with equal scores the
 two searches may return different ones, and neither is wrong.
 """
 
@@ -41,7 +41,7 @@ class Recall:
 
 
 def measure_recall(index: Index, searcher: Searcher, kind: str, queries_MD: Sequence[Tensor], k: int) -> Recall:
-    """Search both ways, in turns, so that a machine that slows down or warms up does so for both."""
+    """Search both ways, alternating, so that a machine that slows down or warms up does so for both."""
     milliseconds: dict[Searcher, list[float]] = {Searcher(index, exact=True): [], searcher: []}
     shares = []
     for query_D in queries_MD:
@@ -50,10 +50,10 @@ def measure_recall(index: Index, searcher: Searcher, kind: str, queries_MD: Sequ
             start = time.perf_counter()
             scores.append(side.search(query_D, k)[1])
             taken.append(1000 * (time.perf_counter() - start))
-        exact_scores, found_scores = scores
+        exact_scores, ann_scores = scores
         if exact_scores:
             least = exact_scores[-1] - 1e-6  # the same score, summed in another order
-            shares.append(sum(score >= least for score in found_scores) / len(exact_scores))
+            shares.append(sum(score >= least for score in ann_scores) / len(exact_scores))
     medians = map(statistics.median, milliseconds.values())
     return Recall(kind, len(queries_MD), k, statistics.fmean(shares), *medians)
 

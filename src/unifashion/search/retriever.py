@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Hit:
-    """One answer. ``score`` is that of the vectors, also where the matching head gave the order."""
+    """One answer. ``score`` is that of the vectors, even where the matching head decided the order."""
 
     id: str
     score: float
@@ -71,7 +71,7 @@ class Retriever:
             device: as torch names it; default: the GPU where there is one.
             uri: where Milvus is now, if not where it was when the index was put into it.
             model: where the model is now, if not where it was when the index was made.
-            exact: search exactly also where there is an ANN index (search/ann.py).
+            exact: search exactly even if there is an ANN index (search/ann.py).
 
         Raises:
             UserError: no index there, a model that is gone, or one that did not make this index.
@@ -92,7 +92,7 @@ class Retriever:
         filter: str | None = None,
         rerank: int = 0,
     ) -> list[Hit]:
-        """Return the best ``k`` items, best first; fewer where fewer fit the filter.
+        """Return the best ``k`` items, best first; fewer where fewer match the filter.
 
         >>> [hit.metadata["category"] for hit in retriever.search("a red dress", k=2, filter="category == 'shirt'")]
         ['shirt', 'shirt']
@@ -103,8 +103,8 @@ class Retriever:
             text: words; with images: what should be different about them.
             images: references, as files or Pillow images.
             k: how many.
-            filter: what their metadata must be (search/filters.py).
-            rerank: put this many of the best into the order of score + matching logit of the words with the image.
+            filter: a condition on their metadata (search/filters.py).
+            rerank: re-order this many of the best by score + matching logit of the words with the image.
 
         Raises:
             UserError: nothing to look for, a filter that cannot be read, ``rerank`` without words.
@@ -158,7 +158,7 @@ class Retriever:
             log.warning("%s", sentence)
 
     def remarks(self, text: str) -> list[str]:
-        """Return what the model cannot read of a query's words, as sentences.
+        """Return which of a query's words the model cannot read, as sentences.
 
         Raises:
             UserError: there are no words in the text.

@@ -27,7 +27,7 @@ class Writer:
             return {row[0]: Entry(row[0], row[1], row[2], json.loads(row[3])) for row in rows}
 
     def put(self, entries: Sequence[Entry], vectors_BQD: Tensor) -> None:
-        """Store items with their vectors; an item with a known id takes the place of the old one."""
+        """Store items with their vectors; an item with a known id replaces the old one."""
         rows = np.ascontiguousarray(vectors_BQD.numpy().astype(DTYPES[self.index.config.precision]))
         with self._transaction() as (database, revision):
             (slot,) = database.execute("SELECT COALESCE(MAX(slot), -1) + 1 FROM items").fetchone()
@@ -55,7 +55,7 @@ class Writer:
         """Delete items.
 
         Raises:
-            UserError: one of them is not there; nothing is deleted then.
+            UserError: one of them does not exist; then nothing is deleted.
         """
         with self._transaction() as (database, revision):
             for item_id in ids:

@@ -282,7 +282,7 @@ def test_a_password_is_asked_for_before_anything_is_shown(browser, shop):
         served(Service(shop, DemoSettings(password="naïve secret"))) as url,
         browser.page(url, **PHONE) as page,
     ):
-        assert "asks for a password" in page.text() and "product" not in page.text()
+        assert "needs a password" in page.text() and "product" not in page.text()
         page.type("input[type=password]", "wrong")
         page.press("Enter")
         page.wait_for("document.querySelector('.uf-failed')?.innerText.includes('not the password')")

@@ -205,7 +205,7 @@ def test_the_limiter_lets_few_run_some_wait_and_sends_the_rest_away():
 
 def test_a_wait_that_is_too_long_ends_in_busy_and_frees_its_slot():
     limiter = Limiter(1, 1, patience=0.01)
-    with limiter.slot(), pytest.raises(Busy, match="did not begin"), limiter.slot():
+    with limiter.slot(), pytest.raises(Busy, match="did not start"), limiter.slot():
         pass
     with limiter.slot():
         pass

@@ -84,7 +84,7 @@ def test_an_answer_that_was_cut_is_unfinished():
 
 @pytest.mark.parametrize(
     ("fault", "sentence"),
-    [(401, r"does not take the key in \$OPENAI_API_KEY"), (404, "path or model"), (307, "elsewhere")],
+    [(401, r"rejects the key in \$OPENAI_API_KEY"), (404, "path or model"), (307, "redirects")],
 )
 def test_what_no_photo_would_survive_stops_at_once(fault, sentence):
     with ChatServer(faults=[fault]) as server, pytest.raises(UserError, match=sentence):

@@ -111,5 +111,5 @@ def test_a_model_folder_that_lacks_a_part_is_one_sentence(tiny_llava, tmp_path, 
 
 def test_a_model_that_is_not_there_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(UserError, match="neither a folder nor a model of the hub"):
+    with pytest.raises(UserError, match="neither a folder nor a model on the hub"):
         backend(tmp_path / "nothing")

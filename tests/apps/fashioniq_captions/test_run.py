@@ -107,7 +107,7 @@ def test_the_embedded_catalogue_is_captioned_in_all_its_layouts(tmp_path, parrot
     )
     root = write_catalogue(tmp_path / "catalogue", replace(small, side=32), progress=False)
     with pytest.raises(
-        UserError, match=r"next_llava.val.dress.caption.json is there already, and not from this program"
+        UserError, match=r"next_llava.val.dress.caption.json already exists, and is not from this program"
     ):
         run_captioning(settings(root, "val"), captioner(), parrot())
     out = str(tmp_path / "out")
@@ -188,7 +188,7 @@ def test_answers_whose_settings_cannot_be_read_are_not_thrown_away(tmp_path):
     with opened(folder, {"model": "m"}, [], False), Journal(folder) as journal:
         journal.add(Entry("dress/D0", "first", True))
     (folder / "facts.json").write_text("{")
-    with pytest.raises(UserError, match=r"is there already, and not from this program; .* --overwrite"):
+    with pytest.raises(UserError, match=r"already exists, and is not from this program; .* --overwrite"):
         with opened(folder, {"model": "m"}, [], False):
             pass
     assert list(read_entries(folder)) == ["dress/D0"]

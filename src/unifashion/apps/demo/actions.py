@@ -1,7 +1,7 @@
-"""The actions of the page: from a history and what somebody did to the next history and a message.
+"""The actions of the page: from a history and what a visitor did to the next history and a message.
 
-No function here knows Gradio; page.py wires them to buttons. What the visitor can mend comes back as a message, and the history
-stays as it was; anything else is a bug: the log has it, the page says so.
+Nothing here depends on Gradio; page.py wires the functions to buttons. What the visitor can fix comes back as a message, and the
+history stays as it was; anything else is a bug, which goes to the log, and the page says so.
 """
 
 from collections.abc import Callable
@@ -51,7 +51,7 @@ def search(service: Service, history: History, text: str, k: int, condition: str
     query = SearchQuery(text, picture, k, condition, RERANK if rerank else 0, one_per_product=True)
     if (
         reference is not None and reference.item_id is not None
-    ):  # the product that a search starts from is no answer to it
+    ):  # the product that a search starts from is not an answer to it
         query = replace(query, exclude=product_of(service.item(reference.item_id)))
     step = Step(text, reference, tuple(service.search(query)), condition)
     return Result(history.add(step, service.settings.max_steps), " ".join(service.remarks(text)))
@@ -64,12 +64,12 @@ def refer(service: Service, history: History, item_id: Any) -> Result:
 
 
 def upload(service: Service, history: History, picture: Any) -> Result:
-    """Make a picture that somebody sent the reference."""
+    """Make an uploaded picture the reference."""
     return Result(history.refer(Reference("Your photo", jpeg=read_upload(service, picture, KEPT_SIDE, KEPT_QUALITY))))
 
 
 def read_upload(service: Service, picture: Any, side: int, quality: int) -> bytes:
-    """Return a picture that the page sent as JPEG: re-encoded, so that only pixels are kept of what somebody sent."""
+    """Return an uploaded picture as JPEG: re-encoded, so that nothing but its pixels is kept."""
     return to_jpeg(service.upload(_checked(picture)), side, quality)
 
 
@@ -79,10 +79,10 @@ def back(history: History, index: Any) -> Result:
 
 
 def describe(service: Service, history: History) -> Result:
-    """Put the captioning model's words beside the reference."""
+    """Add the captioning model's words to the reference."""
     if history.reference is None:
         raise RequestError("Click a product first.")
-    caption = service.caption(_picture(service, history.reference)) or "(the model has no words for it)"
+    caption = service.caption(_picture(service, history.reference)) or "(the model returned no caption)"
     return Result(history.refer(replace(history.reference, caption=caption)))
 
 
@@ -101,7 +101,7 @@ def _picture(service: Service, reference: Reference) -> Image.Image:
 
 
 def _checked(value: Any) -> str:
-    """Return what the page sent, if it is text: a request that is written by hand may hold anything."""
+    """Return what the page sent, if it is text: a request written by hand may hold anything."""
     if not isinstance(value, str):
         raise RequestError("The page sent something that is not text; reload it.")
     return value

@@ -29,7 +29,7 @@ from unifashion.errors import UserError
 from unifashion.search import Hit
 from unifashion.search.items import Item
 
-RETRY_AFTER = 5  # seconds that programs are asked to wait when all slots are taken
+RETRY_AFTER = 5  # seconds that clients are asked to wait when all slots are taken
 ERRORS = {
     400: "the request cannot be used",
     401: "the password is missing or wrong",
@@ -42,7 +42,7 @@ EXAMPLE_HIT: JsonDict = {"id": "17", "image": "/api/items/17/image", "metadata":
 
 
 class PictureRequest(BaseModel):
-    """A picture: that of a product in the index, or one that is sent."""
+    """A picture: that of a product in the index, or an uploaded one."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"image_id": "17"}]})
     image_id: str | None = Field(None, description="id of a product in the index, for its picture")
@@ -127,8 +127,8 @@ def routes(service: Service) -> APIRouter:
     router = APIRouter(prefix="/api")
     item_path = Path(description="id of a product")
 
-    # Routes are plain functions, not coroutines: FastAPI runs those in threads, where a model may take its time and where
-    # Service's locks may block. An id may hold slashes, which %2F has become by the time that routes are matched: hence ":path".
+    # Routes are plain functions, not coroutines: FastAPI runs those in threads, where a model may be slow and
+    # Service's locks may block. An id may hold slashes: %2F is decoded before routes are matched, hence ":path".
 
     @router.post("/search", responses=_errors(400, 401, 404, 413, 503))
     def search(request: SearchRequest) -> SearchAnswer:
@@ -171,12 +171,12 @@ def routes(service: Service) -> APIRouter:
 
     @router.get("/docs", include_in_schema=False)
     def docs(request: Request) -> HTMLResponse:
-        address = str(request.base_url).rstrip("/")  # as the reader reaches this server, not as it listens (0.0.0.0)
+        address = str(request.base_url).rstrip("/")  # as the client reaches this server, not as it listens (0.0.0.0)
         return HTMLResponse(render("docs", schema=request.app.openapi(), errors=ERRORS, address=address))
 
     known = [route.path_regex for route in router.routes if isinstance(route, APIRoute)]
 
-    # The page is mounted at "/" behind these routes and would answer what none of them does, a GET of /api/search among it.
+    # The page is mounted at "/" behind these routes and would answer whatever they do not, such as a GET of /api/search.
     @router.api_route(
         "/{rest:path}", methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False
     )

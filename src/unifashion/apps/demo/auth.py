@@ -1,6 +1,6 @@
 """One password for the page and the API.
 
-People write it into a form and carry a cookie from then on; programs send ``Authorization: Bearer PASSWORD``. It is compared in
+People type it into a form and get a cookie; programs send ``Authorization: Bearer PASSWORD``. It is compared in
 constant time, and wrong ones are answered slowly, one at a time, so that trying them all is hopeless.
 """
 
@@ -21,9 +21,9 @@ from unifashion.apps.demo.middleware import error_response, path_of
 
 COOKIE = "unifashion"
 PATH = "/login"
-DELAY = 0.5  # seconds that a wrong password costs everybody who sends one
+DELAY = 0.5  # seconds that every wrong password costs
 FORM_LIMIT = 4_096  # bytes
-ASK = "This service asks for a password: send it as 'Authorization: Bearer PASSWORD', or open / in a browser."
+ASK = "This service needs a password: send it as 'Authorization: Bearer PASSWORD', or open / in a browser."
 
 
 class PasswordMiddleware:
@@ -32,8 +32,8 @@ class PasswordMiddleware:
     def __init__(self, app: ASGIApp, password: str, delay: float = DELAY) -> None:
         self._app, self._delay = app, delay
         self._password = hashlib.sha256(password.encode()).digest()
-        # The cookie proves that its bearer knew the password. Whoever steals it cannot try passwords against it at home, because
-        # the key never leaves this process. A restart makes another key, and asks everybody again.
+        # The cookie proves that its bearer knew the password. Whoever steals it cannot test passwords against it offline, because
+        # the key never leaves this process. A restart makes a new key, and everybody must log in again.
         self._cookie = hmac.new(secrets.token_bytes(32), self._password, hashlib.sha256).hexdigest()
         self._one_at_a_time = asyncio.Lock()
 
@@ -84,7 +84,7 @@ class PasswordMiddleware:
         return cookie is not None and hmac.compare_digest(cookie.value.encode(), self._cookie.encode())
 
     async def _is_right(self, password: bytes) -> bool:
-        # Hashes are of one length, so the time of the comparison does not even tell how long the password is.
+        # Hashes have equal lengths, so the time of the comparison does not even reveal the password's length.
         if hmac.compare_digest(hashlib.sha256(password).digest(), self._password):
             return True
         async with self._one_at_a_time:  # otherwise a thousand connections would try a thousand passwords in one delay

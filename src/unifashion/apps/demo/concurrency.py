@@ -1,4 +1,4 @@
-"""A limit on how many requests use a model at once: a few run, a few wait, all others are told to come back."""
+"""A limit on how many requests use a model at once: a few run, a few wait, all others are asked to come back."""
 
 import threading
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ class Limiter:
             raise Busy("Too many people are searching right now; try again in a few seconds.")
         try:
             if not self._running.acquire(timeout=self._patience):
-                raise Busy(f"The answer did not begin within {self._patience:.0f} seconds; try again in a minute.")
+                raise Busy(f"The request did not start within {self._patience:.0f} seconds; try again in a minute.")
             try:
                 yield
             finally:

@@ -33,7 +33,7 @@ class Busy(RequestError):
 
 
 def explain(error: Exception, subject: str) -> tuple[int, str]:
-    """Return status and sentence for the outside; a bug goes to the log, where ``subject`` says what failed."""
+    """Return status and sentence for the client; a bug goes to the log, where ``subject`` says what failed."""
     if isinstance(error, ImageError):
         return (
             400,

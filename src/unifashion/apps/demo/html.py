@@ -30,7 +30,7 @@ def render(template: str, **values: Any) -> str:
 
 
 def title_of(item: Item | Hit) -> str:
-    """Return what a product is called: its title where it has one, else its id."""
+    """Return a product's name: its title if it has one, else its id."""
     words = next((str(item.metadata[name]).strip() for name in TITLES if item.metadata.get(name)), "")
     return words or item.id
 

@@ -53,10 +53,10 @@ def _tryon(models: Models) -> Any:
     quiet_libraries()
     try:
         tryon = TryOn.from_pretrained(models.tryon_model, retriever=models.tryon_retriever, device=models.device)
-    except UserError as error:  # the library calls the flag by the name that it has in its own programs
+    except UserError as error:  # the message names the flag of the try-on programs
         raise UserError(sentence(error).replace("--retriever", "--tryon-retriever")) from None
     if tryon.reads != "garment":
         raise UserError(
-            f"{models.tryon_model} draws from sketches; --tryon-model takes one that reads photos of garments"
+            f"{models.tryon_model} works from sketches; --tryon-model needs one that takes photos of garments"
         )
     return tryon

@@ -1,8 +1,8 @@
-"""What every request passes first: which addresses exist, how much may be sent, and which headers answers carry.
+"""The first checks of every request: which addresses exist, how much may be sent, and which headers answers carry.
 
 Gradio serves and receives files, proxies addresses and edits apps at addresses of its own. The page needs none of that (pictures
-come by /api, uploads as text), so all of Gradio but ``ROUTES`` is closed: a list of what is open stays right when the next
-version of Gradio brings new addresses.
+come by /api, uploads as text), so all of Gradio but ``ROUTES`` is closed: a list of what is open stays correct when the next
+version of Gradio adds addresses.
 """
 
 import re
@@ -17,9 +17,9 @@ ROUTES = re.compile(
     r"/|/login|/api/.*|/config/?|/theme\.css|/robots\.txt|/favicon\.ico|/manifest\.json|/(static|assets|svelte)/.*"
     r"|/gradio_api/(info|startup-events|theme\.css|reset|cancel|queue/(join|data)|heartbeat/[^/]*|run/predict|app_id)/?"
 )
-# default-src 'self': browsers load nothing from elsewhere, neither for Gradio nor for what a catalogue may bring. Gradio has
-# scripts inside its HTML ('unsafe-inline') and makes functions of text, page.js among them ('unsafe-eval'; without it the page
-# stays empty). So the policy cannot stop an injected script from running: that none is injected is up to the escaping in html.py.
+# default-src 'self': browsers load nothing from elsewhere, neither for Gradio nor for a catalogue's contents. Gradio has
+# scripts inside its HTML ('unsafe-inline') and compiles functions from text, page.js among them ('unsafe-eval'; without it the
+# page stays empty). So the policy cannot stop an injected script: preventing injection is up to the escaping in html.py.
 HEADERS = {
     b"content-security-policy": b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; object-src 'none'; "
     b"style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; base-uri 'self'; "
@@ -50,7 +50,7 @@ class RequestFilter:
                 await self._app(scope, self._counting(receive), send)
 
     def _counting(self, receive: Receive) -> Receive:
-        """Count what arrives as well: a body may come without a length, or with a false one."""
+        """Also count what arrives: a body may come without a length, or with a false one."""
         received = 0
 
         async def count() -> Message:
@@ -68,7 +68,7 @@ class RequestFilter:
 
 
 def path_of(scope: Scope) -> str:
-    """Return the path of a request below the prefix that a proxy or another app has put the demo at."""
+    """Return the path of a request below the prefix where a proxy or another app serves the demo."""
     return str(scope["path"]).removeprefix(scope.get("root_path", ""))
 
 

@@ -28,7 +28,7 @@ element.addEventListener("change", (event) => {
   const field = event.target.closest("[data-uf-file]");
   if (!field) return;
   read(field.files[0], field.dataset.ufFile);
-  field.value = "";  // so that the same file can be chosen once more
+  field.value = "";  // so that the same file can be chosen again
 });
 for (const kind of ["dragover", "dragleave", "drop"]) {
   element.addEventListener(kind, (event) => {

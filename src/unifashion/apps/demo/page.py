@@ -1,7 +1,7 @@
 """The page, in Gradio: parts that html.py draws, wired to the actions of actions.py.
 
 Every event of a part reaches a handler with the data of the element that was clicked. Events are private: they belong to the
-page, programs use the JSON API. The history lives on the server, so no page can put anything into it.
+page, programs use the JSON API. The history lives on the server, so no page can write to it.
 """
 
 from collections.abc import Callable
@@ -20,8 +20,8 @@ EXAMPLES = ("red floral dress", "blue striped shirt", "long black coat")
 NUM_SHOWN = 10  # products on the page before the first search
 ASK_WORDS, ASK_CHANGE = "Describe it in words", "What should change?"
 FORGET = 6 * 3600  # seconds after which a history is dropped
-# Events that may wait, and that are worked on: more than the limiter lets at a model, so that a click which needs none, such as
-# a step back, is not stuck behind other people's searches.
+# Events that may wait, and that run at once: more than the limiter admits to a model, so that a click that needs none, such as a
+# step back, is not stuck behind other people's searches.
 QUEUE, THREADS = 64, 8
 BUSY = "(...given) => { document.body.classList.add('uf-busy'); return given; }"
 DONE = "() => { document.body.classList.remove('uf-busy'); }"

@@ -21,8 +21,8 @@ MAX_CONNECTIONS = 512  # an open page holds one or two
 
 def build_app(service: Service) -> ASGIApp:
     """Return the whole demo as an ASGI app."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # no telemetry and no look for updates, in the whole process
-    import gradio as gr  # takes seconds, and a port that is taken should be reported before
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # no telemetry and no update check, in the whole process
+    import gradio as gr  # takes seconds, and a taken port should be reported before that
 
     from unifashion.apps.demo.page import MOUNT_OPTIONS, build_page
 
@@ -59,9 +59,9 @@ def serve(service: Service, listener: socket.socket) -> None:
     """Serve the demo on a socket of ``listen`` until it is stopped (Ctrl-C)."""
     host, password, server = service.settings.host, service.settings.password, make_server(service)
     if host not in LOOPBACK and password is None:
-        log.warning("anyone who can reach this machine can use the demo; --password asks for one")
+        log.warning("anyone who can reach this machine can use the demo; --password restricts it")
     address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
-    log.info("search at %s (API: %s/api/docs); Ctrl-C ends it", address, address)
+    log.info("search at %s (API: %s/api/docs); Ctrl-C stops it", address, address)
     server.run(sockets=[listener])
 
 

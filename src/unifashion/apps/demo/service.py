@@ -41,7 +41,7 @@ class SearchQuery:
 
 
 class Service:
-    """One index and the models beside it, shared by everybody who has the page open."""
+    """One index and the models beside it, shared by all visitors."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Service:
         self._thumbnail = functools.lru_cache(NUM_CACHED)(self._draw_thumbnail)
 
     def about(self) -> dict[str, Any]:
-        """Return what is served: counts, fields, and which abilities there are."""
+        """Return what is served: counts, fields, and which models are loaded."""
         return {
             "items": len(self._retriever.index),
             "model": self._retriever.model.name,
@@ -89,14 +89,14 @@ class Service:
         k = VIEWS * (query.k + 1) if query.one_per_product else query.k
         with self._limiter.slot():
             # A search first reloads the index where ``unifashion index`` has written to it, so that new products need no restart.
-            # ``item`` and ``about`` do not look again: they see the catalogue of the latest search.
+            # ``item`` and ``about`` do not reload: they see the catalogue of the latest search.
             hits = self._retriever.search(
                 text=text or None, images=images, k=k, filter=query.filter.strip() or None, rerank=query.rerank
             )
         return (_one_per_product(hits, query.exclude) if query.one_per_product else hits)[: query.k]
 
     def remarks(self, text: str) -> list[str]:
-        """Return what the model cannot read of a query's words, as sentences."""
+        """Return which of a query's words the model cannot read, as sentences."""
         return self._retriever.remarks(text) if text.strip() else []
 
     def some_items(self, count: int) -> list[Item]:
@@ -117,7 +117,7 @@ class Service:
             raise NotFound(f"No product has the id {item_id[:100]!r}.") from None
 
     def photo(self, item_id: str) -> Image.Image:
-        """Return a product's picture, its longer side ``LARGEST`` at most; ``NotFound`` also where the file is gone."""
+        """Return a product's picture, its longer side ``LARGEST`` at most; ``NotFound`` also if the file is missing."""
         item = self.item(item_id)
         try:
             with self._decoding:
@@ -135,7 +135,7 @@ class Service:
             return shrink(decode_base64(text, self.settings), LARGEST)
 
     def thumbnail(self, item_id: str, side: int = SIDES[1]) -> bytes:
-        """Return a product's picture as JPEG, made anew from its pixels; raises as ``photo``."""
+        """Return a product's picture as JPEG, re-encoded from its pixels; raises as ``photo``."""
         if side not in SIDES:  # any side at all would let one visitor fill the cache with a single product
             raise RequestError(f"side = {side}: pictures come with {', '.join(map(str, SIDES))} pixels.")
         path = self.item(item_id).image
@@ -161,10 +161,10 @@ class Service:
         maps: Mapping[str, Image.Image],
         on_step: Callable[[int, int], None],
     ) -> Image.Image:
-        """Return the person of a photo in a product; ``on_step(step, num_steps)`` is called on the way.
+        """Return the person of a photo in a product; ``on_step(step, num_steps)`` reports progress.
 
         Raises:
-            RequestError: no model for it, no such product, or a map of another shape than the photo.
+            RequestError: no model for it, no such product, or a map whose shape differs from the photo's.
         """
         if self._tryon is None:
             raise NotFound("No try-on model is loaded; start the demo with --tryon-model.")

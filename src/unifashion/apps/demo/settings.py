@@ -9,7 +9,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """How the demo is reached, and what is too much for it."""
+    """How the demo is reached, and its limits."""
 
     host: str = "127.0.0.1"
     port: int = 7860  # 0 = any free one

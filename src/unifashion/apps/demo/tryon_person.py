@@ -1,8 +1,8 @@
-"""The person of any photo, with the maps that a try-on model reads beside it.
+"""The person of any photo, with the maps that a try-on model also reads.
 
-The model reads the agnostic mask (white = drawn anew) and a DensePose map of the body. Where they are missing, a box over the
-middle of the photo from neck to hips stands in for the mask, and black (no body known) for the map. That gives an impression, not
-what the model was trained on; real maps of the person make the result.
+The model reads the agnostic mask (white = redrawn) and a DensePose map of the body. Where they are missing, a box over the
+middle of the photo from neck to hips replaces the mask, and black (no body known) the map. That gives only an impression: the
+model was trained on real maps, and good results need them.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageOps
 from unifashion.apps.demo.errors import RequestError
 from unifashion.tryon.api import Person
 
-TORSO = (0.2, 0.16, 0.8, 0.68)  # left, top, right, bottom of the box, as shares of the photo
+TORSO = (0.2, 0.16, 0.8, 0.68)  # left, top, right, bottom of the box, as fractions of the photo
 RATIO_TOLERANCE = 0.02
 
 
@@ -25,13 +25,13 @@ def make_person(photo: Image.Image, maps: Mapping[str, Image.Image], size: tuple
         size: height and width in pixels.
 
     Raises:
-        RequestError: a map of another shape than the photo.
+        RequestError: a map whose shape differs from the photo's.
     """
     height, width = size
     for name, picture in maps.items():
         ratio = picture.width / picture.height * photo.height / photo.width
         if abs(ratio - 1) > RATIO_TOLERANCE:
-            raise RequestError(f"The {name} has another shape than the photo; both must show the same frame.")
+            raise RequestError(f"The shape of the {name} differs from the photo's; both must show the same frame.")
     fitted = {name: ImageOps.fit(picture, (width, height)) for name, picture in maps.items()}
     mask = fitted.get("mask") or torso_mask(width, height)
     return Person(ImageOps.fit(photo, (width, height)), mask, fitted.get("pose") or Image.new("RGB", (width, height)))

@@ -1,7 +1,7 @@
 """The try-on part of the page: a photo of a person, the product that was clicked, and the person drawn in it.
 
-A try-on model reads two maps beside the photo: which region is painted over, and the surface of the body. Those who have them add
-them; otherwise tryon_person.py makes do.
+A try-on model reads two maps besides the photo: the region to paint over, and the surface of the body. Visitors who have them
+add them; otherwise tryon_person.py substitutes them.
 """
 
 from collections.abc import Callable
@@ -71,5 +71,5 @@ def add_tryon(service: Service, part: Callable[[str, str], gr.HTML], history: gr
 
 
 def event_data(event: gr.EventData) -> dict[str, Any]:
-    """Return what page.js sent with an event; a request that is written by hand may hold anything."""
+    """Return what page.js sent with an event; a request written by hand may hold anything."""
     return event._data if isinstance(event._data, dict) else {}

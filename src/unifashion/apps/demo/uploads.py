@@ -1,7 +1,7 @@
 """Pictures from outside: small enough, of a plain format, decoded by Pillow and nothing else.
 
 The format is read from the bytes, never from a name. Vector formats (SVG, EPS, PDF) are rejected because showing them can run
-something. What was decoded is only ever passed on as pixels.
+code. Whatever is decoded is only passed on as pixels.
 """
 
 import base64
@@ -26,7 +26,7 @@ def decode_base64(text: str, settings: DemoSettings) -> Image.Image:
 
     Raises:
         TooLarge: more bytes or pixels than allowed.
-        RequestError: no base64, empty, damaged, or of a format that is not in ``FORMATS``.
+        RequestError: not base64, empty, damaged, or of a format that is not in ``FORMATS``.
     """
     too_large = TooLarge(f"The picture is larger than {settings.max_upload_bytes / 2**20:.0f} MiB; send a smaller one.")
     if (
@@ -52,7 +52,7 @@ def decode_base64(text: str, settings: DemoSettings) -> Image.Image:
 def _check_pixels(data: bytes, limit: int) -> None:
     """Read format and size from the header, before anything is decoded: a few kilobytes can stand for gigabytes of pixels.
 
-    Pillow has a limit of its own, which is higher and at first only warns. Left to itself it tries every decoder that it knows,
+    Pillow's own limit is higher, and at first it only warns. By default it tries every decoder that it has,
     and hands EPS to Ghostscript: ``formats`` prevents that.
     """
     try:
@@ -63,7 +63,7 @@ def _check_pixels(data: bytes, limit: int) -> None:
     except Image.DecompressionBombError:
         num_pixels = limit + 1
     except Exception:  # a damaged header makes Pillow fail in many ways
-        raise RequestError(f"The file is not a picture of a kind that is read here ({', '.join(FORMATS)}).") from None
+        raise RequestError(f"The file is not a picture in a supported format ({', '.join(FORMATS)}).") from None
     if num_pixels > limit:
         raise TooLarge(f"The picture has more than {limit // 1_000_000} million pixels; send a smaller one.")
 
@@ -84,8 +84,3 @@ def to_jpeg(image: Image.Image, side: int, quality: int = 85) -> bytes:
 def to_address(jpeg: bytes) -> str:
     """Return a ``data:`` address for a page."""
     return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
-
-
-def _too_many(settings: DemoSettings) -> TooLarge:
-    limit = settings.max_upload_pixels // 1_000_000
-    return TooLarge(f"The picture has more than {limit} million pixels; send a smaller one.")

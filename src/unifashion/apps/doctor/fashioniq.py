@@ -18,10 +18,10 @@ PATTERNS = (
 
 
 def find_fashioniq(path: Path) -> Path:
-    """Return the folder of FashionIQ; unlike training, also one with an incomplete set, or with generated captions alone.
+    """Return the folder of FashionIQ; unlike training, also one with an incomplete set, or with only generated captions.
 
     Raises:
-        NoSet: nothing of it is there.
+        NoSet: there is nothing of it.
     """
     for folder in (path / FOLDER, path):
         if any(any(folder.glob(pattern)) for pattern in PATTERNS):
@@ -32,7 +32,7 @@ def find_fashioniq(path: Path) -> Path:
 def look_at_fashioniq(spec: DatasetSpec, folder: Path, report: SetReport) -> Splits:
     """Add counts and findings to the report; return the images of each split.
 
-    Each category is read by itself, so that one that is not there hides nothing of the others.
+    Each category is read by itself, so that a missing one hides nothing of the others.
     """
     splits: Splits = {}
     absent: list[str] = []
@@ -51,7 +51,7 @@ def look_at_fashioniq(spec: DatasetSpec, folder: Path, report: SetReport) -> Spl
         if images:
             splits[split] = sorted(images.values())
     if absent:
-        report.note(f"{len(absent)} of {len(SPLITS) * len(CATEGORIES)} query files are not there", absent)
+        report.note(f"{len(absent)} of {len(SPLITS) * len(CATEGORIES)} query files are missing", absent)
     _look_at_captions(folder, report)
     return splits
 
@@ -64,18 +64,18 @@ def _look_at_category(spec: DatasetSpec, record: ComposedSplit, report: SetRepor
     missing = [name for name in record.gallery if name not in record.images]
     if record.split == "test" and missing:
         report.note(
-            f"{len(missing):,} of {num_listed:,} images of {label} are not there; that split has no targets and is not scored"
+            f"{len(missing):,} of {num_listed:,} images of {label} are missing; that split has no targets and is not scored"
         )
         return {}
     report_missing(report, label, missing, num_listed)
     num_lost = len(record.queries) - len(record.answerable())
     if num_lost:
-        report.note(f"{num_lost:,} of {len(record.queries):,} queries of {label} cannot be used for that")
+        report.note(f"{num_lost:,} of {len(record.queries):,} queries of {label} cannot be used for that reason")
     return record.images
 
 
 def _look_at_captions(folder: Path, report: SetReport) -> None:
-    """Look for generated captions that know the answers, wherever they lie in the folder."""
+    """Look for generated captions that give the answers away, anywhere in the folder."""
     for path in sorted(folder.rglob("next_llava.*.caption.json")):
         _, split, category, *_ = path.name.split(".")
         if split == "train" or category not in CATEGORIES:
@@ -94,14 +94,14 @@ def _look_at_captions(folder: Path, report: SetReport) -> None:
                 "they give the answers away, do not score with them",
                 guided,
             )
-        if split != "test":  # whose queries have no targets to look for
+        if split != "test":  # its queries have no targets to look for
             _look_at_words(report, folder, f"cap.{category}.{split}.json", captions, path.name)
 
 
 def _look_at_words(
     report: SetReport, folder: Path, queries_file: str, captions: dict[str, str], caption_file: str
 ) -> None:
-    """Say how far the words of the queries alone get; the queries may also lie beside the folder."""
+    """Report how far the words of the queries alone get; the queries may also lie beside the folder."""
     homes = (folder / "captions", folder.parent / "captions")
     path = next((home / queries_file for home in homes if home.is_dir()), None)
     if path is None:
@@ -117,6 +117,8 @@ def _look_at_words(
         f"{overlap.pinpointed:.0f} % of the targets"
     )
     if overlap.is_suspicious:
-        report.problem(f"{words}, suspicious from {SUSPICIOUS:.0f} % on: the captions know the queries")
+        report.problem(
+            f"{words}, which is suspicious from {SUSPICIOUS:.0f} % on: the captions seem to know the queries"
+        )
     else:
-        report.note(f"{words}, not suspicious (that starts at {SUSPICIOUS:.0f} %)")
+        report.note(f"{words}, which is not suspicious (below {SUSPICIOUS:.0f} %)")

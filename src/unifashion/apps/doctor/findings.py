@@ -12,7 +12,7 @@ NUM_EXAMPLES = 3
 
 @dataclass(frozen=True)
 class Count:
-    """How many there are of something, and how many the complete set has (None = unknown)."""
+    """How many of something were found, and how many the complete set has (None = unknown)."""
 
     what: str
     found: int
@@ -56,7 +56,7 @@ class SetReport:
         self._add(Finding("problem", text, tuple(items)))
 
     def note(self, text: str, items: Sequence[str] = ()) -> None:
-        """Add something that is good to know and not wrong."""
+        """Add something that is worth knowing but not a problem."""
         self._add(Finding("note", text, tuple(items)))
 
     def _add(self, finding: Finding) -> None:
@@ -65,11 +65,11 @@ class SetReport:
 
 
 def report_missing(report: SetReport, split: str, missing: Sequence[str], num_listed: int) -> None:
-    """Add a problem where images of a split are listed and not there."""
+    """Add a problem where images of a split are listed but missing."""
     if missing:
         share = 100 * len(missing) / max(num_listed, 1)
         report.problem(
-            f"{len(missing):,} of {num_listed:,} images of {split} are listed and not there ({share:.1f} %); fetch them",
+            f"{len(missing):,} of {num_listed:,} images of {split} are listed but missing ({share:.1f} %); fetch them",
             missing,
         )
 

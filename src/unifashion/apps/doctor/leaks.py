@@ -26,7 +26,7 @@ _WORD = re.compile(r"[a-z0-9]+")
 
 @dataclass(frozen=True)
 class WordOverlap:
-    """How far words alone get: recall in percent, the number of queries, and that of the captions in the gallery."""
+    """How far words alone get: recall in percent, the number of queries, and of captions in the gallery."""
 
     recall_at_10: float
     recall_at_50: float
@@ -44,7 +44,7 @@ def word_overlap(feedback: Sequence[str], targets: Sequence[str], captions: dict
     """Look for every query's target by the words of its feedback.
 
     Args:
-        feedback: one text a query.
+        feedback: one text per query.
         targets: name of the image that each query asks for.
         captions: the gallery's captions by image name.
 
@@ -59,7 +59,7 @@ def word_overlap(feedback: Sequence[str], targets: Sequence[str], captions: dict
     documents = [Counter(_WORD.findall(text.lower())) for text in captions.values()]
     known = Counter(word for document in documents for word in document)
     column = {word: index for index, word in enumerate(known)}
-    # Smoothed: a word that every caption has keeps weight 1, so that captions of nothing but such words are still compared.
+    # Smoothed: a word that every caption has keeps weight 1, so that captions of only such words are still compared.
     weight = np.array([math.log((1 + len(names)) / (1 + count)) + 1 for count in known.values()], np.float32)
     gallery_GV = _unit_rows(documents, column, weight)
     queries_QV = _unit_rows([Counter(_WORD.findall(text.lower())) for text, _ in asked], column, weight)
@@ -68,14 +68,14 @@ def word_overlap(feedback: Sequence[str], targets: Sequence[str], captions: dict
     for start in range(0, len(asked), 512):
         scores_QG = queries_QV[start : start + 512] @ gallery_GV.T
         own_Q = np.take_along_axis(scores_QG, target_Q[start : start + 512, None], axis=1)
-        # As good as the target counts as better, within float32's rounding: captions that are all alike must not be found.
+        # Ties, within float32's rounding, count against the target: captions that are all alike must not be found.
         rank_Q[start : start + 512] = (scores_QG >= own_Q - 1e-6).sum(axis=1) - 1
     at_10, at_50, narrow = (100 * float((rank_Q < cut).mean()) for cut in (*CUTS, -(-len(names) // NARROW)))
     return WordOverlap(at_10, at_50, narrow, len(asked), len(names))
 
 
 def _unit_rows(bags: Sequence[Counter[str]], column: dict[str, int], weight: np.ndarray) -> np.ndarray:
-    """Return one TF-IDF row a bag of words, of length 1; a bag without a known word stays 0."""
+    """Return one TF-IDF row per bag of words, of length 1; a bag without a known word stays 0."""
     rows = np.zeros((len(bags), len(column)), np.float32)
     for row, bag in zip(rows, bags, strict=True):
         for word, count in bag.items():

@@ -1,8 +1,8 @@
-"""Images that cannot be used, and duplicates: an image in two splits is an answer that was seen in training.
+"""Images that cannot be used, and duplicates: an image in two splits may be an answer that was seen in training.
 
 Every image is decoded as training decodes it. Copies are recognised by their bytes; images that were saved again, in another size
 or format, by a difference hash: the picture in grey at 17 x 16, each pixel brighter than its right neighbour or not, 256 bits.
-Up to ``ALIKE`` differing bits, two pictures are called alike. Of 900 photos of products, half of all pairs differ in 79 bits and
+Up to ``ALIKE`` differing bits count as alike. Of 900 photos of products, half of all pairs differ in 79 bits and
 one pair in ten thousand in 11 or fewer; a photo saved again at two thirds of its size and JPEG quality 60 differs in up to 9.
 """
 
@@ -23,7 +23,7 @@ from unifashion.data.images import ImageError, load_image
 
 ALIKE = 6  # of 256 bits: nearly all copies, and few photos of other products
 _SHAPE = (17, 16)
-_FLAT = 24  # a hash with fewer bits set is that of a plain surface, which looks like every other one
+_FLAT = 24  # a hash with fewer bits set belongs to a plain surface, and all plain surfaces look alike
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def report_pictures(report: SetReport, splits: Mapping[str, Sequence[Path]], see
     """Report which images are broken, and which ones two splits share.
 
     Args:
-        report: the findings are added to it.
+        report: gets the findings.
         splits: the images of each split.
         seen: from ``look_at_all``.
     """

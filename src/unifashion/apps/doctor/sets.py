@@ -1,7 +1,7 @@
 """Which data sets lie in a folder, and what each of them lacks.
 
-What to look at follows from a set's kind; its row in data/datasets.py says how it is found and read (as training reads it, so
-the doctor and training agree on what is there) and how many the complete set holds. Two sets need more: FashionIQ, whose
+A set's kind decides what is examined; its row in data/datasets.py says how it is found and read (as training reads it, so the
+doctor and training agree on what is there) and how much the complete set holds. Two sets need more: FashionIQ, whose
 generated captions may give the answers away, and CIRCO, whose splits share one gallery.
 """
 
@@ -31,7 +31,7 @@ def examine(path: Path, quick: bool = False, progress: bool = True) -> list[SetR
 
     Args:
         path: the folder.
-        quick: do not open the images, only see that they are there.
+        quick: only check that the images exist, without opening them.
         progress: show a progress bar.
 
     Raises:
@@ -55,7 +55,7 @@ def examine(path: Path, quick: bool = False, progress: bool = True) -> list[SetR
 
 
 def _examined() -> list[DatasetSpec]:
-    """Return the sets with a folder of their own; the others are looked at with the set that they are part of."""
+    """Return the sets with a folder of their own; the others are examined with the set that they are part of."""
     return [spec for spec in DATASETS if not spec.part_of]
 
 
@@ -114,7 +114,7 @@ def _look_at_pairs(spec: DatasetSpec, folder: Path, report: SetReport) -> Splits
             report.problem(f"{len(empty):,} texts of {split} are empty; write them or remove the rows", empty)
         if complete and num_listed != complete:
             report.note(
-                f"{split} has {num_listed:,} pairs, the complete set {complete:,}: its scores do not compare with published ones"
+                f"{split} has {num_listed:,} pairs, the complete set {complete:,}: scores are not comparable with published ones"
             )
         splits[split] = [pair.image for pair in read.pairs]
     return splits
@@ -146,7 +146,7 @@ def _look_at_circo(spec: DatasetSpec, folder: Path, report: SetReport) -> Splits
         return {}
     if not gallery.gallery:
         report.problem(
-            f"{circo.IMAGE_INFO} and COCO's photos are not there: submissions can be checked, nothing can be scored"
+            f"{circo.IMAGE_INFO} and COCO's photos are missing: submissions can be checked, but nothing can be scored"
         )
         return {}
     report.counts.append(Count("images", len(gallery.gallery), spec.counts.get("images")))

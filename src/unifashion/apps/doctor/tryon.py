@@ -43,7 +43,7 @@ def look_at_tryon(spec: DatasetSpec, folder: Path, report: SetReport) -> Splits:
         bare = num_pairs - maps["garment"]
         if bare:
             report.note(
-                f"{bare:,} pairs of {split} have no photo of the garment the person wears: unpaired try-on alone works"
+                f"{bare:,} pairs of {split} have no photo of the garment the person wears: only unpaired try-on works"
             )
         splits[split] = sorted({path for item in read.items for path in item.maps.values()})
     return splits

@@ -15,7 +15,7 @@ Dialogue = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The model's words, and whether it came to an end before the token limit."""
+    """The model's words, and whether it finished before the token limit."""
 
     text: str
     finished: bool
@@ -39,7 +39,7 @@ class Backend(Protocol):
         ...
 
     def close(self) -> None:
-        """Give up what is waiting; no call of ``answer`` follows."""
+        """Cancel waiting requests; ``answer`` is not called again."""
         ...
 
 

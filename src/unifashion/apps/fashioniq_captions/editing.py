@@ -1,11 +1,11 @@
-"""Edit captions by rule: what remains speaks of the garment, not of people, poses, backdrops or the photo itself.
+"""Edit captions by rule: what remains is about the garment, not about people, poses, backdrops or the photo itself.
 
     "The image shows a woman wearing a long red dress. She is smiling."          -> "A long red dress."
     "The skirt ends above the wearer's knees, and the model is posing."          -> "The skirt ends above the knees."
-    "The shirt has a print of a woman playing guitar on a darker background."    stays: this woman is part of the garment
+    "The shirt has a print of a woman playing guitar on a darker background."    kept: this woman is part of the garment
 
-Also removed: markdown, sentences said twice, and a last sentence that the token limit cut off. A caption of which nothing would
-remain keeps its words.
+Also removed: markdown, repeated sentences, and a last sentence that the token limit cut off. A caption of which nothing would
+remain is kept as it is.
 """
 
 import re
@@ -18,7 +18,7 @@ ARTICLE = r"(?:the|a|an|this|her|his|their|one|two|three)"
 GARMENT = (
     r"(?:dress|gown|skirt|shirt|top|toptee|blouse|tee|t-shirt|tank|sweater|jacket|outfit|garment|sleeves?|collar|hem)"
 )
-ADJECTIVES = (  # up to four words that may stand before a person and are neither a garment nor a verb
+ADJECTIVES = (  # up to four words that may precede a person and are neither a garment nor a verb
     rf"(?:(?!(?:is|are|has|have|features?|with|of|and|in|on|for|includes?|shows?|worn|by|{GARMENT})\b)[\w-]+,? ){{0,4}}?"
 )
 PRINTED = re.compile(  # people in such a sentence are drawn on the garment
@@ -80,7 +80,7 @@ def edit(caption: str, finished: bool = True) -> str:
 
     Args:
         caption: a model's words.
-        finished: False where they were cut at the token limit: the last sentence then goes, if there is another.
+        finished: False where they were cut at the token limit: the last sentence is then dropped, unless it is the only one.
     """
     quotes: list[str] = []
 
@@ -98,7 +98,7 @@ def edit(caption: str, finished: bool = True) -> str:
 
 
 def _once(sentences: list[str]) -> list[str]:
-    """Drop sentences that were said before."""
+    """Drop repeated sentences."""
     first: dict[str, str] = {}
     for sentence in filter(None, sentences):
         first.setdefault(sentence.lower().rstrip(".!?"), sentence)
@@ -113,7 +113,7 @@ def _garment_only(sentences: list[str]) -> list[str]:
             has_printed_people |= bool(re.search(rf"\b{PERSON}\b", text, re.I))
             text = _finish(OWNED.sub(_the, text) if "wearer" in text else text)
         elif has_printed_people and re.search(rf"^(?:the|she|he|his|her)\b.*|\b{PERSON}\b", text, re.I):
-            text = _finish(text)  # "The man is holding a frog" goes on about the print
+            text = _finish(text)  # "The man is holding a frog" is still about the print
         else:
             text = _without_people(text)
         if text:
@@ -139,7 +139,7 @@ def _the(match: re.Match[str]) -> str:
 
 
 def _finish(sentence: str) -> str:
-    """Return a sentence with a capital and a full stop; an empty string where fewer than three words are left."""
+    """Return a sentence with a capital and a full stop; an empty string if fewer than three words are left."""
     text = re.sub(r"\s+([,.;!?])", r"\1", " ".join(sentence.split())).strip(" ,;")
     text = re.sub(r"(?:,|\b(?:and|with|is|which is|that is))+\s*(?=[.!?]?$)", "", text).strip(" ,;")
     if len(re.findall(r"[\w\ue000]+", text)) < 3:

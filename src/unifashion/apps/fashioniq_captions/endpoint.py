@@ -1,9 +1,9 @@
-"""A server that speaks OpenAI's chat protocol (vLLM, SGLang, llama.cpp, a cloud): one request a photo, several at a time.
+"""A server with OpenAI's chat API (vLLM, SGLang, llama.cpp, a cloud): one request per photo, several at a time.
 
-A request that meets a busy or broken server (429, 5xx, a dropped connection, no answer in time, an answer that is none) is
-repeated after 1, 2, 4 ... seconds, or after what the server asks for. What a server refuses for good leaves out that photo; a
-server that cannot be reached, or a key that it does not take, stops the run. The key comes from $OPENAI_API_KEY; it goes to that
-server alone (redirects are not followed) and into no message.
+A request that fails for the moment (429, 5xx, a dropped connection, no answer in time, an unusable answer) is repeated after
+1, 2, 4 ... seconds, or after the time that the server asks for. A photo that the server rejects for good is left out; a server
+that cannot be reached, or that rejects the key, stops the run. The key comes from $OPENAI_API_KEY; it is sent to that server
+only (redirects are not followed) and is part of no message.
 """
 
 import base64
@@ -33,7 +33,7 @@ MAX_SIDE = 1344  # pixels; LLaVA-NeXT looks at 672
 MAX_ANSWER = 16 << 20  # bytes
 MAX_WAIT_S = 60.0
 BUSY = (408, 409, 425, 429)
-FATAL = {401: "does not take the key in $OPENAI_API_KEY", 403: "forbids this", 404: "does not know this path or model"}
+FATAL = {401: "rejects the key in $OPENAI_API_KEY", 403: "forbids this", 404: "does not know this path or model"}
 
 
 class _Again(Exception):
@@ -62,11 +62,11 @@ class EndpointBackend:
         self._opener = urllib.request.build_opener(_NoRedirect)
         self._stop = threading.Event()
         if self._key and self.base.startswith("http://") and urllib.parse.urlsplit(self.base).hostname != "localhost":
-            log.warning("%s is not encrypted: the key in $%s can be read on the way", self.base, KEY)
+            log.warning("%s is not encrypted: the key in $%s can be read in transit", self.base, KEY)
         self._check_model()
 
     def _check_model(self) -> None:
-        """Ask once which models there are, so that a wrong name or a dead server is known before the first photo."""
+        """Ask once which models there are, so that a wrong name or a dead server shows before the first photo."""
         try:
             reply = self._retried("/models", None)
         except UserError as error:
@@ -94,7 +94,7 @@ class EndpointBackend:
         return [self._ask(image, dialogue) for image, dialogue in zip(images, dialogues, strict=True)]
 
     def close(self) -> None:
-        """End all waiting: requests that would be repeated are given up."""
+        """End all waiting: no request is repeated any more."""
         self._stop.set()
 
     def _ask(self, image: Image.Image, dialogue: Dialogue) -> Reply | Refusal:
@@ -159,7 +159,7 @@ class EndpointBackend:
         if error.code in BUSY or error.code >= 500:
             raise _Again(reason, _seconds(error.headers.get("Retry-After")))
         if error.code in FATAL or error.code < 400:
-            what = FATAL.get(error.code, "sends requests elsewhere; name the final address")
+            what = FATAL.get(error.code, "redirects requests; name the final address")
             raise UserError(f"--endpoint {self.base} {what} ({error.code})")
         return Refusal(reason)
 
@@ -193,7 +193,7 @@ def _base_url(url: str) -> str:
 
 
 def _data_url(image: Image.Image) -> str:
-    """Return the photo as a JPEG in a data URL, made smaller where a side is longer than ``MAX_SIDE``."""
+    """Return the photo as a JPEG in a data URL, shrunk if a side is longer than ``MAX_SIDE``."""
     small = image.copy()
     small.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.BICUBIC)
     file = io.BytesIO()

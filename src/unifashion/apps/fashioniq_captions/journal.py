@@ -5,7 +5,7 @@
       0.jsonl        {"key": "dress/B008BHCT58", "text": "The dress is ...", "finished": true, "attributes": ""}   one per process
       lock           held while a run writes
 
-Lines are flushed at once and forced to disk every few; a line that a crash cut in half is dropped and its photo done again.
+Lines are flushed at once and forced to disk every few; a line that a crash cut in half is dropped and its photo is captioned again.
 """
 
 import json
@@ -29,7 +29,7 @@ SYNC_ROWS, SYNC_SECONDS = 64, 5.0  # what a power cut costs at most; an answer i
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """The model's answer for one photo: its words, whether it came to an end, and the attributes of a chain of thought."""
+    """The model's answer for one photo: its words, whether it finished, and the attributes of a chain of thought."""
 
     key: str
     text: str
@@ -41,7 +41,7 @@ class Journal:
     """The writing end of one process; a context manager that leaves everything on disk."""
 
     def __init__(self, folder: Path, process: int = 0) -> None:
-        # One file per process: no process waits for another, and a later run may have another number of them.
+        # One file per process: no process waits for another, and a later run may use a different number of them.
         self.path = folder / f"{process}.jsonl"
         self._unsynced, self._synced_at = 0, time.monotonic()
 
@@ -59,7 +59,7 @@ class Journal:
     def add(self, entry: Entry) -> None:
         """Append one answer."""
         self._file.write((json.dumps(asdict(entry), ensure_ascii=False) + "\n").encode("utf-8", "replace"))
-        self._file.flush()  # survives a kill of this process; only a crash of the machine needs the sync below
+        self._file.flush()  # enough if this process is killed; only a crash of the machine needs the sync below
         self._unsynced += 1
         if self._unsynced >= SYNC_ROWS or time.monotonic() - self._synced_at > SYNC_SECONDS:
             self._sync()
@@ -77,7 +77,7 @@ def opened(
     """Hold the journal in ``folder`` for a run with these ``settings`` and yield what is done already, by key.
 
     Raises:
-        UserError: another run is writing; the journal is of a run with other settings; there is none, but ``outputs`` of another
+        UserError: another run is writing; the journal belongs to a run with other settings; there is none, but ``outputs`` of another
             program. With ``overwrite`` the last two are replaced instead.
     """
     if not overwrite:
@@ -101,11 +101,11 @@ def _refuse_others(folder: Path, settings: Mapping[str, Any], outputs: list[Path
         is_ours = read_json(folder / RECORD) == settings
     at_stake = [*([folder] if has_answers else []), *(path for path in outputs if path.exists())]
     if at_stake and not is_ours:
-        raise UserError(f"{at_stake[0]} is there already, and not from this program; {remedy}")
+        raise UserError(f"{at_stake[0]} already exists, and is not from this program; {remedy}")
 
 
 def read_entries(folder: Path) -> dict[str, Entry]:
-    """Return the answers of all processes by key; a line that is no answer is left out."""
+    """Return the answers of all processes by key; a damaged line is left out."""
     entries: dict[str, Entry] = {}
     damaged = 0
     for path in sorted(folder.glob("*.jsonl")):

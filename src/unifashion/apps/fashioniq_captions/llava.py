@@ -1,6 +1,6 @@
 """A LLaVA-NeXT or LLaVA 1.5 in Hugging Face form on this machine: questions in batches, greedy answers.
 
-Any ``AutoModelForImageTextToText`` with a chat template works; what is tested are LlavaNextForConditionalGeneration and
+Any ``AutoModelForImageTextToText`` with a chat template should work; tested are LlavaNextForConditionalGeneration and
 LlavaForConditionalGeneration. Photos are prepared by the processor's Pillow path, which needs no torchvision and gives the same
 pixels on every machine.
 """
@@ -46,7 +46,7 @@ class LlavaBackend:
         self._one_at_a_time = threading.Lock()
 
     def _complete_processor(self, name: str) -> None:
-        """Check the processor and fill in what older checkpoints keep in the model's config alone."""
+        """Check the processor and fill in what older checkpoints keep only in the model's config."""
         processor, config = self.processor, self.model.config
         if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
             raise UserError(
@@ -67,7 +67,7 @@ class LlavaBackend:
             processor.tokenizer.pad_token = processor.tokenizer.eos_token
 
     def answer(self, images: Sequence[Image.Image], dialogues: Sequence[Dialogue]) -> list[Reply | Refusal]:
-        """Return the model's greedy answers; a batch answers as its photos would one by one."""
+        """Return the model's greedy answers; the same as for its photos one by one."""
         texts = [
             self.processor.apply_chat_template(messages(dialogue, {"type": "image"}), add_generation_prompt=True)
             for dialogue in dialogues
@@ -109,13 +109,13 @@ class LlavaBackend:
 
 
 def _check_name(name: str) -> None:
-    """Look for the model's config alone: without a network, the loaders below would ask for file after file, for minutes."""
+    """Look for the model's config only: without a network, the loaders below would try file after file, for minutes."""
     if not Path(name).is_dir():
         try:
             hf_hub_download(name, "config.json")
         except (OSError, ValueError) as error:
             raise UserError(
-                f"--model {name} is neither a folder nor a model of the hub ({' '.join(str(error).split())[:160]}); name a "
+                f"--model {name} is neither a folder nor a model on the hub ({' '.join(str(error).split())[:160]}); name a "
                 "LLaVA in Hugging Face form"
             ) from None
 

@@ -1,9 +1,9 @@
 """Which photos get a caption, which words may help to write it, and which may not (the leak guard).
 
-Fashion-IQ's released captions of the val targets were written with the very sentences of the queries, so that retrieval with them
+Fashion-IQ's released captions of the val targets were written with the queries' own sentences, so that retrieval with them
 needs no image at all. Here sentences of shoppers are used only where ``guidance`` is asked for, only for train images, and never
 for an image that is also in a val or test gallery. ``allow_leaky_captions`` lifts this, and the files then say so
-(``text_guidance``), which the readers of the data refuse by default.
+(``text_guidance``); the readers of the data refuse such files by default.
 """
 
 import logging
@@ -28,7 +28,7 @@ class Photo:
     """A photo to caption.
 
     name: its id in the output. group: the file that its caption belongs to (FashionIQ: the category). kind: which prompt it gets.
-    guidance: what shoppers said about it, empty by default.
+    guidance: what shoppers wrote about it, empty by default.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Photo:
 
     @property
     def key(self) -> str:
-        """Return what tells this photo from the others of its data set."""
+        """Return what identifies the photo within its data set."""
         return f"{self.group}/{self.name}"
 
 
@@ -57,7 +57,7 @@ def read_photos(settings: PhotoSettings) -> PhotoList:
 
     Raises:
         UserError: no such data; guidance that would leak; guidance for a set without sentences.
-        NoSplit: the set or the split is not there.
+        NoSplit: the set or the split does not exist.
     """
     root = data_root(settings)
     if settings.guidance and settings.dataset != "fashioniq":
@@ -84,13 +84,16 @@ def _fashioniq(root: Path, settings: PhotoSettings) -> PhotoList:
     missing: list[str] = []
     for category in fashioniq.CATEGORIES:
         split = fashioniq.read_fashioniq(home, category, settings.split, allow_leaky=True)
-        said: dict[str, str] = {}
+        guidance: dict[str, str] = {}
         for query in split.queries if settings.guidance else ():
-            # The sentences of a query describe its target; one that is also in an evaluation gallery must not be described so.
+            # The sentences of a query describe its target; one that is also in an evaluation gallery must not be described by them.
             if query.target is not None and query.target not in held_out:
-                said.setdefault(query.target, ", ".join(sentence.strip() for sentence in query.feedback).capitalize())
+                guidance.setdefault(
+                    query.target, ", ".join(sentence.strip() for sentence in query.feedback).capitalize()
+                )
         photos += [
-            Photo(name, path, kind_of(category), category, said.get(name, "")) for name, path in split.images.items()
+            Photo(name, path, kind_of(category), category, guidance.get(name, ""))
+            for name, path in split.images.items()
         ]
         missing += [name for name in split.gallery if name not in split.images]
     return PhotoList(tuple(photos), tuple(missing), home / FOLDER)

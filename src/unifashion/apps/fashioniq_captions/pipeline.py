@@ -14,7 +14,7 @@ from unifashion.apps.fashioniq_captions.prompts import describe, list_attributes
 from unifashion.data.images import ImageError, load_image
 from unifashion.errors import UserError
 
-MAX_REFUSED = 10  # photos in a row that the model refuses before the run stops: then it is not the photos
+MAX_REFUSED = 10  # photos refused in a row after which the run stops: then the photos are not the reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def ask(backend: Backend, photos: Sequence[Photo], chain: bool, prompt: str | No
         answered = {}
         for photo, reply in zip(todo, replies, strict=True):
             if isinstance(reply, Refusal) or not reply.text.strip():
-                reason = reply.reason if isinstance(reply, Refusal) else "the model says nothing"
+                reason = reply.reason if isinstance(reply, Refusal) else "the model returned no text"
                 results[photo.key] = Problem(photo, reason, refused=True)
             else:
                 answered[photo.key] = reply
@@ -85,7 +85,7 @@ def caption_photos(
     # while the next one is decoded and resized.
     with ThreadPoolExecutor(backend.concurrency) as pool:
         try:
-            while True:  # the batch size is read anew for each batch: a backend halves it when its memory runs out
+            while True:  # the batch size is read again for each batch: a backend halves it when its memory runs out
                 while len(running) < backend.concurrency and (batch := list(islice(rest, backend.batch_size))):
                     running.add(pool.submit(ask, backend, batch, chain, prompt))
                 if not running:

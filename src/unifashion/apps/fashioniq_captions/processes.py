@@ -1,6 +1,6 @@
-"""Several model copies, each in a process with a GPU of its own: the photos are split among them, the results come back here.
+"""Several model copies, each in a process with its own GPU: the photos are split among them, the results come back here.
 
-Every process writes a journal of its own, so nothing is lost when one or all are killed, and the next run may have another number
+Every process writes its own journal, so nothing is lost when one or all are killed, and the next run may use a different number
 of them.
 """
 
@@ -21,7 +21,7 @@ from unifashion.errors import UserError
 
 log = logging.getLogger(__name__)
 
-POLL_SECONDS = 1.0  # how often to see whether the processes are alive while no result arrives
+POLL_SECONDS = 1.0  # how often to check that the processes are alive while no result arrives
 
 
 def num_copies(settings: CaptionerSettings, num_photos: int) -> int:
@@ -42,7 +42,7 @@ def caption_in_processes(
     """Start the processes and yield their results as they arrive.
 
     Raises:
-        UserError: what a process says before it ends, or that it was killed.
+        UserError: the error of a process, or that one was killed.
     """
     # "spawn", because CUDA does not survive a fork.
     context = multiprocessing.get_context("spawn")
@@ -80,7 +80,7 @@ def caption_in_processes(
 
 
 def _work(photos: Sequence[Photo], settings: CaptionerSettings, folder: Path, rank: int, results: Any) -> None:
-    """Run in a process of its own: put (rank, result) for each photo, then (rank, None), or (rank, sentence)."""
+    """Run in a separate process: put (rank, result) for each photo, then (rank, None), or (rank, sentence)."""
     from unifashion.apps.fashioniq_captions.llava import LlavaBackend
 
     parent = multiprocessing.parent_process()

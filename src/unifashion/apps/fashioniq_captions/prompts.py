@@ -1,4 +1,4 @@
-"""What the model is asked. The attribute list is that of the paper's idea (style, colour, design ...), the words are our own.
+"""What the model is asked. The attribute list follows the paper's idea (style, colour, design ...); the wording is our own.
 
 One step: describe the garment, attribute by attribute. Chain of thought, two steps: first the attributes as a list, then one
 caption from that list. The model is told to leave out what it cannot see: lists of opposites ("fitted or loose, plain or
@@ -66,7 +66,7 @@ def kind_of(category: str) -> str:
 
 
 def describe(kind: str, guidance: str = "") -> str:
-    """Return the one question of a photo; ``guidance`` is what shoppers said about it."""
+    """Return the one question of a photo; ``guidance`` is what shoppers wrote about it."""
     noun = NOUNS[kind]
     asked = f"Describe this {noun} for a catalogue in two to four sentences: {'; '.join(ATTRIBUTES[kind])}."
     hint = f' Shoppers said about it: "{guidance}". Use this where the photo agrees.' if guidance else ""

@@ -1,4 +1,4 @@
-"""The files that a captioning run leaves, in the forms that the readers of the data take."""
+"""The output files of a captioning run, in the formats that the readers of the data take."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -34,14 +34,14 @@ def write_results(
 ) -> list[Path]:
     """Write the captions of ``photos`` and a file about the run; each is replaced whole or not at all.
 
-    They are not forced to the disk: all of them are made anew from the journal, which is.
+    They are not forced to disk: all of them can be made again from the journal, which is.
 
     Args:
         settings: which data set and split.
         out: folder.
         photos: those that have a caption, in order.
         entries: the model's words by key.
-        metadata: of the run; ``edit`` says whether people are taken out.
+        metadata: of the run; ``edit`` says whether people are removed.
     """
     captions = {
         photo.key: edit(entry.text, entry.finished) if metadata["edit"] else " ".join(entry.text.split())

@@ -6,8 +6,8 @@
     OUT/left_out.val.csv                      photos without a caption, and why
     OUT/.journal/                             the model's own words, from which the files above are made; resumes the run
 
-The files are written when all photos are done, whole or not at all. Another call edits and writes them anew without asking the
-model; a photo that had no caption is tried again.
+The files are written when all photos are done, whole or not at all. Another call edits and writes them again without asking the
+model; a photo without a caption is tried again.
 """
 
 import logging
@@ -55,7 +55,7 @@ def run_captioning(photos: PhotoSettings, captioner: CaptionerSettings, backend:
     with opened(folder, settings, outputs, photos.overwrite) as done:
         todo = [photo for photo in chosen if photo.key not in done]
         if done:
-            log.info("%d of %d photos have a caption already", len(chosen) - len(todo), len(chosen))
+            log.info("%d of %d photos already have a caption", len(chosen) - len(todo), len(chosen))
         results = _caption(todo, captioner, folder, backend) if todo else ()
         with tqdm(results, total=len(chosen), initial=len(chosen) - len(todo), unit="photo", desc="captions") as bar:
             for result in bar:
@@ -94,7 +94,7 @@ def _open_backend(captioner: CaptionerSettings) -> Backend:
 
 
 def _with_full_path(captioner: CaptionerSettings) -> CaptionerSettings:
-    """Return the settings with a local model's whole path: processes may start in another folder."""
+    """Return the settings with a local model's absolute path: processes may start in another folder."""
     local = not captioner.endpoint and Path(captioner.model).is_dir()
     return replace(captioner, model=str(Path(captioner.model).resolve())) if local else captioner
 
@@ -122,7 +122,7 @@ def _check(
     skipped: SkippedImages,
     out: Path,
 ) -> list[Photo]:
-    """Return the photos that have a caption, say which have none, and raise where these are too many."""
+    """Return the photos that have a caption, report those that have none, and raise if these are too many."""
     captioned = [photo for photo in chosen if photo.key in done]
     left_out = out / f"left_out.{photos.split}.csv"
     left_out.unlink(missing_ok=True)

@@ -23,7 +23,7 @@ class PhotoSettings:
     output_dir: str | None = setting(
         None, "folder for the captions; default: captions_llava/ in the data set (images: the folder itself)"
     )
-    limit: int = setting(0, "caption only the first N photos that are on disk, to try; 0 = all")
+    limit: int = setting(0, "caption only the first N photos that are on disk, as a trial; 0 = all")
     max_missing: float = setting(1.0, "highest share of photos that may be missing, broken or refused, percent")
     overwrite: bool = setting(False, "replace captions of another run in output_dir")
     guidance: bool = setting(
@@ -44,25 +44,25 @@ class CaptionerSettings:
         "LLaVA-NeXT or LLaVA 1.5 in Hugging Face form (folder or hub id), or what a server calls it",
     )
     endpoint: str | None = setting(
-        None, "URL of a server that speaks OpenAI's chat protocol (vLLM: http://HOST:8000/v1); key: $OPENAI_API_KEY"
+        None, "URL of a server with OpenAI's chat API (vLLM: http://HOST:8000/v1); key: $OPENAI_API_KEY"
     )
     chain: bool = setting(False, "chain of thought: first list the attributes, then write the caption from them")
     prompt: str | None = setting(None, "ask this instead of the prompt for the garment's category")
     max_new_tokens: int = setting(256, "longest answer, tokens; a sentence cut there is dropped")
     batch_size: int = setting(8, "photos per forward pass and model copy; halved when GPU memory runs out")
-    num_processes: int = setting(0, "model copies, each in a process with a GPU of its own; 0 = one for every GPU")
+    num_processes: int = setting(0, "model copies, each in a process with its own GPU; 0 = one for every GPU")
     precision: Literal["auto", "fp32", "bf16"] = setting("auto", "auto = bf16 on a GPU, fp32 elsewhere")
-    concurrency: int = setting(16, "requests that a server gets at a time")
+    concurrency: int = setting(16, "requests sent to a server at a time")
     timeout: float = setting(120.0, "seconds that a server may take for one answer")
     retries: int = setting(5, "how often a request is repeated, after 1, 2, 4 ... seconds")
-    edit: bool = setting(True, "take people, poses and backdrops out of the captions; false = keep the model's words")
+    edit: bool = setting(True, "remove people, poses and backdrops from the captions; false = keep the model's words")
 
     def __post_init__(self) -> None:
         for name in ("max_new_tokens", "batch_size", "concurrency", "timeout"):
             if getattr(self, name) <= 0:
                 raise UserError(f"{name}: must be above 0")
         if self.prompt is not None and self.chain:
-            raise UserError("prompt: a chain of thought asks two questions of its own; drop --prompt or add --no-chain")
+            raise UserError("prompt: a chain of thought asks its own two questions; drop --prompt or add --no-chain")
 
 
 def data_root(settings: PhotoSettings) -> Path:

@@ -18,7 +18,7 @@ SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
 def is_archive(path: Path) -> bool:
-    """Return whether a file is named as an archive."""
+    """Return whether a file is named like an archive."""
     return path.is_file() and path.name.lower().endswith(SUFFIXES)
 
 
@@ -39,7 +39,7 @@ def count_members(path: Path) -> int:
 
 
 def unpack_jobs(path: Path) -> Iterator[Job]:
-    """Yield a job for every file of an archive. Each must be done before the next is asked for."""
+    """Yield a job for every file of an archive. Each must be done before the next is requested."""
     changed = path.stat().st_mtime
     if path.suffix.lower() == ".zip":
         with zipfile.ZipFile(path) as archive:
@@ -62,7 +62,7 @@ def _inside(name: str, archive: Path) -> str:
     path = PurePosixPath(name.replace("\\", "/"))
     parts = [part for part in path.parts if part != "."]
     if path.is_absolute() or ".." in parts or not parts or ":" in parts[0]:
-        raise UserError(f"{archive} holds {name!r}, which leads out of its folder: nobody should unpack it")
+        raise UserError(f"{archive} holds {name!r}, which leads out of its folder: do not unpack it")
     return "/".join(parts)
 
 

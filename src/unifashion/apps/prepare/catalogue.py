@@ -1,4 +1,4 @@
-"""A table of products with paths or addresses of photos -> a catalogue of your own that training reads.
+"""A table of products with paths or URLs of photos -> a catalogue of your own that training reads.
 
     products.csv                     image,text,price
                                      shop/0001.png,"A red dress.",49.90
@@ -6,8 +6,8 @@
     my_catalogue/catalogue.csv       the same rows and columns, image = photos/...
     my_catalogue/photos/*.jpg        upright RGB JPEGs
 
-An image cell may hold several views with ``;`` between them. A photo's name holds the row, the old name and a hash of where it
-comes from and how large it may be, so that a changed table or size never mixes with the photos of an earlier call.
+An image cell may hold several views with ``;`` between them. A photo's name holds the row, the old name and a hash of its source
+and its largest size, so that a changed table or size never mixes with the photos of an earlier call.
 """
 
 import hashlib
@@ -37,13 +37,11 @@ def plan_catalogue(spec: DatasetSpec, sources: Sequence[Path], options: Options)
         UserError: not one table, or a table that is malformed.
     """
     if len(sources) != 1 or sources[0].suffix.lower() not in (".csv", ".tsv"):
-        raise UserError(
-            "--source: name one table (.csv or .tsv) with the columns image (a path or an address) and text"
-        )
+        raise UserError("--source: name one table (.csv or .tsv) with the columns image (a path or a URL) and text")
     table = sources[0]
     rows = [values for _, values in own_catalogue.read_table(table)]
     views = [_views(row["image"], table.parent) for row in rows]
-    names = [[_photo_name(number, view, options.max_side) for view in cell] for number, cell in enumerate(views)]
+    names = [[_photo_name(row, view, options.max_side) for view in cell] for row, cell in enumerate(views)]
     jobs = [
         Job(name, partial(_take_photo, view, table.parent, options.max_side), _changed(view, table.parent))
         for cell, of_row in zip(views, names, strict=True)
@@ -70,19 +68,19 @@ def _finish(table: Path, rows: list[dict[str, str]], names: list[list[str]], hom
 
 
 def _views(cell: str, home: Path) -> list[str]:
-    """Return the photos of a row; an address may hold a ``;`` itself."""
+    """Return the photos of a row; a URL may itself hold a ``;``."""
     views = own_catalogue.views_of(home, cell)
     return views if all(map(is_address, views)) or not is_address(cell) else [cell]
 
 
-def _photo_name(number: int, source: str, max_side: int) -> str:
+def _photo_name(row: int, source: str, max_side: int) -> str:
     stem = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(source.split("?")[0]).stem)[:60] or "photo"
     digest = hashlib.blake2b(f"{source}\n{max_side}".encode(), digest_size=4).hexdigest()
-    return f"{PHOTOS}/{number:06d}_{stem}_{digest}.jpg"
+    return f"{PHOTOS}/{row:06d}_{stem}_{digest}.jpg"
 
 
 def _changed(source: str, home: Path) -> float:
-    """Return when a photo of this machine was last changed, seconds; 0 for one on the web or one that is not there."""
+    """Return when a local photo was last changed, seconds; 0 for one on the web or a missing one."""
     path = home / source
     return path.stat().st_mtime if not is_address(source) and path.is_file() else 0.0
 

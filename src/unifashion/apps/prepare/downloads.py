@@ -25,14 +25,14 @@ def fetch(url: str, path: Path, tries: int = TRIES, timeout: float = TIMEOUT, pa
     """Write what a web address holds to ``path``.
 
     Raises:
-        JobError: it is no web address, the server says that it does not exist (not tried again), or no try got a whole answer.
+        JobError: it is not a web address, the server says that it does not exist (not tried again), or no try got a complete answer.
     """
     if not is_address(url):
         raise JobError(f"not a web address: {url[:80]}")
     reason = ""
-    for number in range(tries):
-        if number:
-            time.sleep(pause * 2 ** (number - 1))
+    for attempt in range(tries):
+        if attempt:
+            time.sleep(pause * 2 ** (attempt - 1))
         try:
             _fetch_once(url, path, timeout)
             return
@@ -41,7 +41,7 @@ def fetch(url: str, path: Path, tries: int = TRIES, timeout: float = TIMEOUT, pa
             if error.code in (400, 401, 403, 404, 410):
                 break
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, EOFError) as error:
-            reason = f"no whole answer ({getattr(error, 'reason', None) or error or type(error).__name__})"
+            reason = f"no complete answer ({getattr(error, 'reason', None) or error or type(error).__name__})"
         except ValueError as error:
             raise JobError(f"not a web address: {url[:80]} ({error})") from None
     raise JobError(reason)

@@ -1,7 +1,7 @@
 """Make many files, one after the other or several at a time, so that nothing is left half done and nothing is done twice.
 
-A file appears when it is complete, and one that is there, and not older than what it is made from, is not made again. So a call
-that was stopped continues where it stood, and a source that changed is noticed.
+A file appears when it is complete, and one that exists and is not older than its source is not made again. So a call
+that was stopped continues where it stopped, and a changed source is noticed.
 ``manifest.json`` is written last: it lists every file with size and hash, and how many failed.
 """
 
@@ -44,7 +44,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Done:
-    """How the jobs ended: files made, files that were there already, and (name, reason) of those that failed."""
+    """How the jobs ended: files made, files that already existed, and (name, reason) of those that failed."""
 
     made: int
     kept: int
@@ -54,14 +54,14 @@ class Done:
 def run_jobs(
     folder: Path, jobs: Iterable[Job], total: int, title: str, num_threads: int, progress: bool = True
 ) -> Done:
-    """Do all jobs whose file is not there yet.
+    """Do all jobs whose file does not exist yet.
 
     Args:
         folder: the set's folder.
-        jobs: may be made lazily; they are taken in order.
+        jobs: may be lazy; they are taken in order.
         total: how many there are, for the progress bar.
         title: of the bar.
-        num_threads: jobs at a time; 1 where each needs the one before it.
+        num_threads: jobs at a time; 1 if each needs the one before it.
         progress: show the bar.
 
     Raises:
@@ -69,7 +69,7 @@ def run_jobs(
     """
     made, kept, failed = 0, 0, []
     with (
-        lock(folder, f"{folder} is being prepared by another call; wait for its end"),
+        lock(folder, f"{folder} is being prepared by another call; wait until it ends"),
         disk_errors(folder, "make room and run the same command again"),
         tqdm(total=total, desc=title, disable=not progress, dynamic_ncols=True) as bar,
     ):
@@ -82,7 +82,7 @@ def run_jobs(
 
 
 def _results(folder: Path, jobs: Iterable[Job], num_threads: int) -> Iterator[tuple[Job, str | None]]:
-    """Yield every job with None (made), "" (was there already) or the reason why it failed."""
+    """Yield every job with None (made), "" (already existed) or the reason why it failed."""
     jobs = iter(jobs)
     if num_threads == 1:
         for job in jobs:
@@ -116,7 +116,7 @@ def _do(folder: Path, job: Job) -> str | None:
 
 
 def describe_source(path: Path) -> Source:
-    """Return path, size and time of a source, by which the manifest recognises that it is still the same."""
+    """Return path, size and time of a source, by which the manifest recognises an unchanged source."""
     if path.is_dir():
         times = [file.stat().st_mtime_ns for file in path.rglob("*") if file.is_file()]
         return [path.as_posix(), len(times), max(times, default=0)]
@@ -138,9 +138,9 @@ def write_manifest(
         folder: the set's folder.
         name: of the set.
         sources: what it was made from.
-        settings: with which they were made.
+        settings: that they were made with.
         done: how the jobs ended.
-        files: what is listed, names below the folder; None = all that lies in it.
+        files: what is listed, names below the folder; None = everything in it.
         manifest: name of the manifest.
     """
     failures = folder / FAILURES
@@ -168,14 +168,14 @@ def read_manifest(folder: Path, manifest: str = MANIFEST) -> dict[str, Any] | No
 
 
 def faults(folder: Path, manifest: dict[str, Any]) -> list[str]:
-    """Return how the files differ from the manifest: one sentence a file."""
+    """Return how the files differ from the manifest: one sentence per file."""
     sentences = []
     for name, stamp in manifest["files"].items():
         try:
             if file_stamp(folder / name) != stamp:
                 sentences.append(f"{name} was changed")
         except OSError:
-            sentences.append(f"{name} is not there")
+            sentences.append(f"{name} is missing")
     return sentences
 
 

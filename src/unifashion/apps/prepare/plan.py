@@ -12,7 +12,7 @@ QUALITY = 95  # of the JPEGs that are written
 
 @dataclass(frozen=True)
 class Options:
-    """max_side: longer photos are made smaller (own catalogue); 0 = as they are. num_threads: files at a time."""
+    """max_side: larger photos are shrunk to this side (own catalogue); 0 = as they are. num_threads: files at a time."""
 
     max_side: int = 0
     num_threads: int = 8

@@ -35,20 +35,20 @@ from unifashion.io import disk_errors, write_jsonl
 
 
 def prepared_sets() -> list[DatasetSpec]:
-    """Return the data sets that ``prepare`` fills a folder of; those of try-on are completed in place (``prepare tryon``)."""
+    """Return the data sets whose folder ``prepare`` fills; those of try-on are completed in place (``prepare tryon``)."""
     return [spec for spec in DATASETS if spec.prepare in RECIPES]
 
 
 def prepare(
     name: str, sources: Sequence[Path], root: Path, options: Options | None = None, progress: bool = True
 ) -> tuple[Path, Done | None]:
-    """Prepare one data set below a data root; what is there, and not older than its source, is not made again.
+    """Prepare one data set below a data root; files that exist and are not older than their source are not made again.
 
     Returns:
         the set's folder, and what was done; None where an earlier call finished with the same sources and settings.
 
     Raises:
-        UserError: an unknown set, a source that is not there or cannot be used, a disk that is full.
+        UserError: an unknown set, a source that does not exist or cannot be used, a full disk.
     """
     options = options or Options()
     spec = _spec(name)
@@ -101,7 +101,7 @@ def _plan_hdf5(spec: DatasetSpec, sources: Sequence[Path], options: Options) -> 
         split = "val" if "val" in source.name.lower() else "train"
         if split in splits:
             raise UserError(
-                f"--source {source}: a second file of the {split} split; name one a split (*_validation.h5 is val)"
+                f"--source {source}: a second file of the {split} split; name one per split (*_validation.h5 is val)"
             )
         splits[split] = read_fashiongen_hdf5(source, split).pairs
         changed[split] = source.stat().st_mtime
@@ -162,7 +162,7 @@ def _plan_archives(spec: DatasetSpec, sources: Sequence[Path], options: Options)
 
 
 def _moved(name: str, spec: DatasetSpec) -> str:
-    """Return where a file of a download goes: as the row says, else as it is, without the set's own folder at its top."""
+    """Return where a file of a download goes: as the row says, else unchanged, without the set's own folder at the top."""
     for pattern, target in spec.moves:
         if re.fullmatch(pattern, name):
             return re.sub(pattern, target, name, count=1)
@@ -181,7 +181,7 @@ def _link_jobs(source: Path) -> Iterator[Job]:
 
 
 def _link(source: Path, path: Path) -> None:
-    """Give a file a second name, which takes no space; copy it where the disk is another one."""
+    """Give a file a second name, which takes no space; copy it if the disk is another one."""
     try:
         os.link(source, path)
     except OSError:
@@ -240,7 +240,7 @@ def _fetch_photo(url: str, path: Path) -> None:
     try:
         image = load_image(path)
     except ImageError as error:
-        raise JobError(f"what the server sent is no image ({error.reason})") from None
+        raise JobError(f"what the server sent is not an image ({error.reason})") from None
     if image.format != "JPEG" and path.read_bytes()[:2] != b"\xff\xd8":
         image.save(path, "JPEG", quality=QUALITY)
 

@@ -8,11 +8,11 @@
     DressCode    agnostic-mask, agnostic         from label_maps (ATR) and keypoints (18 points)
                  im_sketch                       from the photo and label_maps
                  gt_cloth_warped_mask            from label_maps
-                 image-densepose                 the colours of the body's parts, from dense (their numbers)
+                 image-densepose                 the colours of the body's parts, from dense (their ids)
 
-Files of the download are never touched. A file that was made here names inside what it was made by, and is made again when its
+Files of the download are never touched. A file that was made here records inside what made it, and is made again when its
 sources or the sketch model change. ``prepared.json`` (sizes and hashes) is written last, with ``contact_sheets/`` to look at.
-DensePose itself and sketches of garments that a person does not wear need networks of their own: they are not made.
+DensePose itself and sketches of garments that a person does not wear need separate networks: they are not made.
 """
 
 from collections.abc import Iterator, Sequence
@@ -73,10 +73,10 @@ class Body:
 def prepare_tryon(
     source: Path, sketch_model: Path | None = None, num_threads: int = 8, progress: bool = True
 ) -> tuple[Path, Done]:
-    """Make what one set lacks; returns its folder and how that went.
+    """Make what one set lacks; returns its folder and the outcome.
 
     Raises:
-        UserError: neither set is there, a sketch model that cannot be used, a disk that is full.
+        UserError: neither set exists, a sketch model that cannot be used, a full disk.
     """
     root, homes, table = _find(source)
     sketcher = Sketcher(sketch_model)
@@ -142,7 +142,7 @@ def _bodies(home: Path, table: MapTable) -> Iterator[tuple[str, Body]]:
 
 
 def _jobs(root: Path, home: Path, table: MapTable, sketcher: Sketcher, marks: dict[str, str]) -> list[Job]:
-    """Return a job for every map that the download lacks, and for those that a former call made."""
+    """Return a job for every map that the download lacks, and for those that an earlier call made."""
     map_files = tryon.find_maps(home, table)
     jobs = []
     for name, body in _bodies(home, table):
@@ -170,7 +170,7 @@ def _jobs(root: Path, home: Path, table: MapTable, sketcher: Sketcher, marks: di
 
 
 def _path_of(home: Path, table: MapTable, key: str, name: str) -> Path:
-    """Return where a map goes: into the folder that is there already, under either of its spellings."""
+    """Return where a map goes: into the existing folder, under either of its spellings."""
     folders, _, endings = table[key]
     folder = next((folder for folder in folders if (home / folder).is_dir()), folders[0])
     return home / folder / f"{name}{endings[0]}{'.jpg' if key == 'agnostic' else '.png'}"
@@ -243,7 +243,7 @@ def _photo_and_garment(body: Body) -> tuple[Image.Image, Mask]:
     }
     garment = np.isin(labels, worn[body.half])
     if not garment.any():
-        raise JobError(f"{body.labels.name}: shows no garment of the kind that the set is about")
+        raise JobError(f"{body.labels.name}: shows no garment of this kind")
     return photo, garment
 
 

@@ -126,19 +126,19 @@ def draw(garment: Garment, size: int, rng: random.Random) -> Image.Image:
     """Draw one photo of ``size`` x ``size`` pixels; every call with the same ``rng`` state gives the same pixels."""
     side = size * SCALE
     outline = shapes(garment, rng)
-    place = _Placement(side, rng)
-    cloth = _mask(side, [place(p) for p in [_smooth(outline.body), *outline.sleeves]])
-    opening = _mask(side, [place(outline.neck)])
+    placement = _Placement(side, rng)
+    cloth = _mask(side, [placement(p) for p in [_smooth(outline.body), *outline.sleeves]])
+    opening = _mask(side, [placement(outline.neck)])
     body = cloth * (1 - opening)
 
-    texture = _cloth(garment, side, place, rng)
-    light = _light(side, place, rng)
+    texture = _cloth(garment, side, placement, rng)
+    light = _light(side, placement, rng)
     photo = _background(side, rng)
     photo *= 1 - 0.22 * _blurred(np.roll(cloth, (side // 40, side // 60), axis=(0, 1)), side // 28)[..., None]
     inside = cloth * opening * (0.0 if garment.neckline == "square neck" else 1.0)
-    photo = _over(photo, texture * 0.45, inside * (_rows(side) < place.inside_limit))
+    photo = _over(photo, texture * 0.45, inside * (_rows(side) < placement.inside_limit))
     photo = _over(photo, texture * light[..., None], body)
-    photo = _sew(photo, garment, outline, texture * light[..., None], body, place)
+    photo = _sew(photo, garment, outline, texture * light[..., None], body, placement)
     photo = photo * (1 + rng.uniform(-0.05, 0.04))
     image = Image.fromarray(photo.clip(0, 255).astype(np.uint8))
     return image.resize((size, size), Image.Resampling.LANCZOS)
@@ -148,9 +148,9 @@ def draw_mask(garment: Garment, size: int, rng: random.Random) -> Image.Image:
     """Draw the mask (mode L, 255 = cloth) of the photo that ``draw`` makes from the same garment, size and ``rng`` state."""
     side = size * SCALE
     outline = shapes(garment, rng)
-    place = _Placement(side, rng)
-    cloth = _mask(side, [place(p) for p in [_smooth(outline.body), *outline.sleeves]]) * (
-        1 - _mask(side, [place(outline.neck)])
+    placement = _Placement(side, rng)
+    cloth = _mask(side, [placement(p) for p in [_smooth(outline.body), *outline.sleeves]]) * (
+        1 - _mask(side, [placement(outline.neck)])
     )
     return Image.fromarray((cloth * 255).astype(np.uint8)).resize((size, size), Image.Resampling.LANCZOS)
 
@@ -226,7 +226,7 @@ def _colour(name: str, rng: random.Random) -> Array:
     return (np.array(COLOURS[name], dtype=np.float32) * light + np.array(tint, dtype=np.float32)).clip(8, 250)
 
 
-def _cloth(garment: Garment, side: int, place: _Placement, rng: random.Random) -> Array:
+def _cloth(garment: Garment, side: int, placement: _Placement, rng: random.Random) -> Array:
     """Return the flat cloth, (side, side, 3): first colour, pattern in the second colour."""
     first = _colour(garment.colour, rng)
     cloth = np.broadcast_to(first, (side, side, 3)).astype(np.float32)
@@ -234,7 +234,7 @@ def _cloth(garment: Garment, side: int, place: _Placement, rng: random.Random) -
         return cloth
     second = _colour(garment.second_colour, rng)
     y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side
-    cos, sin = math.cos(place.turn), math.sin(place.turn)
+    cos, sin = math.cos(placement.turn), math.sin(placement.turn)
     x, y = x * cos + y * sin, y * cos - x * sin
     period = rng.uniform(0.085, 0.105)
     phase = rng.uniform(0, 1)
@@ -275,10 +275,10 @@ def _flowers(cloth: Array, second: Array, side: int, rng: random.Random) -> Arra
     return np.asarray(image, dtype=np.float32)
 
 
-def _light(side: int, place: _Placement, rng: random.Random) -> Array:
+def _light(side: int, placement: _Placement, rng: random.Random) -> Array:
     """Return the light on the cloth: soft vertical folds, darker towards the sides."""
     y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side
-    x = x - place.shift[0]
+    x = x - placement.shift[0]
     folds = sum(
         rng.uniform(0.015, 0.04)
         * np.sin(math.tau * (rng.uniform(2, 6) * x + rng.uniform(-0.6, 0.6) * y + rng.random()))
@@ -287,29 +287,31 @@ def _light(side: int, place: _Placement, rng: random.Random) -> Array:
     return (1.02 - 1.1 * x**2 + folds * (0.4 + y)).astype(np.float32)
 
 
-def _sew(photo: Array, garment: Garment, outline: Shapes, paint: Array, body: Array, place: _Placement) -> Array:
+def _sew(photo: Array, garment: Garment, outline: Shapes, paint: Array, body: Array, placement: _Placement) -> Array:
     """Add what lies on top of the cloth: collar, waist seam, sleeve seams, placket and buttons, and the hem's edge."""
-    side = place.side
+    side = placement.side
     dark = 0.62 if sum(COLOURS[garment.colour]) > 200 else 1.9
     thin = max(side // 140, 1)
     for part in outline.collar:
-        photo = _over(photo, paint * 0.86, _mask(side, [place(part)]))
+        photo = _over(photo, paint * 0.86, _mask(side, [placement(part)]))
     lines = Image.new("L", (side, side))
     pen = ImageDraw.Draw(lines)
     edges = [*outline.collar, outline.body]
     for part in [*edges, *outline.sleeves]:
-        pen.line([*place(part), place(part)[0]], fill=130, width=thin)
+        pen.line([*placement(part), placement(part)[0]], fill=130, width=thin)
     for seam in outline.seams:
-        pen.line(place(seam), fill=200, width=thin * 2)
+        pen.line(placement(seam), fill=200, width=thin * 2)
     if outline.buttons:
         pen.line(
-            place([(0.018, outline.buttons[0][1] - 0.09), (0.018, outline.buttons[-1][1] + 0.04)]), fill=120, width=thin
+            placement([(0.018, outline.buttons[0][1] - 0.09), (0.018, outline.buttons[-1][1] + 0.04)]),
+            fill=120,
+            width=thin,
         )
-    for x, y in (place([button])[0] for button in outline.buttons):
+    for x, y in (placement([button])[0] for button in outline.buttons):
         pen.ellipse([x - thin * 2.2, y - thin * 2.2, x + thin * 2.2, y + thin * 2.2], fill=255)
     amount = (
         np.asarray(lines, dtype=np.float32)
         / np.float32(255)
-        * np.maximum(body, _mask(side, [place(p) for p in outline.collar]))
+        * np.maximum(body, _mask(side, [placement(p) for p in outline.collar]))
     )
     return _over(photo, paint * dark, amount * np.float32(0.8))

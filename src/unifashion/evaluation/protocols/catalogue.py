@@ -27,8 +27,8 @@ IMAGES_PER_STEP = 1024
 def both_ways(embeddings: ProductEmbeddings, num_top: int = 5) -> dict[str, Ranking]:
     """Rank all texts for every image ("i2t") and all images for every text ("t2i"), computing each score once.
 
-    A target is any item of the query's product. Images are taken ``IMAGES_PER_STEP`` at a time, so that no N x M matrix is
-    ever there; ranks and lists are those of ``target_ranks`` and ``top_k`` on it.
+    A target is any item of the query's product. Images are taken ``IMAGES_PER_STEP`` at a time, so that no N x M
+    matrix ever exists; ranks and lists are those of ``target_ranks`` and ``top_k`` on it.
     Raises ``UserError`` where a score is NaN or infinite.
     """
     image_NVD, text_MD = embeddings.images, embeddings.texts
@@ -72,7 +72,7 @@ def full(
 ) -> list[Measurement]:
     """Return recall over the whole gallery, both ways, from ``rankings`` (default: ``both_ways(embeddings)``).
 
-    Texts and images of other products are negatives even where they are worded or look alike; ties count against us.
+    Texts and images of other products are negatives even where they read or look alike; ties count against us.
     """
     rankings = rankings or both_ways(embeddings)
     ranks = {direction: [ranking.ranks] for direction, ranking in rankings.items()}

@@ -3,7 +3,7 @@
     circo/standard  mAP@5/10/25/50 over all right answers, R@5/10/25/50 for the one that the sentence was written for, and
                     mAP@10 of the queries with each semantic aspect (as categories); the reference stays in the gallery
 
-(Baldrati et al., ICCV 2023, and the evaluation server of its test split, which is given the lists of ``ranked_names``.)
+(Baldrati et al., ICCV 2023, and the evaluation server of its test split, which receives the lists of ``ranked_names``.)
 
 Shapes: Q queries (``split_queries``), G gallery photos (``split_gallery``), P right answers of a query.
 """
@@ -23,7 +23,7 @@ from unifashion.evaluation.scores import Measurement
 PROTOCOL = "circo/standard"
 KS = (5, 10, 25, 50)
 ASPECT_METRIC = "mAP@10"
-LIST_LENGTH = 50  # images per query that the server wants
+LIST_LENGTH = 50  # images per query that the server expects
 
 
 def evaluate(split: ComposedSplit, scores_QG: Tensor) -> list[Measurement]:

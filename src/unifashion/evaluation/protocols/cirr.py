@@ -3,7 +3,7 @@
     cirr/standard  R@1/5/10/50 over the whole split (2,297 photos in val), Rs@1/2/3 among the other five photos of the
                    reference's set, and "mean" = (R@5 + Rs@1) / 2; the reference is in neither gallery
 
-(Liu et al., ICCV 2021, and the evaluation server of its test split, which is given the lists of ``ranked_names``.)
+(Liu et al., ICCV 2021, and the evaluation server of its test split, which receives the lists of ``ranked_names``.)
 
 Shapes: Q queries (``split_queries``), G gallery photos (``split_gallery``), S photos of a set.
 """
@@ -21,7 +21,7 @@ from unifashion.evaluation.scores import MEAN, Measurement
 
 PROTOCOL = "cirr/standard"
 KS, SUBSET_KS = (1, 5, 10, 50), (1, 2, 3)
-LIST_LENGTH, SUBSET_LENGTH = 50, 3  # names per query that the server wants
+LIST_LENGTH, SUBSET_LENGTH = 50, 3  # names per query that the server expects
 
 
 def evaluate(split: ComposedSplit, scores_QG: Tensor) -> list[Measurement]:

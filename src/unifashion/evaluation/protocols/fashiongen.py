@@ -1,4 +1,4 @@
-"""FashionGen: image-to-text and text-to-image retrieval, three protocols on embeddings that a model has already made.
+"""FashionGen: image-to-text and text-to-image retrieval, three protocols on embeddings that a model has already computed.
 
     fashiongen/sub100     1 positive and 100 negatives of the query's sub-category, 5 draws (FAME-ViL; the field's standard)
     fashiongen/blocks100  consecutive blocks of 100 rows (the original UniFashion code)
@@ -31,7 +31,7 @@ Codes = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Draw:
-    """The queries of one draw and their candidates, as row numbers; the positive is each query's first candidate."""
+    """The queries of one draw and their candidates, as row indices; the positive is each query's first candidate."""
 
     queries: Codes  # (Q,)
     candidates: Codes  # (Q, C)
@@ -53,8 +53,8 @@ def sub100(
     A draw takes ``num_queries`` random queries (all of them where there are fewer: see ``n``). i2t: queries are images,
     candidates texts; t2i: queries are texts, candidates images. The positive is a random item of the query's product.
     Negatives are drawn without replacement from the other products of its sub-category, then from other sub-categories
-    where it has too few; ``note`` says how often. Another product is a negative even if its text is worded alike, as it
-    is in the published protocol, so 100 % may be out of reach. Draw i uses seed ``seed + i``, whichever draws were made before.
+    where it has too few; ``note`` says how often. Another product is a negative even if its text is the same, as it is
+    in the published protocol, so 100 % may be out of reach. Draw i uses seed ``seed + i``, regardless of the draws before it.
 
     With another number of negatives than 100 the protocol is named after it (``fashiongen/sub100-neg99``). Where the whole
     gallery has too few other products the lists are shorter: ``gallery`` is then the shortest and the rows are marked
@@ -62,13 +62,13 @@ def sub100(
     """
     product_subcategory = _product_subcategories(embeddings)
     if min(num_draws, num_queries, num_negatives) < 1:
-        raise UserError("fashiongen/sub100 needs at least one draw, query and negative: raise the number that is 0")
+        raise UserError("fashiongen/sub100 needs at least one draw, query and negative: raise the one that is 0")
     if seed < 0:
         raise UserError(f"the seed of fashiongen/sub100 must not be negative, got {seed}")
     image_code_N, text_code_M = embeddings.image_codes.cpu().numpy(), embeddings.text_codes.cpu().numpy()
     sides = {"i2t": (image_code_N, text_code_M), "t2i": (text_code_M, image_code_N)}
     seeds = tuple(range(seed, seed + num_draws))
-    # A generator of its own for every draw and direction: the draws stay the same whichever others are made, and image queries
+    # A generator of its own for every draw and direction: a draw does not depend on the others, and image queries
     # and text queries are not correlated.
     draws = {
         direction: [
@@ -213,7 +213,7 @@ def _evaluate_sub100(split: EmbeddedPairs) -> list[Measurement]:
 
 
 def _evaluate_blocks100(split: EmbeddedPairs) -> list[Measurement]:
-    """Run ``blocks100`` where the data set has its rows; the image vectors that are there are used again."""
+    """Run ``blocks100`` where the data set has its rows; the existing image vectors are reused."""
     blocks = read_blocks(split.data)
     if blocks is None:
         return []

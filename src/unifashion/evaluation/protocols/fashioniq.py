@@ -46,7 +46,7 @@ class CategoryScores:
 
     category: str
     scores: Tensor  # (Q, G)
-    references: Sequence[str]  # Q names; one that is not in the gallery has nothing to be removed
+    references: Sequence[str]  # Q names; one that is not in the gallery need not be removed
     targets: Sequence[str]  # Q names
     gallery: Sequence[str]  # G names
     union: Sequence[str] = ()  # names of the union gallery; default: references and targets of these queries
@@ -105,7 +105,7 @@ def evaluate(
     """Return recall at every k per protocol and category, and the macro mean over dress, shirt and toptee.
 
     The line of category "mean" holds the mean of each recall over the three categories and, as metric "mean", the mean
-    of these. It is left out, with a warning in the log, unless all three are there: a mean over fewer is another number.
+    of these. It is left out, with a warning in the log, unless all three are there: a mean over fewer is a different number.
     Raises ``UserError`` where a category is given twice.
     """
     names = [scores.category for scores in categories]

@@ -1,4 +1,4 @@
-"""What protocols are given: embedded products, or a split with the scores of its queries.
+"""The inputs of protocols: embedded products, or a split with the scores of its queries.
 
 Shapes: N images, V vectors of an image, M texts, D width, Q queries (``split_queries``), G gallery images (``split_gallery``).
 """
@@ -67,7 +67,7 @@ class ProductEmbeddings:
 
 @dataclass(frozen=True, eq=False)
 class EmbeddedPairs:
-    """A split of images with texts, embedded, and its full gallery ranked; what a protocol of such a set is given."""
+    """A split of images with texts, embedded, and its full gallery ranked; the input of a protocol for such a set."""
 
     pairs: Sequence[ImageText]
     embeddings: ProductEmbeddings

@@ -20,7 +20,7 @@ from unifashion.evaluation.scores import Measurement
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is known about a protocol, whatever it measures."""
+    """What every protocol has, whatever it measures."""
 
     name: str  # of its scores, such as "fashioniq/union"; "{dataset}" stands for the name of a data set
     sentence: str  # for readers of a report
@@ -56,9 +56,9 @@ PROTOCOLS: dict[str, Protocol] = {}
 
 
 def register(row: Row) -> Row:
-    """Add a protocol to the table and return it; a name that is taken is a ``ValueError``."""
+    """Add a protocol to the table and return it; a name that is taken raises ``ValueError``."""
     if row.name in PROTOCOLS:
-        raise ValueError(f"there is a protocol {row.name!r} already")
+        raise ValueError(f"there is already a protocol {row.name!r}")
     PROTOCOLS[row.name] = row
     return row
 
@@ -79,7 +79,7 @@ def protocols_of(dataset: str, kind: type[Row]) -> list[Row]:
 
 
 def protocol_sentence(name: str) -> str:
-    """Return what a protocol measures, for readers; "" for an unknown one. A suffix such as "+itm50" is not looked at."""
+    """Return what a protocol measures, for readers; "" for an unknown one. A suffix such as "+itm50" is ignored."""
     base = name.split("+")[0]
     for row in PROTOCOLS.values():
         if base == row.name.format(dataset=base.split("/")[0]):
