@@ -1,4 +1,4 @@
-"""The journal of a captioning run: every answer is kept as it arrives, so that a run that was killed continues where it stopped.
+"""The journal of a captioning run: every answer is kept as it arrives, so that a killed run continues where it stopped.
 
     OUT/.journal/fashioniq.val/
       facts.json     settings of the run: data set, split, model, prompts ...; a run with others may not continue it
@@ -77,7 +77,7 @@ def opened(
     """Hold the journal in ``folder`` for a run with these ``settings`` and yield what is done already, by key.
 
     Raises:
-        UserError: another run is writing; the journal belongs to a run with other settings; there is none, but ``outputs`` of another
+        UserError: another run is writing; the journal belongs to other settings; there is none, but ``outputs`` of another
             program. With ``overwrite`` the last two are replaced instead.
     """
     if not overwrite:

@@ -86,7 +86,7 @@ def _fashioniq(root: Path, settings: PhotoSettings) -> PhotoList:
         split = fashioniq.read_fashioniq(home, category, settings.split, allow_leaky=True)
         guidance: dict[str, str] = {}
         for query in split.queries if settings.guidance else ():
-            # The sentences of a query describe its target; one that is also in an evaluation gallery must not be described by them.
+            # The sentences of a query describe its target, which must not be so described if it is in an evaluation gallery too.
             if query.target is not None and query.target not in held_out:
                 guidance.setdefault(
                     query.target, ", ".join(sentence.strip() for sentence in query.feedback).capitalize()

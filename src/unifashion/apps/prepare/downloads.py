@@ -25,7 +25,7 @@ def fetch(url: str, path: Path, tries: int = TRIES, timeout: float = TIMEOUT, pa
     """Write what a web address holds to ``path``.
 
     Raises:
-        JobError: it is not a web address, the server says that it does not exist (not tried again), or no try got a complete answer.
+        JobError: not a web address, the server says that it does not exist (not tried again), or no try got a complete answer.
     """
     if not is_address(url):
         raise JobError(f"not a web address: {url[:80]}")

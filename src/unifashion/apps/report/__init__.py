@@ -1,4 +1,4 @@
-"""One page about one or several runs: ``write_report(runs, out)`` makes a self-contained HTML file and its figures as PNG."""
+"""One page about one or more runs: ``write_report(runs, out)`` makes a self-contained HTML file and its figures as PNG."""
 
 from unifashion.apps.report.page import write_report
 

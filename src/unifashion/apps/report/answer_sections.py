@@ -1,7 +1,7 @@
-"""What was asked and what was answered: recall curves, recall by groups of queries, and queries with their best five.
+"""The answers to the queries: recall curves, recall by groups of queries, and queries with their best five.
 
-The queries shown are drawn by chance with a fixed seed, as many with a right answer among the first five as without: nobody
-chose them.
+The queries shown are drawn at random with a fixed seed, as many with a right answer among the first five as without: none is
+hand-picked.
 """
 
 import random
@@ -21,7 +21,7 @@ AT = 10
 
 
 def answer_sections(answers: Sequence[RankedList], name: str) -> list[dict[str, Any]]:
-    """Return all that answers show, for each protocol they were given under, for answers.html.
+    """Return what answers.html shows about the answers, for each protocol.
 
     ``name`` begins the names of the figures.
     """
@@ -43,11 +43,11 @@ def choose(
     answers: Sequence[RankedList], count: int = NUM_EXAMPLES, seed: int = SEED
 ) -> tuple[list[RankedList], list[RankedList]]:
     """Return up to ``count`` hits and up to ``count`` misses, drawn at random, each sorted by rank."""
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     groups: tuple[list[RankedList], list[RankedList]] = ([], [])
     for answer in answers:
         groups[answer.rank >= NUM_SHOWN].append(answer)
-    hits, misses = (chance.sample(group, min(count, len(group))) for group in groups)
+    hits, misses = (rng.sample(group, min(count, len(group))) for group in groups)
     return sorted(hits, key=lambda answer: answer.rank), sorted(misses, key=lambda answer: answer.rank)
 
 
@@ -71,14 +71,14 @@ def _direction(title: str, answers: Sequence[RankedList]) -> dict[str, Any]:
 
 
 def _group_tables(answers: Sequence[RankedList]) -> list[dict[str, Any]]:
-    """Return recall at 10 by every kind of group that the answers name, a table each."""
+    """Return recall at 10 by every kind of group that the answers name, one table each."""
     kinds: dict[str, dict[str, list[RankedList]]] = {}
     for answer in answers:
         for kind, name in answer.slices.items():
             kinds.setdefault(kind, {}).setdefault(name, []).append(answer)
     tables: dict[str, dict[str, list[RankedList]]] = {}
     for kind, groups in kinds.items():
-        if set(groups) == {"yes"}:  # such as "aspect colour": a query can have several aspects, each is one kind
+        if set(groups) == {"yes"}:  # such as "aspect colour": a query can have several aspects, each its own kind
             first, _, rest = kind.partition(" ")
             tables.setdefault(first, {})[rest or first] = groups["yes"]
         else:
@@ -99,6 +99,6 @@ def _group_table(kind: str, groups: dict[str, list[RankedList]]) -> dict[str, An
 
 
 def _in_order(name: str) -> tuple[int, str]:
-    """Sort "5-8" before "13+", and words by the alphabet."""
+    """Sort "5-8" before "13+", and words alphabetically."""
     digits = name.split("-")[0].rstrip("+")
     return (int(digits), name) if digits.isdecimal() else (0, name)

@@ -1,7 +1,7 @@
 """Runs side by side: only what ``scores.comparable`` allows, and only where N and gallery agree too.
 
-Two runs that answered the very same queries are also compared query by query, which shows smaller differences than two
-intervals that overlap.
+Two runs that answered exactly the same queries are also compared query by query, which shows smaller differences than
+two overlapping intervals do.
 """
 
 from collections.abc import Sequence
@@ -36,21 +36,21 @@ class Measured:
 
     @cached_property
     def by_query(self) -> dict[Query, RankedList]:
-        """Return the answers by what was asked and wanted; the same query twice keeps its first answer."""
+        """Return the answers by query and targets; a repeated query keeps its first answer."""
         answers: dict[Query, RankedList] = {}
         for answer in self.answers:
             answers.setdefault((answer.direction, answer.image, answer.text, answer.targets), answer)
         return answers
 
     def groups(self, direction: str) -> list[list[Query]]:
-        """Return the queries in groups that weigh the same: by category for composed ones, as the protocols average."""
+        """Return the queries in groups of equal weight: by category for composed ones, as the protocols average."""
         queries = [query for query, answer in self.by_query.items() if answer.direction == direction]
         groups = grouped(queries, lambda query: self.by_query[query].category if direction == "composed" else "")
         return list(groups.values())
 
 
 def compare(runs: Sequence[Run]) -> dict[str, Any]:
-    """Set side by side what several runs have in common, for comparison.html."""
+    """Return what several runs have in common side by side, for comparison.html."""
     groups, remarks = _comparable_groups(
         [
             Measured(run, scores, [answer for answer in evaluation.answers if answer.protocol == protocol])
@@ -108,7 +108,7 @@ def _line(measured: Measured, columns: Sequence[tuple[str, str]]) -> dict[str, A
 
 
 def _curves(group: Sequence[Measured], name: str) -> list[dict[str, Any]]:
-    """Draw the runs that answered the very same queries, per direction, and say how each differs from the first."""
+    """Draw the runs that answered exactly the same queries, per direction, and say how each differs from the first."""
     answered = [measured for measured in group if measured.answers]
     same = [measured for measured in answered if measured.by_query.keys() == answered[0].by_query.keys()]
     if len(same) < 2:

@@ -24,7 +24,7 @@ def learning_curves(run: Run) -> list[Figure]:
 
 
 def first_losses(run: Run) -> str:
-    """Return in words what a run with one row of losses has to show; empty where curves say it."""
+    """Return a sentence about the losses of a run with one row of them; empty where there are curves."""
     if len(run.losses) != 1:
         return ""
     row, x_label = run.losses[0], _x_label(run.losses)
@@ -71,7 +71,7 @@ def _validation(run: Run) -> Figure | None:
 
 
 def _protocols(rows: Sequence[Row]) -> dict[str, Curve]:
-    """Return one curve per protocol, of the metric that stands for it."""
+    """Return one curve per protocol, of its headline metric."""
     curves: dict[str, Curve] = {}
     whole = [row for row in rows if row["category"] in ("", MEAN)]
     for protocol in dict.fromkeys(row["protocol"] for row in whole):
@@ -89,7 +89,7 @@ def _columns(rows: Sequence[Mapping[str, str | float]], without: Sequence[str]) 
 
 
 def _curve(rows: Sequence[Mapping[str, str | float]], name: str) -> Curve:
-    """Return the points of a column, without cells that hold no finite number; no points where there is no such column."""
+    """Return the points of a column, without cells that hold no finite number; no points if there is no such column."""
     points = []
     for row in rows if rows and name in rows[0] else ():
         try:
@@ -109,7 +109,7 @@ def _x_label(rows: Sequence[Mapping[str, object]]) -> str:
 
 
 def recall_figure(name: str, title: str, lines: Mapping[str, Sequence[Sequence[RankedList]]]) -> Figure:
-    """Draw recall at k = 1 to 100 of every line and, dotted, what guessing would give it.
+    """Draw recall at k = 1 to 100 of every line and, dotted, what guessing would reach.
 
     A line is the mean over its groups of answers, as scores average categories.
     """

@@ -1,6 +1,6 @@
-"""The report's figures: drawn with matplotlib, as SVG that takes the page's colours and as PNG, with its legend, for slides.
+"""The report's figures: drawn with matplotlib, as SVG in the page's colours and as PNG, with its legend, for slides.
 
-Colours are chosen so that colour-blind readers can tell them apart; dashes tell curves apart without colour.
+Colours are chosen so that colour-blind readers can distinguish them; dashes distinguish curves without colour.
 """
 
 import io
@@ -40,7 +40,7 @@ STYLE: Any = {
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
     "text.parse_math": False,  # a name with dollar signs is a name, not a formula
-    "svg.fonttype": "none",  # words stay words, in the page's font
+    "svg.fonttype": "none",  # text stays text, in the page's font
     "svg.hashsalt": "unifashion",  # the same drawing has the same ids each time
     "legend.frameon": False,
 }
@@ -53,7 +53,7 @@ Curve = Sequence[tuple[float, float]]
 class Figure:
     """One figure, as SVG for the page and as PNG called ``name``.
 
-    ``alt`` is what a screen reader says; ``legend`` holds words, colour (CSS) and dashes (SVG) of each line.
+    ``alt`` is what a screen reader reads out; ``legend`` holds label, colour (CSS) and dashes (SVG) of each line.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Figure:
 class Plot:
     """What is drawn: curves of (x, y) under their labels, for each one, dotted, what chance would give, and the axes.
 
-    ``recall`` means k on a log axis, 1 to 100, against percent. ``mark_x`` is pointed at, such as the best epoch.
+    ``recall`` means k on a log axis, 1 to 100, against percent. ``mark_x`` gets a vertical line, such as the best epoch.
     """
 
     curves: Mapping[str, Curve]
@@ -148,7 +148,7 @@ def _svg(canvas: Canvas, name: str, alt: str) -> Markup:
     svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
     for colour, variable in TO_PAGE.items():
         svg = svg.replace(colour, variable)
-    # Every drawing calls its parts "patch_1", "line2d_1" ...: on one page their clip paths would be each other's.
+    # Every drawing calls its parts "patch_1", "line2d_1" ...: on one page their clip paths would collide.
     svg = re.sub(r'(\bid="|url\(#|href="#)', lambda start: f"{start[0]}{name}-", svg)
     # Trusted as it is: matplotlib escapes the words it draws, and ``name`` is a slug. ``alt`` may hold anything and is escaped.
     return Markup('<svg role="img" aria-label="{}"').format(alt) + Markup(svg.removeprefix("<svg"))

@@ -1,4 +1,4 @@
-"""What a reader who was not there needs to know: marks, states and protocols in plain sentences."""
+"""Marks, states and protocols, explained in plain sentences to readers who do not know the project."""
 
 import re
 
@@ -26,7 +26,7 @@ STATES = {
 
 DIRECTIONS = {"i2t": "image to text", "t2i": "text to image", "composed": "photo and feedback to photo"}
 
-# Of captions and try-on; those of retrieval stand in the rows of evaluation/protocols.
+# Of captions and try-on; those of retrieval are in the rows of evaluation/protocols.
 PROTOCOLS = {
     "captions/standard": "Generated captions against the reference captions, with the standard scorers.",
     "captions/unifashion-compat": "As an older script scored: texts cut to 100 characters, references and predictions swapped.",

@@ -1,6 +1,6 @@
 """Run folders, read for the report: metadata, settings, curves, evaluations. Nothing in them is required.
 
-A run may still be going on, may have been interrupted, or may be a folder with nothing but a ``scores.json``.
+A run may still be in progress, may have been interrupted, or may be a folder with nothing but a ``scores.json``.
 """
 
 import csv
@@ -55,12 +55,12 @@ class Run:
 
     @property
     def slug(self) -> str:
-        """Return the name as it can stand in an address and a file name."""
+        """Return the name in a form for URLs and file names."""
         return slug(self.name)
 
     @property
     def state(self) -> str:
-        """Return "complete", "running", "interrupted" or "failed"; empty where only scores are there."""
+        """Return "complete", "running", "interrupted" or "failed"; empty if there are only scores."""
         return str(self.metadata.get("state", ""))
 
     @property
@@ -92,12 +92,12 @@ class Run:
 
 
 def slug(name: str) -> str:
-    """Return a name as it can stand in an address and a file name: Latin letters and digits, joined by hyphens."""
+    """Return a name in a form for URLs and file names: Latin letters and digits, joined by hyphens."""
     return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-") or "run"
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """Read run folders, each once, under names that tell them apart.
+    """Read run folders, each once, under distinct names.
 
     Raises:
         UserError: one holds neither a run nor scores, or a file in it is damaged.
@@ -112,7 +112,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
 
 
 def headline_metric(metrics: Iterable[str]) -> str:
-    """Return the metric that stands for the others: the mean, else mAP@10, else the first."""
+    """Return the metric that represents the others: the mean, else mAP@10, else the first."""
     names = list(metrics)
     return next((name for name in (MEAN, "mAP@10") if name in names), names[0])
 
@@ -131,7 +131,7 @@ def by_protocol(rows: Iterable[S]) -> dict[str, list[S]]:
 
 
 def over_all_categories(scores: Sequence[Score]) -> Sequence[Score]:
-    """Return the scores that speak for all categories; all scores where none does."""
+    """Return the scores that cover all categories; all scores if none does."""
     return [score for score in scores if score.category in ("", MEAN)] or scores
 
 
@@ -171,7 +171,7 @@ def _mapping(path: Path, read: Callable[[Path], Any]) -> dict[str, Any] | None:
     """Return what a file says about a run; None where there is no file.
 
     Raises:
-        UserError: it holds anything but names and values.
+        UserError: it holds anything other than names and values.
     """
     if not path.is_file():
         return None

@@ -1,6 +1,6 @@
 """The page: from run folders to one HTML file that needs no other, and its figures as PNG beside it.
 
-Python prepares the data, ``templates/`` says it: report.html is the page, the other templates are its parts.
+Python prepares the data, ``templates/`` has the words: report.html is the page, the other templates are its parts.
 """
 
 from collections.abc import Sequence
@@ -40,11 +40,11 @@ def write_report(runs: Sequence[Path], out: Path, figures: Path | None = None) -
         the page, and the PNG files.
 
     Raises:
-        UserError: a folder that is no run, or a path that cannot be written.
+        UserError: a folder that is not a run, or a path that cannot be written.
     """
-    found = read_runs(runs)
-    comparison, sections = compare(found), [_run_section(run) for run in found]
-    page = _render(found, comparison, sections)
+    loaded = read_runs(runs)
+    comparison, sections = compare(loaded), [_run_section(run) for run in loaded]
+    page = _render(loaded, comparison, sections)
     folder = figures or out.with_name(f"{out.stem}_figures")
     drawn = _figures(comparison, sections)
     contents: dict[Path, str | bytes] = {folder / f"{figure.name}.png": figure.png for figure in drawn}
@@ -65,9 +65,9 @@ def _figures(comparison: dict[str, Any], sections: Sequence[dict[str, Any]]) -> 
 
 
 def _render(runs: Sequence[Run], comparison: dict[str, Any], sections: Sequence[dict[str, Any]]) -> str:
-    # Captions, names, paths and marks come from outside. All of them are escaped, and no template says ``safe``: what is
-    # trusted is a Markup in Python, and that is our own style sheet, which escaping would damage ("td > span"), and the
-    # drawings of figures.py. Photos come as base64, which holds nothing that could be markup.
+    # Captions, names, paths and marks are untrusted. All of them are escaped, and no template says ``safe``: trusted are only
+    # Markup objects made in Python, our own style sheet, which escaping would damage ("td > span"), and the drawings of
+    # figures.py. Photos come as base64, which cannot hold markup.
     environment = Environment(
         loader=PackageLoader(__package__),
         autoescape=True,
@@ -76,7 +76,7 @@ def _render(runs: Sequence[Run], comparison: dict[str, Any], sections: Sequence[
         lstrip_blocks=True,
     )
     environment.globals.update(states=STATES, recall_at=AT, seed=SEED, sheet_side=SHEET_SIDE)
-    environment.filters["data_address"] = cache(data_address)  # a photo that is shown twice is made once
+    environment.filters["data_address"] = cache(data_address)  # a photo that is shown twice is encoded once
     environment.filters["file_name"] = lambda path: Path(path).name
     environment.filters.update(fixed=fixed, protocol_words=protocol_words)
     environment.filters["thousands"] = "{:,}".format
@@ -94,7 +94,7 @@ def _render(runs: Sequence[Run], comparison: dict[str, Any], sections: Sequence[
 
 
 def _caveats(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """Return every mark with what it means, and of several runs whose it is, where it is not everyone's."""
+    """Return every mark with its meaning and, unless all runs have it, the names of those that do."""
     names: dict[str, list[str]] = {}
     for run in runs:
         for mark in run.marks:
@@ -106,7 +106,7 @@ def _caveats(runs: Sequence[Run]) -> list[tuple[str, str]]:
 
 
 def _headline(run: Run) -> tuple[str, Score | str]:
-    """Return the number that stands for a run, and its name: a score on the data it was trained on, else on other data.
+    """Return the number that represents a run, and its name: a score on the data it was trained on, else on other data.
 
     A try-on run without scores has the SSIM of its last validation.
     """

@@ -14,7 +14,7 @@ PHOTO_SIDE, SHEET_SIDE = 160, 1100  # pixels
 def data_address(path: str | Path, side: int = PHOTO_SIDE) -> str | None:
     """Return a JPEG of at most ``side`` pixels as a ``data:`` address; None where the photo cannot be read any more.
 
-    The JPEG is made anew from pixels, so that nothing else that a file holds comes into the page.
+    The JPEG is re-encoded from pixels, so that nothing else in a file gets into the page.
     """
     try:
         image = load_image(Path(path))

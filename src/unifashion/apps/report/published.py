@@ -1,4 +1,4 @@
-"""Numbers that papers print, to stand beside ours where, and only where, the protocol is the same (``published.json``)."""
+"""Published numbers, shown beside ours only where the protocol is the same (``published.json``)."""
 
 import json
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from typing import Any
 from unifashion.apps.report.load_runs import by_protocol
 from unifashion.evaluation.scores import Score
 
-# Why no number may stand beside scores with these marks.
+# Why no published number may be shown beside scores with these marks.
 NOT_COMPARABLE = {
     "synthetic": "papers measure on photos, and this data is synthetic",
     "trained-on-val": "this model was trained on the validation data",
@@ -31,7 +31,7 @@ class PublishedRow:
 def published_tables(scores: Sequence[Score], marks: Sequence[str]) -> list[dict[str, Any]]:
     """Return published numbers with ours below, for each protocol that has some, for scores.html.
 
-    ``marks`` are those of the run: they hold what its scores may not say yet.
+    ``marks`` are those of the run: they may include some that its scores lack.
     """
     if "trained-on-val" in marks:
         return []
@@ -40,7 +40,7 @@ def published_tables(scores: Sequence[Score], marks: Sequence[str]) -> list[dict
 
 
 def why_no_table(scores: Sequence[Score], marks: Sequence[str]) -> str:
-    """Return why no published number stands beside these, as the end of a sentence."""
+    """Return why no published numbers are shown beside these, as the end of a sentence."""
     carried = {*marks, *(mark for score in scores for mark in score.marks)}
     return next((reason for mark, reason in NOT_COMPARABLE.items() if mark in carried), "") or (
         f"papers report no numbers under {', '.join(by_protocol(scores))}, or these scores do not cover the whole "
@@ -49,7 +49,7 @@ def why_no_table(scores: Sequence[Score], marks: Sequence[str]) -> str:
 
 
 def published_rows(protocol: str, scores: Sequence[Score]) -> list[PublishedRow]:
-    """Return the rows that may stand beside one protocol's scores.
+    """Return the rows that may be shown beside one protocol's scores.
 
     None for another protocol, data set or split than the papers', for synthetic, incomplete or leaky data, and for a part of the
     benchmark (recognised by its galleries): what is not the benchmark is not comparable with what is.
@@ -74,7 +74,7 @@ def published_rows(protocol: str, scores: Sequence[Score]) -> list[PublishedRow]
 
 
 def source() -> str:
-    """Return where the numbers are printed."""
+    """Return where the numbers were published."""
     return str(_content()["source"])
 
 
@@ -89,7 +89,7 @@ def _table(protocol: str, rows: Sequence[PublishedRow], scores: Sequence[Score])
     noted = [row.model for row in rows if row.note]
     return {
         "protocol": protocol,
-        # ("dress", "R@10") is "dress R@10", ("", "i2t R@1") is "i2t R@1", and the mean of means is said once.
+        # ("dress", "R@10") is "dress R@10", ("", "i2t R@1") is "i2t R@1", and the mean of means is named once.
         "columns": {key: " ".join(dict.fromkeys(part for part in key if part)) for row in rows for key in row.values},
         "rows": [*rows, PublishedRow("this model", ours)],
         "asterisks": {model: "*" * count for count, model in enumerate(noted, 1)},
@@ -98,7 +98,7 @@ def _table(protocol: str, rows: Sequence[PublishedRow], scores: Sequence[Score])
 
 
 def _is_whole(needs: Sequence[dict[str, Any]], protocol: str, scores: Sequence[Score]) -> bool:
-    """Return whether every gallery that tells the size of the benchmark is large enough."""
+    """Return whether every gallery that shows the size of the benchmark is large enough."""
     galleries = {(score.protocol, score.category, score.metric): score.gallery or 0 for score in scores}
     return all(
         galleries.get((need.get("protocol", protocol), need["category"], need["metric"]), 0) >= need["gallery"]

@@ -11,7 +11,7 @@ from unifashion.evaluation.scores import MEAN, Score
 
 
 def score_table(scores: Sequence[Score]) -> dict[str, Any]:
-    """Lay out the scores of one evaluation for scores.html; what is true of all of them is said once, in ``remark``."""
+    """Lay out the scores of one evaluation for scores.html; what holds for all of them is said once, in ``remark``."""
     first = scores[0]
     mixed = len({(score.marks, score.missing) for score in scores}) > 1
     remarks = [f"Model {first.model}"] if first.model else []
@@ -53,7 +53,7 @@ def _lines(scores: Sequence[Score]) -> list[dict[str, Any]]:
 
 
 def _line(category: str, direction: str, line: dict[str, Score], several: bool) -> dict[str, Any]:
-    # A mean joins queries and galleries of its parts: the sizes shown are those of the parts, where they stand beside it.
+    # A mean joins queries and galleries of its parts: the sizes shown are those of the parts, if they are in the line.
     parts = [score for metric, score in line.items() if metric != MEAN] or list(line.values())
     whole = "both ways" if several and set(line) == {MEAN} else "all queries"
     return {

@@ -2,7 +2,7 @@
 
 Geometry is kept apart from paint: ``shapes`` gives the outline of every part in unit coordinates (x to the right from the
 middle, y down, the picture is 1 x 1), so that other writers can place the same garment on a person or derive masks from it.
-Everything is drawn ``SCALE`` times larger and reduced, which makes smooth edges. Same garment, same seed, same pixels.
+Everything is drawn ``SCALE`` times larger and then reduced, for smooth edges. Same garment, same seed, same pixels.
 """
 
 import math
@@ -156,7 +156,7 @@ def draw_mask(garment: Garment, size: int, rng: random.Random) -> Image.Image:
 
 
 class _Placement:
-    """Where the garment lies in the picture: shift, scale and a slight turn; maps unit points to pixels."""
+    """Where the garment is in the picture: shift, scale and a slight turn; maps unit points to pixels."""
 
     def __init__(self, side: int, rng: random.Random) -> None:
         self.side = side
@@ -221,7 +221,7 @@ def _background(side: int, rng: random.Random) -> Array:
 
 
 def _colour(name: str, rng: random.Random) -> Array:
-    """The named colour with a little jitter of its own."""
+    """The named colour with a little jitter."""
     light, tint = rng.uniform(0.92, 1.06), [rng.uniform(-8, 8) for _ in range(3)]
     return (np.array(COLOURS[name], dtype=np.float32) * light + np.array(tint, dtype=np.float32)).clip(8, 250)
 
@@ -257,7 +257,7 @@ def _band(position: Array, share: float) -> Array:
 
 
 def _flowers(cloth: Array, second: Array, side: int, rng: random.Random) -> Array:
-    """Scatter five-petalled flowers with a contrasting heart on a jittered grid."""
+    """Scatter five-petalled flowers with a contrasting centre on a jittered grid."""
     image = Image.fromarray(cloth.astype(np.uint8))
     pen = ImageDraw.Draw(image)
     heart = (250, 214, 70) if second[0] < 200 or second[2] > 120 else (90, 60, 30)

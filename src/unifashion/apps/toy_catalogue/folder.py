@@ -10,17 +10,17 @@ from unifashion.io import move_folder, write_json, write_jsonl
 
 
 def write_once(root: Path, manifest: Mapping[str, Any], write: Callable[[Path], None]) -> Path:
-    """Fill a hidden folder beside ``root``, add the manifest, and put it in the place of ``root``; return ``root``.
+    """Fill a hidden folder beside ``root``, add the manifest, and replace ``root`` with it; return ``root``.
 
     Args:
-        root: whatever it holds is replaced, unless another process has put the same there in the meantime.
+        root: whatever it holds is replaced, unless another process has written the same there in the meantime.
         manifest: name, sizes and seed: folders with equal manifests have equal contents.
         write: fills an empty folder.
     """
     folder = root.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as workshop:
-        new = Path(workshop) / "new"
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+        new = Path(scratch) / "new"
         new.mkdir()
         write(new)
         write_json(new / MANIFEST, manifest)
@@ -41,6 +41,6 @@ def put_json(path: Path, content: Any) -> None:
 
 
 def put_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write one JSON object a line; makes the file's folder."""
+    """Write one JSON object per line; makes the file's folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_jsonl(path, rows)

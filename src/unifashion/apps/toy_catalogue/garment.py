@@ -31,7 +31,7 @@ ATTRIBUTES = ("colour", "second_colour", "pattern", "sleeve", "neckline", "lengt
 
 @dataclass(frozen=True, slots=True)
 class Garment:
-    """One garment by its attributes; ``second_colour`` is that of the pattern, and empty exactly where it is plain."""
+    """One garment by its attributes; ``second_colour`` is that of the pattern, and empty exactly if it is plain."""
 
     category: str
     colour: str
@@ -67,7 +67,7 @@ def draw_garment(category: str, rng: random.Random) -> Garment:
 
 
 def change(garment: Garment, rng: random.Random) -> Garment:
-    """Return a garment that differs in one to three attributes, of which two sentences can speak."""
+    """Return a garment that differs in one to three attributes, so that two sentences can name the differences."""
     names = rng.sample(["colour", "pattern", "sleeve", "neckline", "length"], rng.choice((1, 1, 2, 2)))
     for name in names:
         garment = _change_one(garment, name, rng)

@@ -1,13 +1,13 @@
-"""The embedded catalogue once more, in the layouts of Fashion200K, FashionGen's HDF5, CIRR and CIRCO.
+"""The embedded catalogue again, in the layouts of Fashion200K, FashionGen's HDF5, CIRR and CIRCO.
 
-    fashion200K/                the products of fashionGen/ with labels of a few words
+    fashion200K/                the products of fashionGen/ labelled with a few words
     hdf5/fashionGen/*.h5        the first products of each split of fashionGen/, as FashionGen is distributed
     cirr_dataset/cirr/          the queries of fashionIQ_dataset/, each with the five photos most like its target as a set
                                 train; val = val dresses and shirts; test1 = val tops, targets hidden
     circo/                      val photos as one gallery; a query's right answers are all photos that the feedback allows
                                 val and test = every other query, the latter's targets hidden
 
-Photos are hard links to those that are there: they take no space.
+Photos are hard links to the existing ones: they take no space.
 """
 
 import json
@@ -28,7 +28,7 @@ from unifashion.data.fashiongen import HDF5_FILES
 PARTS = (fashion200k.FOLDER, "hdf5", "cirr_dataset", circo.ROOTS[0])
 FASHIONIQ_NAMES = {"dress": "dress", "shirt": "shirt", "top": "toptee"}
 HDF5_ROWS = 150
-CIRCO_QUERIES = 60  # a category
+CIRCO_QUERIES = 60  # per category
 MAX_ANSWERS = 20
 
 Garments = dict[str, Garment]
@@ -81,7 +81,7 @@ def _write_fashion200k(
 
 
 def _write_hdf5(path: Path, rows: Sequence[dict[str, Any]], folder: Path) -> None:
-    import h5py  # here, because a catalogue that is there already is used without it
+    import h5py  # here, because an existing catalogue is used without it
 
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = []
@@ -140,12 +140,12 @@ def _most_alike(target: str, shown: Garments, left_out: set[str], count: int = 5
 def _write_circo(root: Path, garments: Garments) -> None:
     home = root / circo.ROOTS[0]
     names = [name for category in FASHIONIQ_NAMES.values() for name in _gallery(root, category, "val")]
-    number = {name: 1000 + index for index, name in enumerate(names)}
+    id_of = {name: 1000 + index for index, name in enumerate(names)}
     images = []
     for name in names:
-        file = f"{number[name]:012d}.jpg"
+        file = f"{id_of[name]:012d}.jpg"
         _link(root / _photo(name), home / "COCO2017_unlabeled" / "unlabeled2017" / file)
-        images.append({"id": number[name], "file_name": file})
+        images.append({"id": id_of[name], "file_name": file})
     put_json(home / "COCO2017_unlabeled" / "annotations" / "image_info_unlabeled2017.json", {"images": images})
     rows: dict[str, list[dict[str, Any]]] = {"val": [], "test": []}
     for category in FASHIONIQ_NAMES.values():
@@ -154,15 +154,15 @@ def _write_circo(root: Path, garments: Garments) -> None:
             split = "test" if index % 2 else "val"
             reference, target = gallery[query["candidate"]], gallery[query["target"]]
             row: dict[str, Any] = {
-                "reference_img_id": number[query["candidate"]],
+                "reference_img_id": id_of[query["candidate"]],
                 "relative_caption": " and ".join(query["captions"]),
                 "shared_concept": f"a {target.category}",
                 "id": len(rows[split]),
             }
             if split == "val":
                 answers = _answers(reference, target, gallery, query["target"])
-                row["target_img_id"] = number[query["target"]]
-                row["gt_img_ids"] = [number[name] for name in answers]
+                row["target_img_id"] = id_of[query["target"]]
+                row["gt_img_ids"] = [id_of[name] for name in answers]
                 row["semantic_aspects"] = [name.replace("_", " ") for name in reference.differences(target)]
             rows[split].append(row)
     for split, content in rows.items():

@@ -1,7 +1,7 @@
-"""Draw a person who wears a garment, and every map that try-on data sets give beside the photo.
+"""Draw a person who wears a garment, and every map that try-on data sets have beside the photo.
 
 The body shares the unit coordinates of ``drawing.shapes`` (x to the right from the middle, y down), so a product photo, laid over
-it by one affine map, fits its shoulders. That map is the pose: shift, size and lean, per person. The agnostic mask follows from
+it by one affine transform, fits its shoulders. That transform is the pose: shift, size and lean, per person. The agnostic mask follows from
 the pose alone and thus says nothing about the garment that was worn.
 """
 
@@ -38,7 +38,7 @@ PAINTED_TORSO: list[Point] = [(0.10, 0.055), (0.25, 0.095), (0.25, 0.42), (0.27,
 PAINTED_ARM: list[Point] = [
     (0.10, 0.045), (0.24, 0.065), (0.36, 0.16), (0.43, 0.28), (0.42, 0.40), (0.46, 0.66), (0.28, 0.73), (0.19, 0.42), (0.10, 0.30)
 ]  # fmt: skip
-# LIP's numbers of the parts in image-parse-v3, and their colours in the palette and in the densepose-like map.
+# LIP's label ids of the parts in image-parse-v3, and their colours in the palette and in the densepose-like map.
 PARSE = {"background": 0, "hair": 2, "upper": 5, "pants": 9, "neck": 10, "face": 13, "left arm": 14, "right arm": 15}
 PALETTE: dict[int, Colour] = {
     2: (254, 0, 0),
@@ -66,7 +66,7 @@ KEYPOINTS: dict[int, Point] = {
 
 @dataclass(frozen=True)
 class Wearer:
-    """Who it is, and how they stand: from unit coordinates to a share of the picture's height."""
+    """A person and their pose, which maps unit coordinates to fractions of the picture's height."""
 
     skin: Colour
     hair: Colour
@@ -171,9 +171,9 @@ class Figure:
         return ImageChops.multiply(picture, Image.merge("RGB", [light.point(lambda value: 128 + value // 2)] * 3))
 
     def parse(self, mask: Image.Image) -> Image.Image:
-        """Return the part of every pixel (mode P, LIP's numbers), for a worn garment given by its product mask; big canvas."""
+        """Return the part of every pixel (mode P, LIP's label ids), for a worn garment given by its product mask; big canvas."""
         parts = Image.new("P", self._big)
-        parts.putpalette([value for number in range(256) for value in PALETTE.get(number, (0, 0, 0))])
+        parts.putpalette([value for label in range(256) for value in PALETTE.get(label, (0, 0, 0))])
         pen = ImageDraw.Draw(parts)
         if self.person.long_hair:
             pen.ellipse(self._box(-0.115, -0.17, 0.115, 0.12), fill=PARSE["hair"])
@@ -201,13 +201,13 @@ class Figure:
     def keypoints(self) -> dict[str, object]:
         """Return the pose as OpenPose writes it: BODY-25, pixels of the small picture, confidence 1."""
         values = [0.0] * 75
-        for number, (x, y) in KEYPOINTS.items():
+        for index, (x, y) in KEYPOINTS.items():
             px, py = self.place(x, y)
-            values[3 * number : 3 * number + 3] = [round(px / SCALE, 2), round(py / SCALE, 2), 1.0]
+            values[3 * index : 3 * index + 3] = [round(px / SCALE, 2), round(py / SCALE, 2), 1.0]
         return {"version": 1.3, "people": [{"person_id": [-1], "pose_keypoints_2d": values}]}
 
     def small(self, picture: Image.Image) -> Image.Image:
-        """Reduce a big canvas to the picture's size; part numbers are never mixed."""
+        """Reduce a big canvas to the picture's size; part labels are never interpolated."""
         exact = picture.mode == "P"
         return picture.resize(self.size, Image.Resampling.NEAREST if exact else Image.Resampling.LANCZOS)
 

@@ -5,11 +5,11 @@
                         image-densepose/  image-parse-v3/00000_00.png  openpose_json/00000_00_keypoints.json
                         gt_cloth_warped_mask/  im_sketch/00000_00.png
       test/im_sketch_unpaired/00000_00_00001_00.png
-      train_pairs.txt  test_pairs.txt  test_pairs_paired.txt        "person.jpg cloth.jpg" a line
+      train_pairs.txt  test_pairs.txt  test_pairs_paired.txt        "person.jpg cloth.jpg" per line
       captions.json     {"00000": ["red striped shirt", "long-sleeved red shirt", "hip-length shirt with a v-neck"]}
       manifest.json     sizes and seed; marks the set as synthetic
 
-It is written when try-on first asks for it, beside the rest of the embedded catalogue, which neither needs nor touches it.
+It is written when try-on first needs it, beside the rest of the embedded catalogue, which neither needs nor touches it.
 """
 
 import json
@@ -47,10 +47,10 @@ class TryOnSizes:
 
 
 def write_tryon(root: Path, sizes: TryOnSizes | None = None, progress: bool = True) -> Path:
-    """Write the try-on set at ``root``, unless it is there already with the same sizes and seed.
+    """Write the try-on set at ``root``, unless it already exists with the same sizes and seed.
 
     Raises:
-        UserError: ``root`` holds anything but a set that this function wrote; nothing of it is touched.
+        UserError: ``root`` holds anything other than a set that this function wrote; nothing in it is touched.
     """
     sizes = sizes or TryOnSizes()
     wanted = {"name": "catalogue/vitonhd", "synthetic": True, "version": VERSION, **asdict(sizes)}
@@ -84,7 +84,7 @@ def _write_all(root: Path, sizes: TryOnSizes, progress: bool) -> None:
         for name in _FOLDERS + (("im_sketch_unpaired",) if split == "test" else ()):
             (folder / name).mkdir(parents=True)
         indices = list(range(first, first + count))
-        others = indices[1:] + indices[:1]  # everybody wears the next one's garment
+        others = indices[1:] + indices[:1]  # everyone wears the next person's garment
         for index in indices:
             captions[f"{index:05d}"] = chunks(_garment(index, sizes.seed))
         if split == "test":
@@ -135,7 +135,7 @@ def _flat(index: int, seed: int, side: int) -> tuple[Image.Image, Image.Image]:
 
 
 def _portrait(square: Image.Image, width: int, height: int) -> Image.Image:
-    """Fit a square picture into the width; its first and last rows go on above and below."""
+    """Fit a square picture into the width; its first and last rows are repeated above and below."""
     square = square.resize((width, width), Image.Resampling.LANCZOS)
     picture = Image.new(square.mode, (width, height))
     top = (height - width) // 2

@@ -36,7 +36,7 @@ def describe(garment: Garment, rng: random.Random) -> str:
 
 
 def phrase(garment: Garment, rng: random.Random) -> str:
-    """Write the few words that somebody who looks for such a garment would type: some of its attributes."""
+    """Write the few words that someone looking for such a garment would type: some of its attributes."""
     colour, kind, sleeve = garment.colour, garment.category, garment.sleeve
     noun = PATTERN_NOUNS.get(garment.pattern, "no pattern")
     return rng.choice(
@@ -63,7 +63,7 @@ def caption(garment: Garment) -> str:
 def feedback(reference: Garment, target: Garment, rng: random.Random) -> tuple[str, str]:
     """Write two sentences that say how the target differs from the reference.
 
-    Together they usually name every difference; one time in ten each sentence speaks of the same one, as people do.
+    Together they usually name every difference; one time in ten both sentences name the same one, as people do.
     """
     names = [name for name in reference.differences(target) if name != "second_colour"] or ["second_colour"]
     rng.shuffle(names)

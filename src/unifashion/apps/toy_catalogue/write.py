@@ -1,15 +1,15 @@
-"""Write the embedded catalogue to disk in the layouts of FashionGen, FashionIQ (with captions) and an own catalogue.
+"""Write the embedded catalogue to disk in the layouts of FashionGen, FashionIQ (with captions) and a catalogue of one's own.
 
     dataset/catalogue/
       fashionGen/           products with one to three views; texts state every attribute, some of the training texts only a few
       fashionIQ_dataset/    composed queries: families of garments that differ in a few attributes; captions_llava from attributes
-      catalogue.csv         the same photos as an own catalogue (image, text, id, category, price, split)
+      catalogue.csv         the same photos as a catalogue of one's own (image, text, id, category, price, split)
       fashion200K/  hdf5/  cirr_dataset/  circo/      the same photos in other layouts (layouts.py)
       attributes.jsonl      {"image": "fashionGen/image/0.jpg", "category": "dress", "colour": ...} for every photo
-      manifest.json         sizes and seed: what says that the folder is this catalogue, and that it is synthetic
+      manifest.json         sizes and seed: identifies the folder as this catalogue, and as synthetic
 
-Every photo is drawn from a seed of its own, so the bytes do not depend on the number of processes. An interrupted call leaves no
-half catalogue, and several processes may write at the same time (folder.py).
+Every photo has its own seed, so the bytes do not depend on the number of processes. An interrupted call leaves no
+partial catalogue, and several processes may write at the same time (folder.py).
 """
 
 import json
@@ -38,7 +38,7 @@ from unifashion.io import write_csv
 
 VERSION = 4
 PHRASES = 0.5  # share of the further views of a training product that come with a few words instead of its description
-TRYON = ROOTS[0]  # the try-on set, which tryon.py writes when it is asked for; it is drawn again when the rest changes
+TRYON = ROOTS[0]  # the try-on set, which tryon.py writes when it is needed; it is drawn again when the rest changes
 PARTS = ("fashionGen", "fashionIQ_dataset", TABLE, "attributes.jsonl", *layouts.PARTS, MANIFEST)
 
 
@@ -67,12 +67,12 @@ class _Photo:
 
 
 def write_catalogue(root: Path, sizes: Sizes | None = None, progress: bool = True) -> Path:
-    """Write the catalogue at ``root``, unless it is there already with the same sizes and seed.
+    """Write the catalogue at ``root``, unless it already exists with the same sizes and seed.
 
     A catalogue of other sizes is replaced.
 
     Raises:
-        UserError: ``root`` holds anything but a catalogue that this function wrote; nothing of it is touched.
+        UserError: ``root`` holds anything other than a catalogue that this function wrote; nothing in it is touched.
     """
     sizes = sizes or Sizes()
     wanted = {"name": "catalogue", "synthetic": True, "version": VERSION, **asdict(sizes)}
@@ -91,7 +91,7 @@ def _write_all(root: Path, sizes: Sizes, progress: bool) -> None:
 
 
 def _refuse_foreign_files(root: Path) -> None:
-    """Raise unless ``root`` is absent, an empty folder, or a catalogue to which nobody added anything."""
+    """Raise unless ``root`` is absent, an empty folder, or a catalogue without foreign files."""
     if not root.exists():
         return
     names = sorted(path.name for path in root.iterdir()) if root.is_dir() else ["a file"]
@@ -106,10 +106,10 @@ def _refuse_foreign_files(root: Path) -> None:
 
 
 def _write_fashiongen(root: Path, sizes: Sizes) -> Iterator[_Photo]:
-    """Write FashionGen's annotations and the own catalogue's table; yield the photos they name."""
+    """Write FashionGen's annotations and the table of ``catalogue.csv``; yield the photos they name."""
     folder = root / "fashionGen"
     table: list[dict[str, object]] = []
-    number = product = 0
+    first_view = product = 0
     for split, images, count in (("train", "image", sizes.train_products), ("val", "image_val", sizes.val_products)):
         rows, objects, firsts = [], [], []
         seen: set[Garment] = set()
@@ -121,7 +121,7 @@ def _write_fashiongen(root: Path, sizes: Sizes) -> Iterator[_Photo]:
             seen.add(garment)
             text, price = describe(garment, rng), rng.randrange(1500, 15000, 50) / 100
             metadata = {"productID": product, "subcategory": garment.category, "category": garment.category}
-            views = list(range(number, number + rng.choice((1, 2, 2, 3))))
+            views = list(range(first_view, first_view + rng.choice((1, 2, 2, 3))))
             for view in views:
                 path = f"fashionGen/{images}/{view}.jpg"
                 typed = phrase(garment, rng) if split == "train" and view != views[0] and rng.random() < PHRASES else ""
@@ -139,7 +139,7 @@ def _write_fashiongen(root: Path, sizes: Sizes) -> Iterator[_Photo]:
                 yield _Photo(path, garment, f"{sizes.seed}/view/{view}")
             objects.append({"index": json.dumps(views), "description": text, **metadata})
             firsts.append({"index": str(views[0]), "description": text})
-            number, product = number + len(views), product + 1
+            first_view, product = first_view + len(views), product + 1
         put_jsonl(folder / f"annotation_{split}.jsonl", rows)
         put_jsonl(folder / f"annotation_{split}_object.jsonl", objects)
     random.Random(f"{sizes.seed}/blocks").shuffle(firsts)
@@ -180,7 +180,7 @@ def _write_fashioniq(root: Path, sizes: Sizes) -> Iterator[_Photo]:
 def _families(
     category: str, num_families: int, num_distractors: int, rng: random.Random
 ) -> tuple[list[Garment], list[tuple[int, int]]]:
-    """Return garments, no two alike, and (reference, target) pairs within families, all in random order."""
+    """Return distinct garments and (reference, target) pairs within families, all in random order."""
     garments: list[Garment] = []
     pairs: list[tuple[int, int]] = []
     seen: set[Garment] = set()
