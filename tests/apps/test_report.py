@@ -229,7 +229,7 @@ def test_scores_written_before_intervals_and_answers_are_shown(run, tmp_path):
         row.pop("low"), row.pop("high")
     (home / "scores.json").write_text(json.dumps(rows))
     page = page_of(run, tmp_path)
-    assert "60.0</td>" in page and "answers to single queries were not kept" in page
+    assert "60.0</td>" in page and "answers to individual queries were not kept" in page
 
 
 def test_a_line_separator_in_a_text_does_not_break_the_answers(run, tmp_path):

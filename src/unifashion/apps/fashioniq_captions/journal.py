@@ -1,11 +1,11 @@
-"""The journal of a captioning run: every answer is kept as it arrives, so that a killed run continues where it stopped.
+"""The journal of a captioning run: every answer is kept as it arrives, so that a killed run can continue.
 
     OUT/.journal/fashioniq.val/
       facts.json     settings of the run: data set, split, model, prompts ...; a run with others may not continue it
       0.jsonl        {"key": "dress/B008BHCT58", "text": "The dress is ...", "finished": true, "attributes": ""}   one per process
       lock           held while a run writes
 
-Lines are flushed at once and forced to disk every few; a line that a crash cut in half is dropped and its photo is captioned again.
+Lines are flushed at once and forced to disk every few; a line that a crash cut in half is dropped and its photo done again.
 """
 
 import json

@@ -240,7 +240,7 @@ def _fetch_photo(url: str, path: Path) -> None:
     try:
         image = load_image(path)
     except ImageError as error:
-        raise JobError(f"what the server sent is not an image ({error.reason})") from None
+        raise JobError(f"the server sent no image ({error.reason})") from None
     if image.format != "JPEG" and path.read_bytes()[:2] != b"\xff\xd8":
         image.save(path, "JPEG", quality=QUALITY)
 

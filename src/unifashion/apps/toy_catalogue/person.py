@@ -1,8 +1,8 @@
 """Draw a person who wears a garment, and every map that try-on data sets have beside the photo.
 
 The body shares the unit coordinates of ``drawing.shapes`` (x to the right from the middle, y down), so a product photo, laid over
-it by one affine transform, fits its shoulders. That transform is the pose: shift, size and lean, per person. The agnostic mask follows from
-the pose alone and thus says nothing about the garment that was worn.
+it by one affine transform, fits its shoulders. That transform is the pose: shift, size and lean, per person.
+The agnostic mask follows from the pose alone and thus says nothing about the garment that was worn.
 """
 
 import random
