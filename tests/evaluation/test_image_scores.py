@@ -410,7 +410,7 @@ def test_a_network_file_is_read_as_weights_and_must_fit(tmp_path, monkeypatch):
     opened = open_lpips("alex", tmp_path)
     assert torch.equal(opened.features[0].weight, layers[0].weight)
     torch.save({"features.0.weight": torch.zeros(3)}, tmp_path / file.name)
-    with pytest.raises(UserError, match="damaged or another network"):
+    with pytest.raises(UserError, match="damaged or holds another network"):
         open_lpips("alex", tmp_path)
 
 
@@ -431,7 +431,7 @@ def test_inception_is_run_as_clean_fid_runs_it(tmp_path):
     for name in ("other.pt", "none.pt"):
         shutil.copy(path, tmp_path / "none.pt")
         (tmp_path / "none.pt").write_bytes(path.read_bytes()[:200])
-        with pytest.raises(UserError, match="damaged or another network"):
+        with pytest.raises(UserError, match="damaged or holds another network"):
             Inception(tmp_path / name)
 
 

@@ -94,7 +94,7 @@ def test_the_report_shows_the_scores_and_the_grid(results, root, tmp_path):
     assert "tryon/catvton/paired" in page
     assert "The first results: person, garment, result, truth, in turn." in page
     assert "in percent" not in page.split("tryon/catvton/paired")[0].rsplit("<caption", 1)[-1]
-    assert "The answers to single queries" not in page
+    assert "The answers to individual queries" not in page
     assert "Ties" not in page.split("<footer")[0], "nothing was ranked"
     (results / "examples.png").unlink()
     page, _ = write_report([results], tmp_path / "report.html")

@@ -147,7 +147,7 @@ def test_vector_pictures_and_postscript_are_rejected(client):
     eps = io.BytesIO()
     Image.new("RGB", (8, 8)).save(eps, "EPS")
     for data in (svg, eps.getvalue()):
-        assert "not a picture of a kind" in error_of(
+        assert "not a picture in a supported format" in error_of(
             client.post("/api/search", json={"image": base64.b64encode(data).decode()}), 400
         )
 

@@ -69,7 +69,7 @@ def test_a_killed_run_goes_on_without_losing_or_repeating_an_answer(fashioniq, t
         server.delay = 0.0
         before = len(server.bodies)
         said = finish(start("inference.py", *flags, "--output-dir", str(tmp_path / "out")))
-    assert f"{kept} of 9 photos have a caption already" in said
+    assert f"{kept} of 9 photos already have a caption" in said
     assert len(server.bodies) - before == 9 - kept and len(captions(tmp_path / "out")) == 9
 
 
