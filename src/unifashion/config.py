@@ -1,4 +1,4 @@
-"""The settings of retrieval and captions: what the YAML files of ``configs/`` and the flags say (how: ``flags.py``)."""
+"""The settings of retrieval and captions: the keys of the YAML files in ``configs/``, and the flags (see ``flags.py``)."""
 
 import typing
 from dataclasses import dataclass
@@ -43,15 +43,15 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Training: what every training shares, whatever it trains."""
+    """Training: settings that every kind of training has."""
 
     output_dir: str = setting("runs/train", "run folder; must be new unless --overwrite")
-    overwrite: bool = setting(False, "replace the run that is in output_dir")
+    overwrite: bool = setting(False, "replace the run in output_dir")
     resume: str | None = setting(
-        None, "run folder to continue exactly where its last checkpoint stands; settings come from its config.yaml"
+        None, "run folder to continue from its last checkpoint, exactly; settings come from its config.yaml"
     )
     save_steps: int = setting(0, "also write a checkpoint after every n-th optimiser step; 0 = after each epoch only")
-    keep_last: int = setting(2, "checkpoints that are kept for --resume, the newest; best and last stay anyway")
+    keep_last: int = setting(2, "newest checkpoints to keep for --resume; best and last are always kept")
     max_steps: int = setting(0, "stop after this many optimiser steps; 0 = after num_epochs")
     batch_size: int = setting(128, "rows per process and step", least=1)
     accumulation_steps: int = setting(1, "batches whose gradients are added up before a step", least=1)
@@ -88,20 +88,20 @@ class TrainingSettings(RunSettings):
     )
     length_buckets: int = setting(
         0,
-        "fill this many batches at a time from rows sorted by text length (less padding, negatives of like length); 0 = off",
+        "fill this many batches at a time from rows sorted by text length (less padding, negatives of similar length); 0 = off",
     )
     schedule: Literal["one-cycle", "cosine"] = setting(
         "one-cycle",
-        "how the learning rate moves (training/schedule.py); the paper trains retrieval with one-cycle, captions with cosine",
+        "learning-rate schedule (training/schedule.py); the paper trains retrieval with one-cycle, captions with cosine",
     )
-    warmup_epochs: float = setting(1.5, "rising part of the schedule, epochs")
+    warmup_epochs: float = setting(1.5, "warm-up of the learning rate, epochs")
     compile: bool = setting(
         False, "compile the blocks of tower and Q-Former (torch.compile); the first step takes about a minute"
     )
     itc_weight: float = setting(1.0, "weight of the image-text contrastive loss")
     itm_weight: float = setting(1.0, "weight of the image-text matching loss")
     lm_weight: float = setting(1.0, "weight of the language-modelling loss (blip2_cir_cls, blip2_cir_full)")
-    q2i_weight: float = setting(1.0, "weight of the drawing loss (blip2_cir_full with a diffusion model)")
+    q2i_weight: float = setting(1.0, "weight of the diffusion loss (blip2_cir_full with a diffusion model)")
     ttc_weight: float = setting(1.0, "weight of the fused-image-to-target-caption loss (blip2_cir_rerank)")
     itm_negatives: Literal["multinomial", "unifashion"] = setting(
         "multinomial", "hard negatives: drawn as in BLIP-2, or chosen as the original UniFashion code does"
@@ -128,11 +128,11 @@ class EvaluationSettings:
     num_queries: int = setting(1000, "queries per draw of fashiongen/sub100")
     num_negatives: int = setting(100, "negatives per query of fashiongen/sub100")
     eval_seed: int = setting(0, "seed of the draws")
-    rerank: int = setting(0, "re-order the best this many with the matching head; 0 = off")
+    rerank: int = setting(0, "re-rank this many of the best with the matching head; 0 = off")
 
 
 LANGUAGE_PARTS = ("qformer", "adapters", "llm_lora", "llm", "diffusion")
-PAPER_PARTS = {  # what the paper says is trained; its two sections disagree
+PAPER_PARTS = {  # what is trained according to the paper, whose two sections disagree
     "paper-s1": ("qformer",),
     "paper-s3": ("qformer", "adapters", "diffusion"),
     "all": ("qformer", "adapters", "llm_lora", "diffusion"),
@@ -141,12 +141,12 @@ PAPER_PARTS = {  # what the paper says is trained; its two sections disagree
 
 @dataclass(frozen=True)
 class LanguageModelSettings:
-    """Language model: the caption and drawing heads of blip2_cir_full."""
+    """Language model: the caption and diffusion heads of blip2_cir_full."""
 
     llm: str | None = setting(
         None,
-        "causal language model that writes captions: a folder or hub id (of a LLaVA its language model is taken); "
-        "'tiny' makes a small LLaMA from nothing, with words of the training texts; default: that of --init-from",
+        "causal language model that writes captions: a folder or hub id (for a LLaVA, its language model); "
+        "'tiny' makes a small LLaMA from scratch, with a vocabulary of the training texts; default: that of --init-from",
     )
     load_in: Literal["full", "8bit", "4bit"] = setting(
         "full", "precision of a frozen language model; 8bit and 4bit need a GPU"
@@ -157,30 +157,30 @@ class LanguageModelSettings:
         + ", ".join(f"{name} (= {'+'.join(parts)})" for name, parts in PAPER_PARTS.items()),
     )
     lora_r: int = setting(128, "rank of the LoRA matrices")
-    lora_alpha: int = setting(256, "scale of LoRA: its output counts lora_alpha / lora_r")
-    lora_dropout: float = setting(0.05, "dropout of what LoRA reads")
+    lora_alpha: int = setting(256, "scale of LoRA: its output is multiplied by lora_alpha / lora_r")
+    lora_dropout: float = setting(0.05, "dropout on the input of LoRA")
     lora_targets: str = setting("all-linear", "layers with LoRA: all-linear (all but lm_head), or names joined by +")
     template: str = setting(
         "USER: <Img><queries></Img> {instruction} Assistant:",
-        "prompt; <queries> is where the image is read, {instruction} what is asked; the caption follows",
+        "prompt; <queries> stands for the image, {instruction} for --instruction; the caption follows",
     )
-    instruction: str | None = setting(None, "what the language model is asked for; default: the paper's, by data set")
+    instruction: str | None = setting(None, "instruction to the language model; default: the paper's for the data set")
     max_answer_tokens: int = setting(128, "captions are cut to this many tokens of the language model")
     gradient_checkpointing: bool = setting(
-        False, "compute the language model's activations twice instead of keeping them"
+        False, "recompute the language model's activations in the backward pass instead of storing them"
     )
     diffusion_model: str | None = setting(
         None,
         "Stable Diffusion 1.x in diffusers form (folder or hub id) that learns to draw from the queries; default: none",
     )
     drawing_size: int = setting(256, "side of the square that is drawn, pixels")
-    drawing_prompt: str = setting("a photo of a garment", "words that the drawn image is also conditioned on")
+    drawing_prompt: str = setting("a photo of a garment", "text that the drawn image is also conditioned on")
 
     def __post_init__(self) -> None:
         parts = self.parts()
         if {"llm", "llm_lora"} <= set(parts):
             raise UserError(
-                "trainable: llm trains all weights of the language model, llm_lora a few beside them; choose one"
+                "trainable: llm trains all weights of the language model, llm_lora only a few added ones; choose one"
             )
         if "llm" in parts and self.load_in != "full":
             raise UserError(f"trainable: a language model in {self.load_in} cannot be trained whole; use llm_lora")

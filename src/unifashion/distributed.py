@@ -1,8 +1,8 @@
-"""The only place that knows how many processes there are. On one process every function is the identity.
+"""Exchange between processes, for training and for evaluation. With one process, nothing is exchanged.
 
 Training: ``gather`` stacks the rows of all ranks and lets gradients flow back. Evaluation: every process embeds its share of the
-batches (``shard_batches``) and all of them get all the rows (``gather_rows``); the batches are those of one process, and a row is
-computed by exactly one process, so the result is the same bit for bit. Every process must make the same calls in the same order.
+batches (``shard_batches``) and all of them get all rows (``gather_rows``). The batches are those of a single process, and each
+row is computed by exactly one, so the result is the same bit for bit. All processes must make the same calls in the same order.
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ Value = TypeVar("Value")
 
 
 def world_size() -> int:
-    """Return the number of processes that work together."""
+    """Return the number of processes."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Return this process's number, from 0."""
+    """Return the index of this process, from 0."""
     return dist.get_rank() if world_size() > 1 else 0
 
 
@@ -38,7 +38,7 @@ def is_main_process() -> bool:
 def gather(x_B: Tensor) -> Tensor:
     """Stack the rows of all ranks, in rank order; gradients flow back to the rank that a row came from.
 
-    Every rank must bring the same number of rows (the training sampler drops the incomplete last batch).
+    Every rank must have the same number of rows (the training sampler drops the incomplete last batch).
     """
     if world_size() == 1:
         return x_B
@@ -46,7 +46,7 @@ def gather(x_B: Tensor) -> Tensor:
 
 
 class _Gather(torch.autograd.Function):
-    """All-gather of rows; backward sums what every rank's loss wants of this rank's rows.
+    """All-gather of rows; backward sums the gradients of all ranks' losses for this rank's rows.
 
     torch's own differentiable all_gather misreads gradients that are not contiguous under gloo.
     """
@@ -62,7 +62,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_M: Tensor) -> Tensor:
         grad_M = grad_M.contiguous()
-        # The loss of every rank looks at the rows of all, so this rank's rows collect gradients from all of them.
+        # Every rank's loss uses the rows of all ranks, so this rank's rows collect gradients from all of them.
         dist.all_reduce(grad_M)
         return grad_M[rank() * ctx.num_rows : (rank() + 1) * ctx.num_rows]
 
@@ -119,19 +119,19 @@ def share_buffers(module: nn.Module) -> None:
 
 
 def shard_batches(num_rows: int, batch_size: int) -> list[list[int]]:
-    """Return the row numbers of this process's batches."""
+    """Return the row indices of this process's batches."""
     starts = range(0, num_rows, batch_size)[rank() :: world_size()]
     return [list(range(start, min(start + batch_size, num_rows))) for start in starts]
 
 
 def gather_rows(parts: Sequence[tuple[Sequence[int], Tensor]], shape: Sequence[int], device: torch.device) -> Tensor:
-    """Return a tensor of ``shape``, on the CPU, from the (row numbers, rows) that the processes have computed.
+    """Return a tensor of ``shape``, on the CPU, from the (row indices, rows) that the processes have computed.
 
     ``device`` is one that the processes can exchange tensors on.
     """
     whole = torch.zeros(*shape)
-    for numbers, rows in parts:
-        whole[list(numbers)] = rows
+    for indices, rows in parts:
+        whole[list(indices)] = rows
     if world_size() == 1:
         return whole
     whole = whole.to(device)

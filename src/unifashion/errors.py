@@ -1,7 +1,7 @@
-"""What a user can fix is said in one sentence; everything else is a bug and keeps its traceback.
+"""Errors that a user can fix are one sentence; everything else is a bug and keeps its traceback.
 
 Library code raises ``UserError`` for bad input. Entry points wrap their ``main`` in ``exit_with_one_sentence``,
-which prints that sentence to stderr and leaves with exit code 2.
+which prints that sentence to stderr and exits with code 2.
 """
 
 import functools
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import NoReturn
 
-# Packages that only some users install, and the extra of pyproject.toml that brings each.
+# Optional packages, and the extra of pyproject.toml that installs each.
 EXTRAS = {
     "faiss": "search",
     **dict.fromkeys(("pymilvus", "milvus_lite", "grpc"), "milvus"),
@@ -27,21 +27,21 @@ EXTRAS = {
 
 
 class UserError(ValueError):
-    """Bad input from the outside: names the file, row or flag, and the fix."""
+    """Bad input from the user: the message names the file, row or flag, and the fix."""
 
 
 def require(package: str, what: str) -> None:
-    """Check that a package of an extra is installed, before an import or before long work that ends with one.
+    """Check that an optional package is installed, before importing it or starting long work that ends up needing it.
 
     Raises:
-        UserError: it is not; names what needs it, and the line that installs it.
+        UserError: it is not; names what needs it, and the command that installs it.
     """
     if importlib.util.find_spec(package) is None:
         raise UserError(missing(package, what))
 
 
 def missing(package: str, what: str) -> str:
-    """Return the sentence for a package of an extra that ``what`` needs and that is not installed."""
+    """Return the message for an optional package that ``what`` needs and that is not installed."""
     return f"{what} needs the package {package}: pip install 'unifashion[{EXTRAS[package]}]'"
 
 
@@ -52,7 +52,7 @@ def nearest(name: str, known: Sequence[str]) -> str:
 
 
 def sentence(error: UserError) -> str:
-    """Return what the error says, without the traceback that torch puts before errors of its loader processes."""
+    """Return the message without the traceback that torch prepends to errors of its loader processes."""
     last = str(error).rstrip().splitlines()[-1]
     return last.removeprefix(f"{UserError.__module__}.{UserError.__qualname__}: ")
 
@@ -60,7 +60,7 @@ def sentence(error: UserError) -> str:
 def exit_with_one_sentence(main: Callable[..., None]) -> Callable[..., None]:
     """Wrap an entry point: a ``UserError`` becomes ``error: ...`` and exit code 2, Ctrl-C exit code 130.
 
-    So does a package of an extra that is not installed, where nobody asked for it with ``require`` first.
+    A missing optional package that was not checked with ``require`` is reported in the same way.
     """
 
     @functools.wraps(main)

@@ -12,7 +12,7 @@ the command line. ``--config FILE`` names the YAML. Keys and flags that do not e
     overwrite: bool = setting(False, "...")                           --overwrite or --no-overwrite
     betas: tuple[float, float] = setting((0.9, 0.98), "...")          --betas 0.9 0.98
     source: tuple[Path, ...] = setting((), "...")                     --source A B: all words up to the next flag
-    image: tuple[str, ...] = setting((), "...", repeat=True)          --image A --image B: a positional argument may stand behind
+    image: tuple[str, ...] = setting((), "...", repeat=True)          --image A --image B: a positional argument may follow
 """
 
 import argparse
@@ -45,7 +45,7 @@ def setting(
 
 
 def argument(doc: str, default: Any = REQUIRED, name: str = "") -> Any:
-    """Declare a setting that is given by its position, which ``--help`` calls ``name``; a tuple takes all words that are left."""
+    """Declare a positional argument, which ``--help`` calls ``name``; a tuple takes all remaining words."""
     return field(default=default, metadata=dict(doc=doc, least=0, choices=(), position=name))
 
 
@@ -71,7 +71,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"--config {path}: no such file; experiment files lie in configs/") from None
+        raise UserError(f"--config {path}: no such file; experiment files are in configs/") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"--config {path}: not a readable YAML file ({' '.join(str(error).split())})") from None
     if not isinstance(values, dict):
@@ -84,8 +84,8 @@ def parse(
 ) -> tuple[Any, ...]:
     """Merge dataclass defaults, ``defaults``, the ``--config`` file and flags, in rising priority.
 
-    Returns one instance per group; ``--help`` shows each group under its docstring ("Title: what it is about"), and leaves.
-    A ``command`` (of ``unifashion``) is called so, and has no ``--config``.
+    Returns one instance per group; ``--help`` shows each group under its docstring ("Title: what it is about"), and exits.
+    ``command`` is the full name of a ``unifashion`` command, which has no ``--config``.
 
     Raises:
         UserError: as ``resolve``, and for flags and arguments that do not exist.
@@ -96,7 +96,7 @@ def parse(
     try:
         from_file = read_yaml(Path(path)) if path else {}
         if from_file:
-            resolve(groups, from_file)  # alone first, to blame the file for what is wrong in it
+            resolve(groups, from_file)  # on its own first, so that its errors name the file
     except UserError as error:
         raise UserError(str(error) if str(error).startswith("--config") else f"--config {path}: {error}") from None
     return resolve(groups, {**defaults, **from_file, **_check(groups, flags, typed_by_hand=True)})
@@ -105,10 +105,10 @@ def parse(
 def parse_from_src(
     groups: Sequence[type], argv: Sequence[str] | None, description: str, src: Path, **defaults: Any
 ) -> tuple[Any, ...]:
-    """``parse`` for programs that users start inside ``src``: moves to the folder above it first, and ``--help`` says so."""
+    """``parse`` for programs that users start inside ``src``: changes to the folder above it first, and ``--help`` says so."""
     if Path.cwd().is_relative_to(src):
         os.chdir(src.parent)
-    note = "Called from inside src/, paths are those of the project's top folder."
+    note = "When started inside src/, paths are relative to the project's top folder."
     return parse(groups, argv, f"{description} {note}", **defaults)
 
 
@@ -125,7 +125,7 @@ def read_number(name: str, kind: type, value: Any, least: int = 0) -> Any:
     """Return ``value`` as an int or a float.
 
     Raises:
-        UserError: it is none, or below ``least``; the sentence starts with ``name``.
+        UserError: it is not a number, or below ``least``; the message starts with ``name``.
     """
     noun = "a whole number" if kind is int else "a number"
     if isinstance(value, bool) or (kind is int and isinstance(value, float)):
@@ -142,7 +142,7 @@ def read_number(name: str, kind: type, value: Any, least: int = 0) -> Any:
 
 
 class _Setting:
-    """A field of a dataclass, its type taken apart. Of a tuple, ``kind`` and ``choices`` are those of its items."""
+    """A dataclass field with its type taken apart. For a tuple, ``kind`` and ``choices`` are those of its items."""
 
     def __init__(self, f: Field[Any]) -> None:
         self.name, self.default, self.doc, self.form = f.name, f.default, str(f.metadata["doc"]), f.metadata
@@ -161,7 +161,7 @@ class _Setting:
             self.flag = self.metavar = self.form["position"] or f.name.upper()
 
     def typed(self, label: str, value: Any) -> Any:
-        """Return ``value`` as the field's type, or say what the field wants."""
+        """Return ``value`` as the field's type, or raise ``UserError``."""
         if value is None and self.is_optional:
             return None
         if not self.items:
@@ -185,7 +185,7 @@ class _Setting:
         return self.kind(value)
 
     def add_to(self, section: argparse._ArgumentGroup, default: object) -> None:
-        """Add the flag. All values stay text, and nothing is required here: ``resolve`` says better what is wrong."""
+        """Add the flag. All values stay text, and nothing is required here: ``resolve`` has the better messages."""
         options: dict[str, Any] = {"metavar": self.metavar, "help": self.doc.replace("%", "%%")}
         if self.is_positional:
             section.add_argument(self.name, nargs="*" if self.items else "?", **options)
@@ -209,7 +209,7 @@ def _settings(groups: Sequence[type]) -> dict[str, _Setting]:
 
 
 def _check(groups: Sequence[type], values: dict[str, Any], typed_by_hand: bool = False) -> dict[str, Any]:
-    """Return the values as their settings' types; complaints name the flag where it was typed by hand, else the key."""
+    """Return the values as their settings' types; errors name the flag if it was typed by hand, else the key."""
     known = _settings(groups)
     for name in values:
         if name not in known:
@@ -220,7 +220,7 @@ def _check(groups: Sequence[type], values: dict[str, Any], typed_by_hand: bool =
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse whose unknown flags name the nearest known one, and whose positional arguments may stand among the flags."""
+    """argparse that suggests the nearest known flag for an unknown one, and allows positional arguments between flags."""
 
     def __init__(self, groups: Sequence[type], description: str, command: str, defaults: dict[str, object]) -> None:
         usage = ["%(prog)s", "[-h]", *(() if command else ("[--config FILE]",))]
@@ -234,7 +234,7 @@ class _Parser(argparse.ArgumentParser):
             usage=" ".join([*usage, "[--SETTING VALUE ...]"]),
             allow_abbrev=False,
             formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=32, width=WIDTH),
-            argument_default=argparse.SUPPRESS,  # what is not given is absent: a file or a default may still say it
+            argument_default=argparse.SUPPRESS,  # what is not given is absent: a file or a default may still set it
         )
         if not command:
             self.add_argument("--config", metavar="FILE", help="YAML file with settings; flags override it")
@@ -246,7 +246,7 @@ class _Parser(argparse.ArgumentParser):
 
     def parse_args(self, args: Sequence[str], namespace: Any = None) -> Any:  # type: ignore[override]
         words = [re.sub("^--[^=]+", lambda flag: flag[0].replace("_", "-"), word) for word in args]  # --num_epochs=3
-        # "Intermixed", because argparse otherwise takes an optional argument for absent once a flag stands before it.
+        # "Intermixed", because argparse otherwise considers an optional positional absent once a flag precedes it.
         values, rest = self.parse_known_intermixed_args(words, namespace)
         if rest:
             known = [option for action in self._actions for option in action.option_strings]

@@ -1,15 +1,15 @@
-"""Files that are there whole or not at all. The only place that renames, locks, or forces anything to the disk.
+"""Files that exist whole or not at all. The only place that renames, locks or fsyncs files.
 
-    atomic_write(path, text)                        a file, written beside its place and renamed
+    atomic_write(path, text)                        a file, written next to its final path and renamed
     with replacing(path) as unfinished: ...         the same, for writers that want a path
     with replacing_folder(folder) as unfinished: ...     a folder; the old one stays until the new one is complete
     with lock(path, "... is at work"): ...          one process at a time
-    claim(record, settings, ...)                    is what lies here the work of the same settings?
+    claim(record, settings, ...)                    was the work in this folder begun with the same settings?
 
-``durable=True`` forces the bytes to the disk before the rename, and the rename after it: for what is reported as kept and would
-be missed after a power cut. Without it a crash of the machine, not of the program, may lose the newest state.
+``durable=True`` fsyncs the bytes before the rename and the folder after it: for what is reported as saved and must survive a
+power cut. Without it, a crash of the machine (not of the program) may lose the newest state.
 
-An unfinished file is called ``.NAME.PID`` and lies beside its place, because a rename is atomic only within one disk.
+An unfinished file is called ``.NAME.PID`` and is in the same folder, because a rename is atomic only within one file system.
 """
 
 import csv
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def replacing(path: Path, durable: bool = False) -> Iterator[Path]:
-    """Yield a path to write to; what was written takes the place of ``path`` when the block ends without an exception."""
+    """Yield a path to write to; what was written replaces ``path`` when the block ends without an exception."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield unfinished
@@ -51,7 +51,7 @@ def replacing(path: Path, durable: bool = False) -> Iterator[Path]:
 
 
 def move_file(source: Path, path: Path) -> None:
-    """Give a file that is complete, and forced to the disk, its final name, in the place of what was there."""
+    """Fsync a complete file and rename it to ``path``, replacing what was there."""
     to_disk(source)
     source.replace(path)
     to_disk(path.parent)
@@ -65,7 +65,7 @@ def atomic_write(path: Path, content: str | bytes, durable: bool = False) -> Non
 
 @contextmanager
 def replacing_folder(folder: Path, durable: bool = False) -> Iterator[Path]:
-    """Yield an empty folder to fill; it takes the place of ``folder`` when the block ends without an exception.
+    """Yield an empty folder to fill; it replaces ``folder`` when the block ends without an exception.
 
     A folder that is not empty cannot be replaced in one step: for a moment the old one is called ``.NAME.old``. A process that is
     killed in that moment leaves it there, and ``restore_folder`` (which this function calls first) puts it back.
@@ -87,7 +87,7 @@ def replacing_folder(folder: Path, durable: bool = False) -> Iterator[Path]:
 
 
 def move_folder(unfinished: Path, folder: Path) -> None:
-    """Put a complete folder in the place of ``folder``; the old one goes once the new one stands."""
+    """Replace ``folder`` by a complete one; the old one is removed once the new one is in place."""
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
@@ -97,7 +97,7 @@ def move_folder(unfinished: Path, folder: Path) -> None:
 
 
 def restore_folder(folder: Path) -> None:
-    """Remove what a process that was killed while it replaced ``folder`` left beside it; its old state comes back if need be."""
+    """Clean up after a process that was killed while replacing ``folder``, and bring back the old state if need be."""
     old = folder.with_name(f".{folder.name}.old")
     if old.is_dir() and not folder.exists():
         old.replace(folder)
@@ -106,7 +106,7 @@ def restore_folder(folder: Path) -> None:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what processes that were killed while they wrote the file or folder ``path`` left beside it.
+    """Remove the unfinished copies of the file or folder ``path`` that killed processes have left.
 
     ``replacing`` does not do this by itself, as it would list a whole folder for each of its files. Call it for large files.
     """
@@ -120,7 +120,9 @@ def remove_leftovers(path: Path) -> None:
 
 
 def _is_alive(process: int) -> bool:
-    with suppress(PermissionError, OverflowError):  # another user's process is alive; so long a number is no process's
+    with suppress(
+        PermissionError, OverflowError
+    ):  # another user's process is alive; a number too large for a PID is left alone
         try:
             os.kill(process, 0)
         except ProcessLookupError:
@@ -146,7 +148,7 @@ def to_disk(path: Path) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Return what a JSON file holds; None where there is no file, or one that is no JSON."""
+    """Return the content of a JSON file; None if it cannot be read or is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -154,17 +156,17 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, value: Any, durable: bool = False) -> None:
-    """Write JSON, one entry a line."""
+    """Write JSON, one entry per line."""
     atomic_write(path, json.dumps(value, indent=1, allow_nan=False) + "\n", durable)
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write one JSON object a line."""
+    """Write one JSON object per line."""
     atomic_write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a table with a line of column names."""
+    """Write a table with a header row."""
     table = io.StringIO()
     writer = csv.DictWriter(table, columns, lineterminator="\n")
     writer.writeheader()
@@ -173,7 +175,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
 
 
 def cut_torn_line(path: Path) -> None:
-    """Cut off a last line without an end, which a process that was killed while it appended has left."""
+    """Cut off an incomplete last line, left by a process that was killed while appending."""
     if not path.exists():
         return
     content = path.read_bytes()
@@ -201,12 +203,12 @@ def file_stamp(path: Path) -> list[int | str]:
 
 @contextmanager
 def lock(path: Path, refusal: str) -> Iterator[None]:
-    """Hold ``path`` (a folder, or a file that is made) for one process; its end, by whatever, lets others in.
+    """Lock ``path`` (a folder, or a file, created if needed) for this process; the lock ends with the process at the latest.
 
-    On disks without locks, as some network disks are, everybody is let in.
+    On file systems without locks, such as some network disks, everybody is let in.
 
     Raises:
-        UserError: another process holds it; ``refusal`` is the sentence.
+        UserError: another process holds it; ``refusal`` is the message.
     """
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -222,35 +224,35 @@ def lock(path: Path, refusal: str) -> Iterator[None]:
 
 
 def claim(record: Path, settings: Mapping[str, Any], subject: str, remedy: str) -> bool:
-    """See that what lies beside ``record`` was made with these settings, so that it may be gone on with.
+    """Check that the work next to ``record`` was begun with these settings, so that it may be continued.
 
     Args:
         record: JSON file with the settings of the work that was begun here.
-        settings: of this call, as JSON can hold them.
-        subject: how the sentence begins: flag and path.
+        settings: of this call; JSON values.
+        subject: how the message begins: flag and path.
         remedy: how it ends: what to do instead.
 
     Returns:
-        True where the record says the same; False where there is none, or one that cannot be read.
+        True if the record holds the same settings; False if there is none or it cannot be read.
 
     Raises:
-        UserError: it says something else; names the first setting that differs.
+        UserError: it holds others; names the first setting that differs.
     """
-    former = read_json(record)
-    if not isinstance(former, dict):
+    previous = read_json(record)
+    if not isinstance(previous, dict):
         return False
     now = json.loads(json.dumps(settings))
-    for name in (*now, *(name for name in former if name not in now)):
-        if former.get(name) != now.get(name):
+    for name in (*now, *(name for name in previous if name not in now)):
+        if previous.get(name) != now.get(name):
             raise UserError(
-                f"{subject}: it was made with {name} {former.get(name)!r}, now it is {now.get(name)!r}; {remedy}"
+                f"{subject}: it was made with {name} {previous.get(name)!r}, now it is {now.get(name)!r}; {remedy}"
             )
     return True
 
 
 @contextmanager
 def disk_errors(path: Path | str, remedy: str = "name another folder") -> Iterator[None]:
-    """Turn a disk that is full or may not be written into one sentence.
+    """Turn a full or read-only disk into a one-sentence error.
 
     Raises:
         UserError: for every ``OSError`` inside the block.

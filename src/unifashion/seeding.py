@@ -1,8 +1,8 @@
-"""Where chance in training comes from: each batch, and each chunk of one, starts all generators anew from its own number.
+"""Randomness in training: every batch, and every chunk of one, reseeds all generators with a seed of its own.
 
-The generators of Python, numpy and torch (CPU and every GPU) thus never carry anything from one step to the next. A run that
-was stopped and resumed draws what the run that never stopped draws, whatever happened in between. On a GPU the order of a sum
-is chance as well, unless ``only_deterministic`` forbids it.
+So the generators of Python, numpy and torch (CPU and every GPU) carry no state from one step to the next: a run that was stopped
+and resumed draws the same numbers as one that never stopped. On a GPU the order of summation is random as well, unless
+``only_deterministic`` forbids it.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ def seed_for(*key: int | str) -> int:
 
 
 def seed_everything(*key: int | str) -> None:
-    """Start the generators of Python, numpy and torch, on all devices, from ``key``."""
+    """Seed the generators of Python, numpy and torch, on all devices, with ``key``."""
     seed = seed_for(*key)
     random.seed(seed)
     # numpy's old generator takes 32 bits.
@@ -29,10 +29,10 @@ def seed_everything(*key: int | str) -> None:
 
 
 def only_deterministic(wanted: bool) -> None:
-    """Use only GPU operations that give the same bits every time, or allow faster ones that do not. A CPU always does."""
+    """Use only GPU operations that give the same bits every time, or allow faster ones that do not. CPU operations always do."""
     if not torch.cuda.is_available():
         return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS requires it
     # Filling fresh memory with nan finds bugs, costs a pass over every new tensor, and changes no result.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.use_deterministic_algorithms(wanted)

@@ -171,7 +171,7 @@ def test_a_broken_tree_has_a_problem_for_every_break_and_nothing_is_hidden(tmp_p
     for name, words in {
         "fashiongen": "row 1: no 'description'",
         "fashion200k": "is not UTF-8 text",
-        "circo": "brackets in brackets",
+        "circo": "brackets nested too deeply",
         "catalogue": "no column 'image'",
     }.items():
         assert words in " ".join(found[name])

@@ -262,7 +262,7 @@ BAD_FOLDERS = {
     ),
     "heads that do not fit": (
         lambda folder: change_config(folder, "qformer_config", num_attention_heads=5),
-        "a width of 32 cannot be shared by 5 attention heads",
+        "a width of 32 cannot be split into 5 attention heads",
     ),
     "an unknown Q-Former": (
         lambda folder: change_config(folder, "qformer_config", hidden_act="relu"),

@@ -57,7 +57,7 @@ def test_the_test_split_hides_its_targets(root):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([ROW, ROW], "row 2: id 4 is there twice"),
+        ([ROW, ROW], "row 2: id 4 occurs twice"),
         ([{**ROW, "reference_img_id": 99}], "row 1: image 99 is not in COCO2017"),
         ([{**ROW, "gt_img_ids": [11, 12]}], "row 1: 'target_img_id' 12 must be the first of 'gt_img_ids', found 11"),
         ([{**ROW, "gt_img_ids": 12}], "row 1: 'gt_img_ids' must be a list of image numbers, found 12"),

@@ -57,7 +57,7 @@ def test_the_test_split_hides_its_targets(root):
 @pytest.mark.parametrize(
     ("rows", "files", "message"),
     [
-        ([ROW, ROW], None, "row 2: pairid 7 is there twice"),
+        ([ROW, ROW], None, "row 2: pairid 7 occurs twice"),
         ([{**ROW, "reference": 3}], None, r"row 1: 'members' must name the reference"),
         ([{**ROW, "target_hard": "dev-99"}], None, r"row 1: image 'dev-99' is not in split\.rc2\.val\.json"),
         ([{**ROW, "img_set": [1]}], None, "row 1: 'img_set' must be an object"),

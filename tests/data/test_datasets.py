@@ -79,10 +79,10 @@ def test_marks_of_a_row_are_on_every_score(table, tmp_path):
 
 
 def test_sets_that_only_evaluate_or_only_train_say_so(tmp_path):
-    with pytest.raises(NoSplit, match="circo only evaluates: train on --dataset fashioniq or cirr"):
+    with pytest.raises(NoSplit, match="circo is for evaluation only: train on --dataset fashioniq or cirr"):
         read_composed(DataSettings(str(tmp_path), "circo"), "train")
     with pytest.raises(
-        NoSplit, match="fashioniq-cap only trains: name a set with a validation split, such as fashiongen"
+        NoSplit, match="fashioniq-cap is for training only: name a set with a validation split, such as fashiongen"
     ):
         read_pairs(DataSettings(str(tmp_path), "fashioniq-cap"), "val")
     with pytest.raises(NoSplit, match="no FashionIQ"):  # with include_val it is looked for
@@ -91,7 +91,7 @@ def test_sets_that_only_evaluate_or_only_train_say_so(tmp_path):
 
 def test_a_name_is_taken_once_and_by_the_other_kind_of_flag(table):
     register(BOOTS)
-    with pytest.raises(ValueError, match="there is a data set 'boots' already"):
+    with pytest.raises(ValueError, match="there is already a data set 'boots'"):
         register(BOOTS)
     register(replace(BOOTS, pairs=None, tryon=lambda *arguments: None))
     assert spec_of("boots").kind == "image-text" and spec_of("boots", tryon_sets()).kind == "try-on"

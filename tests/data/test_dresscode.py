@@ -104,9 +104,9 @@ BAD = {
     "an unknown garment": (spoiled("\n000001_0.jpg 999999_1.jpg"), r"line 2: '999999_1' is not in .*dresses.images"),
     "a garment of another category": (spoiled("000001_0.jpg 000003_1.jpg"), r"'000003_1' is not in .*dresses.images"),
     "two persons": (spoiled("000001_0.jpg 000002_0.jpg"), "expected 'PERSON_0.jpg GARMENT_1.jpg'"),
-    "a pair twice": (spoiled("000001_0.jpg 000001_1.jpg\n" * 2), "is there twice"),
+    "a pair twice": (spoiled("000001_0.jpg 000001_1.jpg\n" * 2), "occurs twice"),
     "no agnostic pictures": (without("agnostic"), r"agnostic or agnostic-v3.2 \(agnostic\); 'unifashion prepare tryon"),
-    "no unpaired training": (lambda root: ("train", "unpaired"), "unpaired lists for test alone"),
+    "no unpaired training": (lambda root: ("train", "unpaired"), "unpaired lists for test only"),
     "another split": (lambda root: ("val", "paired"), "has the splits train and test, not val"),
 }
 

@@ -163,7 +163,7 @@ def test_an_epoch_is_every_row_once_where_weights_are_one():
     ("dataset", "message"),
     [
         ("fashiongen+fashionGen", "did you mean 'fashiongen'"),
-        ("fashiongen+fashiongen", "is there twice"),
+        ("fashiongen+fashiongen", "occurs twice"),
         ("fashiongen:0", "must be a number above 0"),
         ("fashiongen:-1", "must not be negative"),
         ("fashiongen:inf", "must be a number above 0"),

@@ -157,17 +157,17 @@ def test_photos_may_be_links_to_another_disk(folder, tmp_path_factory):
             "image,text\n\n1.jpg,a\n2.jpg,b,c\n",
             "line 4: more values than columns; put texts with a separator in double",
         ),
-        ("image,text\n1.jpg,a\n1.jpg,b\n", r"line 3: image 1\.jpg is on line 2 already; name it once"),
-        ("image,text\n1.jpg,a\n./1.jpg,b\n", "line 3: .* is on line 2 already"),
+        ("image,text\n1.jpg,a\n1.jpg,b\n", r"line 3: image 1\.jpg is already on line 2; list it once"),
+        ("image,text\n1.jpg,a\n./1.jpg,b\n", "line 3: .* is already on line 2"),
         (
             "image,text,split\n1.jpg,a,valid\n",
             r"line 2: split 'valid' is neither train nor val \(did you mean 'val'\?\)",
         ),
         ("image,text,id,split\n1.jpg,a,7,train\n2.jpg,b,7,val\n", "line 3: product 7 is in both splits; give all its"),
         ('image,text\n1.jpg,"a\n2.jpg,b\n', r"line 2: not CSV \(.*\); check its double quotes"),
-        ("image,text\n../secret.jpg,a\n", r"line 2: image \.\./secret\.jpg lies outside"),
-        ("image,text\nphotos/../../secret.jpg,a\n", "line 2: .* lies outside .*; give paths relative to that folder"),
-        ("image,text\n/etc/passwd,a\n", "line 2: image /etc/passwd lies outside"),
+        ("image,text\n../secret.jpg,a\n", r"line 2: image \.\./secret\.jpg is outside"),
+        ("image,text\nphotos/../../secret.jpg,a\n", "line 2: .* is outside .*; give paths relative to that folder"),
+        ("image,text\n/etc/passwd,a\n", "line 2: image /etc/passwd is outside"),
     ],
 )
 def test_a_mistake_in_the_table_is_named_with_its_line(folder, table, message):

@@ -86,11 +86,11 @@ BAD = {
     "a person who is not there": (spoil_pairs("99999_00.jpg 00007_00.jpg"), r"line 1: '99999_00' is not in .*image"),
     "a garment that is not there": (spoil_pairs(f"\n{FIRST}.jpg nothing.jpg"), r"line 2: 'nothing' is not in .*cloth"),
     "one name in a line": (spoil_pairs(f"{FIRST}.jpg\n"), "expected 'PERSON.jpg GARMENT.jpg'"),
-    "a pair twice": (spoil_pairs(f"{FIRST}.jpg {FIRST}.jpg\n" * 2), "is there twice"),
+    "a pair twice": (spoil_pairs(f"{FIRST}.jpg {FIRST}.jpg\n" * 2), "occurs twice"),
     "an empty list": (spoil_pairs(" \n"), "is empty"),
     "a list that is not there": (lambda root: str(root / "none.txt"), "does not exist"),
     "no agnostic folder": (remove("agnostic-v3.2"), r"there are no images in agnostic-v3.2 or agnostic \(agnostic\)"),
-    "captions of another form": (spoil_captions, "'00001' must hold a list of texts"),
+    "captions of another form": (spoil_captions, "'00001' must be a list of texts"),
 }
 
 

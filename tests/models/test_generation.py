@@ -110,7 +110,7 @@ def test_limits_and_forbidden_words_are_kept(model, memory):
         ({"max_new_tokens": 0}, "at least 1"),
         ({"top_p": 0.0}, "--top-p"),
         ({"top_p": 1.5}, "--top-p"),
-        ({"sample": True, "num_beams": 2}, "exclude each other"),
+        ({"sample": True, "num_beams": 2}, "cannot be combined"),
     ],
 )
 def test_impossible_decoding_is_one_sentence(options, sentence):

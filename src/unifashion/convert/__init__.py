@@ -1,4 +1,4 @@
-"""Checkpoints of others: how their files and names become ours, and back."""
+"""Other projects' checkpoints: converting their files and names to ours, and back."""
 
 from unifashion.convert.checkpoints import convert, load_any
 

@@ -4,7 +4,7 @@
     original UniFashion, SPRC, LAVIS  .pt / .pth      {"epoch", "<ClassName>": state dict}, {"model": ...} or a bare state dict
     Hugging Face BLIP-2 folder or hub id              Blip2ForImageTextRetrieval, Blip2ForConditionalGeneration
 
-What a checkpoint lacks is found elsewhere or filled in, with a line in the log: its image tower (``tower.py``), its tokenizer,
+What a checkpoint lacks is taken from elsewhere or filled in, and logged: its image tower (``tower.py``), its tokenizer,
 whole parts of the model (``complete.py``). Weights that are stored in half precision come out as float32.
 """
 
@@ -38,7 +38,7 @@ TOKENIZER = "bert-base-uncased"
 OWN_CONFIG = "unifashion_config"
 Format = Literal["unifashion", "lavis"]
 
-# What the class that wrote a checkpoint tells about it. All of them read targets with query_tokens at test time.
+# What the name of the class that wrote a checkpoint implies. All of them read targets with query_tokens at test time.
 CLASSES: dict[str, dict[str, Any]] = {
     "Blip2QformerCirCls": {"model_name": "blip2_cir_cls"},
     "Blip2QformerCirRerank": {"model_name": "blip2_cir_rerank"},
@@ -52,7 +52,7 @@ _BRANCHES = ("llm_model.", "llm_proj.", "proj_layer.", "text_encoder.", "unet.",
 
 @dataclass
 class ForeignCheckpoint:
-    """What a foreign checkpoint brings, under our names, and what is known about it beyond shapes."""
+    """The weights of a foreign checkpoint, under our names, and what is known about it besides their shapes."""
 
     source: str
     weights: Weights
@@ -77,7 +77,7 @@ def load_any(name: str | Path, tokenizer: str | None = None, vision_tower: str |
         config, weights (complete, float32) and tokenizer of the model.
 
     Raises:
-        UserError: nothing there, a damaged or dangerous file, a checkpoint of something else, a part that cannot be found.
+        UserError: nothing there, a damaged or dangerous file, another kind of checkpoint, a part that cannot be found.
     """
     checkpoint = pretrained.resolve(name)
     if is_own(checkpoint):
@@ -85,11 +85,11 @@ def load_any(name: str | Path, tokenizer: str | None = None, vision_tower: str |
         return config, weights, own_tokenizer if tokenizer is None else _load_tokenizer(tokenizer)
     foreign = _read_lavis(checkpoint.path) if checkpoint.path.is_file() else _read_huggingface(checkpoint, str(name))
     _add_tower(foreign, vision_tower)
-    words = _tokenizer(foreign, tokenizer)
-    config = foreign.config or _config(foreign, words)
+    own_tokenizer = _tokenizer(foreign, tokenizer)
+    config = foreign.config or _config(foreign, own_tokenizer)
     with torch.device("meta"):
         shapes = {key: tensor.shape for key, tensor in UniFashionModel(config).state_dict().items()}
-    return config, complete(foreign.weights, shapes, foreign.source, tokenizer or TOKENIZER), words
+    return config, complete(foreign.weights, shapes, foreign.source, tokenizer or TOKENIZER), own_tokenizer
 
 
 def convert(
@@ -110,11 +110,11 @@ def convert(
         raise UserError(f"{out} exists; give another name, or --overwrite to replace it")
     if to == "lavis" and out.suffix not in (".pt", ".pth"):
         raise UserError(f"{out}: a LAVIS checkpoint is one file, name it with .pt or .pth")
-    config, weights, words = load_any(name, tokenizer, vision_tower)
+    config, weights, own_tokenizer = load_any(name, tokenizer, vision_tower)
     if to == "lavis":
         save_lavis(out, config, weights)
     else:
-        pretrained.save(out, config, weights, words)
+        pretrained.save(out, config, weights, own_tokenizer)
     return out
 
 
@@ -194,7 +194,7 @@ def _own_config(values: Any) -> UniFashionConfig | None:
 
 
 def _add_tower(foreign: ForeignCheckpoint, vision_tower: str | None) -> None:
-    """See that ``foreign`` has an image tower and knows its sizes."""
+    """Make sure that ``foreign`` has an image tower and its sizes."""
     if only_tower(foreign.weights):
         if foreign.vision is None:
             foreign.vision = foreign.config.vision if foreign.config else tower_config(foreign.weights, foreign.source)
@@ -212,47 +212,49 @@ def _tokenizer(foreign: ForeignCheckpoint, name: str | None) -> PreTrainedTokeni
     """Return the tokenizer that the user names, else the checkpoint's own if it is the Q-Former's, else BERT's."""
     if name is None and foreign.tokenizer:
         try:
-            return _check_words(_load_tokenizer(foreign.tokenizer), foreign.tokenizer, foreign)
+            return _check_tokenizer(_load_tokenizer(foreign.tokenizer), foreign.tokenizer, foreign)
         except UserError:
             log.info("%s: its tokenizer is not that of the Q-Former; %s is used", foreign.source, TOKENIZER)
     name = name or TOKENIZER
     try:
-        words = _load_tokenizer(name)
+        tokenizer = _load_tokenizer(name)
     except UserError:
         raise UserError(
-            f"{foreign.source} needs the tokenizer {name!r}, which is neither a folder here nor given by the hub; "
+            f"{foreign.source} needs the tokenizer {name!r}, which is neither a local folder nor available on the hub; "
             "convert with --tokenizer FOLDER"
         ) from None
-    return _check_words(words, name, foreign)
+    return _check_tokenizer(tokenizer, name, foreign)
 
 
 def _load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """Load a tokenizer; one look at the hub, where transformers would keep asking for a minute."""
+    """Load a tokenizer with one request to the hub; transformers by itself would retry for a minute."""
     return load_tokenizer(name if Path(name).is_dir() else str(pretrained.resolve(name).path))
 
 
-def _check_words(words: PreTrainedTokenizerBase, name: str, foreign: ForeignCheckpoint) -> PreTrainedTokenizerBase:
+def _check_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, name: str, foreign: ForeignCheckpoint
+) -> PreTrainedTokenizerBase:
     rows = foreign.weights.get("qformer.word_embeddings.weight")
-    dec = int(words.convert_tokens_to_ids(DEC))  # type: ignore[arg-type]
-    fits = rows is None or max(dec + 1, words.vocab_size) <= len(rows) <= len(words)
+    dec = int(tokenizer.convert_tokens_to_ids(DEC))  # type: ignore[arg-type]
+    fits = rows is None or max(dec + 1, tokenizer.vocab_size) <= len(rows) <= len(tokenizer)
     if not fits or (foreign.config and foreign.config.dec_token_id != dec):
         raise UserError(
-            f"tokenizer {name!r} ({len(words)} words) is not that of {foreign.source} ({0 if rows is None else len(rows)}); "
+            f"tokenizer {name!r} ({len(tokenizer)} words) is not that of {foreign.source} ({0 if rows is None else len(rows)}); "
             "give the tokenizer that it was trained with (--tokenizer)"
         )
-    words.truncation_side = "right"
-    return words
+    tokenizer.truncation_side = "right"
+    return tokenizer
 
 
-def _config(foreign: ForeignCheckpoint, words: PreTrainedTokenizerBase) -> UniFashionConfig:
+def _config(foreign: ForeignCheckpoint, tokenizer: PreTrainedTokenizerBase) -> UniFashionConfig:
     assert foreign.vision is not None
     weights = foreign.weights
     return UniFashionConfig(
         vision=foreign.vision,
-        qformer=qformer_sizes(weights, len(words), foreign.source, **foreign.qformer),
+        qformer=qformer_sizes(weights, len(tokenizer), foreign.source, **foreign.qformer),
         num_queries=weights["query_tokens"].shape[1],
         embed_dim=len(weights["vision_proj.weight"]) if "vision_proj.weight" in weights else UniFashionConfig.embed_dim,
-        dec_token_id=int(words.convert_tokens_to_ids(DEC)),  # type: ignore[arg-type]
+        dec_token_id=int(tokenizer.convert_tokens_to_ids(DEC)),  # type: ignore[arg-type]
         image_size=int(foreign.vision["image_size"]),
         **foreign.settings,
     )

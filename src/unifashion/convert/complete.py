@@ -1,9 +1,9 @@
-"""Fill in what a checkpoint does not bring, and say so.
+"""Fill in what a checkpoint lacks, with a line in the log for each part.
 
 Whole parts may be absent: Hugging Face's BLIP-2 has no language head and no temperature, the Q-Former of a BLIP-2 with a
-language model has no text parts and no heads. Text parts come from BERT where one is at hand, as in BLIP-2 itself; the query
-feed-forward starts as a copy of the text feed-forward (LAVIS); prompt tokens start as the query tokens; the rest is new, the
-same numbers every time. A part that is there, but not complete, is an error.
+language model has no text parts and no heads. Text parts come from BERT where one is available, as in BLIP-2 itself; the query
+feed-forward starts as a copy of the text feed-forward (LAVIS); prompt tokens start as the query tokens; the rest is random,
+but the same every time. A part that is present but incomplete is an error.
 """
 
 import logging
@@ -44,7 +44,7 @@ def complete(weights: Weights, shapes: Shapes, source: str, text_model: str) -> 
     """Return the model's full set of float32 weights.
 
     Args:
-        weights: what the checkpoint brings, under our names.
+        weights: of the checkpoint, under our names.
         shapes: what the model needs.
         source: how messages name the checkpoint.
         text_model: a BERT (folder or hub id) that missing text parts are taken from, if it has weights.
@@ -55,7 +55,7 @@ def complete(weights: Weights, shapes: Shapes, source: str, text_model: str) -> 
     full = {name: tensor for name, tensor in weights.items() if name in shapes}
     extra = [name for name in weights if name not in shapes]
     if extra:
-        log.warning("%s: left out, they are not part of the model: %s", source, summarise(extra))
+        log.warning("%s: left out, not part of the model: %s", source, summarise(extra))
     absent = _absent_parts(full, shapes, source)
     if any(part in _TEXT_PARTS for part in absent):
         _fill_from_bert(full, shapes, source, text_model, [part for part in absent if part in _TEXT_PARTS])
@@ -71,7 +71,7 @@ def complete(weights: Weights, shapes: Shapes, source: str, text_model: str) -> 
 
 
 def new_weight(name: str, shape: torch.Size) -> Tensor:
-    """Return a start value for a parameter: BERT's initialisation, drawn from the parameter's name alone."""
+    """Return an initial value for a parameter: BERT's initialisation, drawn from the parameter's name alone."""
     if name == "temperature":
         return torch.full(shape, UniFashionConfig.temperature)
     if name.endswith("bias"):
@@ -103,7 +103,7 @@ def _fill_from_bert(full: Weights, shapes: Shapes, source: str, text_model: str,
 
 
 def _fit_vocabulary(tensor: Tensor, name: str, shape: torch.Size) -> Tensor:
-    """Append rows for the words that BERT does not have, [DEC]."""
+    """Append rows for tokens that BERT does not have: [DEC]."""
     if tensor.shape[1:] != shape[1:] or len(tensor) >= shape[0] or "position" in name:
         return tensor
     return torch.cat([tensor, new_weight(name, shape)[len(tensor) :]])

@@ -1,4 +1,4 @@
-"""Read the weights out of other people's files, and out of nothing else: no pickle is ever allowed to run code."""
+"""Read the weights in other people's files, and nothing else: no pickle is ever allowed to run code."""
 
 import json
 import re
@@ -21,7 +21,7 @@ _REFUSED = re.compile(r"GLOBAL (\S+)")
 
 
 def is_own(checkpoint: CheckpointSource) -> bool:
-    """Tell a UniFashion folder from a single file and from a Hugging Face BLIP-2; what is neither is taken for ours."""
+    """Return whether this is a UniFashion folder: every folder that is not a Hugging Face BLIP-2 is taken for one."""
     return checkpoint.path.is_dir() and model_type(checkpoint.path) != BLIP2
 
 
@@ -59,10 +59,10 @@ def read_safetensors(path: Path, wanted: Callable[[str], bool] = lambda name: Tr
 def unwrap(content: Any, path: Path) -> tuple[str, Weights, dict[str, Any]]:
     """Find the state dict in what a training script saved.
 
-    Known are ``{"epoch": ..., "<ClassName>": state_dict}``, ``{"model": state_dict, ...}`` and the bare state dict.
+    Supported are ``{"epoch": ..., "<ClassName>": state_dict}``, ``{"model": state_dict, ...}`` and the bare state dict.
 
     Returns:
-        the key that it stood under (empty for a bare one), the state dict, and everything that stood beside it.
+        the state dict's key (empty for a bare one), the state dict, and everything that was saved next to it.
 
     Raises:
         UserError: there is none.
@@ -95,7 +95,7 @@ def _without_ddp_prefix(weights: Weights) -> Weights:
 
 
 def read_file(path: Path) -> tuple[str, Weights, dict[str, Any]]:
-    """Read a weight file of either kind; see ``unwrap`` for what comes back."""
+    """Read a weight file of either kind; returns what ``unwrap`` returns."""
     if path.suffix == ".safetensors":
         return "", read_safetensors(path), {}
     return unwrap(read_torch(path), path)

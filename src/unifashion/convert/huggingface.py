@@ -4,7 +4,7 @@
     qformer.encoder.layer.0.crossattention.attention.key       qformer.layers.0.cross_attention.key
     embeddings.word_embeddings.weight                          qformer.word_embeddings.weight
 
-Neither carries a language head or a temperature; the second kind lacks all text parts of the Q-Former and the heads, too.
+Neither carries a language head or a temperature; the second kind also lacks all text parts of the Q-Former, and the heads.
 """
 
 import json
@@ -83,7 +83,7 @@ def read_weights(checkpoint: CheckpointSource, tower_only: bool = False) -> tupl
 
 
 def read_sizes(checkpoint: CheckpointSource) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what shapes do not tell: the tower's config for our model, and the Q-Former settings of ``QFormerConfig``.
+    """Return what shapes do not reveal: the tower's config for our model, and the Q-Former settings of ``QFormerConfig``.
 
     Raises:
         UserError: a config that is not BLIP-2's.

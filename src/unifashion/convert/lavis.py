@@ -6,10 +6,10 @@
     temp                                                    temperature
 
 LAVIS has two image towers, EVA-ViT-g (``blocks``) and OpenAI's CLIP ViT-L (``transformer.resblocks``). Each differs from
-transformers' module in more than names at one place:
+transformers' module in one thing besides names:
 
-* EVA keeps the biases of q and v and has none for k, transformers keeps one vector for all three. Going back, a k bias
-  that is not zero cannot be written and is an error.
+* EVA keeps the biases of q and v and has none for k, transformers keeps one vector for all three. In the other direction,
+  a k bias that is not zero cannot be written and is an error.
 * CLIP keeps one matrix for q, k and v, transformers keeps three.
 """
 

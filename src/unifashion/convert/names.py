@@ -1,4 +1,4 @@
-"""Tables of parameter names that are read in both directions.
+"""Tables of parameter names, usable in both directions.
 
 A row pairs two templates with the same fields:
 

@@ -1,6 +1,6 @@
-"""Tell the sizes of a model from the shapes of its weights.
+"""Infer the sizes of a model from the shapes of its weights.
 
-Two sizes leave no trace in a shape and follow the family: attention heads are 64 wide in BERT and CLIP, 88 in EVA-ViT-g.
+The number of heads leaves no trace in a shape and follows the family: heads are 64 wide in BERT and CLIP, 88 in EVA-ViT-g.
 Dropout leaves none either: it is BERT's 0.1.
 """
 
@@ -34,7 +34,7 @@ def qformer_sizes(weights: Weights, vocab_size: int, source: str, **known: Any) 
         UserError: the width is not a whole number of heads.
     """
     hidden = weights["query_tokens"].shape[-1]
-    layers, cross = _numbers(_LAYER, weights), _numbers(_CROSS, weights)
+    layers, cross = _indices(_LAYER, weights), _indices(_CROSS, weights)
     expand = next((tensor for name, tensor in weights.items() if name.endswith(_EXPAND)), None)
     sizes: dict[str, Any] = {
         "vocab_size": len(weights[_TEXT_ROWS]) if _TEXT_ROWS in weights else vocab_size,
@@ -48,7 +48,7 @@ def qformer_sizes(weights: Weights, vocab_size: int, source: str, **known: Any) 
     }
     config = QFormerConfig(**{**sizes, **known})
     if config.hidden_size % config.num_heads:
-        raise UserError(f"{source}: a width of {hidden} cannot be shared by {config.num_heads} attention heads")
+        raise UserError(f"{source}: a width of {hidden} cannot be split into {config.num_heads} attention heads")
     return config
 
 
@@ -69,7 +69,7 @@ def tower_config(weights: Weights, source: str) -> dict[str, Any]:
     return {
         **(CLIP_VIT_L if is_clip else EVA_VIT_G),
         "hidden_size": width,
-        "num_hidden_layers": len(_numbers(_BLOCK, weights)),
+        "num_hidden_layers": len(_indices(_BLOCK, weights)),
         "num_attention_heads": _num_heads(width, 64 if is_clip else 88, source),
         "intermediate_size": len(expand),
         "patch_size": patch_size,
@@ -77,7 +77,7 @@ def tower_config(weights: Weights, source: str) -> dict[str, Any]:
     }
 
 
-def _numbers(pattern: re.Pattern[str], weights: Weights) -> list[int]:
+def _indices(pattern: re.Pattern[str], weights: Weights) -> list[int]:
     return sorted(int(match[1]) for match in map(pattern.fullmatch, weights) if match)
 
 

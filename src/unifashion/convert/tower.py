@@ -1,6 +1,6 @@
 """The image tower of a checkpoint, or of a file with nothing else in it.
 
-LAVIS keeps the frozen tower out of ``blip2_pretrained.pth``; it lies in ``eva_vit_g.pth`` (40 blocks, of which BLIP-2 uses 39)
+LAVIS keeps the frozen tower out of ``blip2_pretrained.pth``; it is in ``eva_vit_g.pth`` (40 blocks, of which BLIP-2 uses 39)
 or ``clip_vit_L.pth`` (BLIP-2 uses 21).
 """
 
@@ -48,7 +48,7 @@ def only_tower(weights: Weights) -> Weights:
 
 
 def find_beside(path: Path, width: int) -> Path:
-    """Return the tower file of LAVIS that lies beside ``path`` and has the width that its Q-Former reads.
+    """Return the tower file of LAVIS that is in the folder of ``path`` and has the width that its Q-Former reads.
 
     Raises:
         UserError: there is none.

@@ -8,7 +8,7 @@ from typing import Any
 
 from unifashion.errors import UserError
 
-HELP = "see dataset/README.md for where it comes from and how its folder looks"
+HELP = "see dataset/README.md for where to get it and how to arrange its folder"
 
 
 class NoSplit(UserError):
@@ -25,8 +25,8 @@ def find_folder(data_root: Path, title: str, names: Sequence[str], patterns: Seq
     Args:
         data_root: the folder that holds the set's folder, or that folder itself (the name ".").
         title: of the set, for the message.
-        names: of the folder, in the order in which they are looked for.
-        patterns: globs of files of which one must be there; one that ends with "/" asks for a folder.
+        names: of the folder, in the order in which they are tried.
+        patterns: globs of files, one of which must exist; one that ends with "/" means a folder.
         expected: what should be there, for the message.
 
     Raises:
@@ -63,7 +63,7 @@ def read_text(path: Path) -> str:
 
 
 def is_there(path: Path) -> bool:
-    """Return whether a file is there; a name that no disk takes, such as one of thousands of letters, is not."""
+    """Return whether a file exists; False for a name that no file system accepts, such as one of thousands of letters."""
     try:
         return path.is_file()
     except OSError:
@@ -108,7 +108,7 @@ def _read_json(path: Path) -> Any:
 
 
 def _parse(text: str) -> Any:
-    """Return what a JSON text holds; ``ValueError`` also where an escape is half of a character, which no text may hold."""
+    """Return the value of a JSON text; ``ValueError`` also for an escaped lone surrogate, which is not valid in any text."""
     value = json.loads(text)
     if "\\ud" in text.lower():
         json.dumps(value, ensure_ascii=False).encode()
@@ -120,8 +120,8 @@ def json_fault(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         return error.msg
     if isinstance(error, UnicodeEncodeError):
-        return "an escape that is half of a character"
-    return "brackets in brackets without end" if isinstance(error, RecursionError) else "a number without end"
+        return "an escape that is only half of a character"
+    return "brackets nested too deeply" if isinstance(error, RecursionError) else "a number that is too long"
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -150,8 +150,8 @@ def text_of(row: Mapping[str, Any], key: str, where: str, default: str | None = 
         row: one row of an annotation file.
         key: its key.
         where: "FILE, row N", for messages.
-        default: what an absent or blank value stands for; None demands one.
-        blank: a blank value is returned as it is.
+        default: used for an absent or blank value; None = the value is required.
+        blank: return a blank value as it is.
 
     Raises:
         UserError: the value is absent or blank and may not be, or of another type.

@@ -1,4 +1,4 @@
-"""Random mirror, shift, zoom and light of a batch of training images, for towers that are trained from scratch."""
+"""Random mirroring, shift, zoom and brightness of training images, for towers that are trained from scratch."""
 
 import torch
 import torch.nn.functional as F
@@ -8,12 +8,12 @@ from torch import Tensor
 def augment(pixels_B3SS: Tensor, generator: torch.Generator, shift: float = 0.06, zoom: float = 0.12) -> Tensor:
     """Return float pixels (B, 3, S, S) in 0..255 of uint8 ones, each image changed by its own draw.
 
-    Colour stays what it is (words name it): light varies by 10 %, the same for all channels.
+    Hues stay as they are, because texts name them: brightness varies by 10 %, the same for all channels.
 
     Args:
         pixels_B3SS: uint8 images.
         generator: source of the draws, on the CPU.
-        shift: largest displacement, as a share of the side.
+        shift: largest shift, as a share of the side.
         zoom: largest enlargement or reduction, as a share.
     """
     rows, device = len(pixels_B3SS), pixels_B3SS.device

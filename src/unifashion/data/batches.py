@@ -1,11 +1,11 @@
-"""Training rows and batches: records become uint8 images, prepared words, and ids that say what is the same thing.
+"""Training rows and batches: records become uint8 images, prepared texts, and ids that show what belongs together.
 
 A batch is a dict of tensors:
     phase 1   image (B, 3, S, S) uint8, text_ids, text_mask (B, L)
     phase 2   reference, target (B, 3, S, S) uint8, text_ids, text_mask, and caption_ids, caption_mask where captions exist
     captions  answer_ids, answer_mask (B, L): the image's (in phase 2 the target's) text, in tokens of the language model
-    all       product (B,), text (B,): equal numbers mean one product, one text (never negatives of one another)
-and ``rows``, the indices of the rows that were asked for, and ``broken``, a list of (path, reason): images that could not be
+    all       product (B,), text (B,): equal ids mean one product, one text (never negatives of one another)
+and ``rows``, the indices of the requested rows, and ``broken``, a list of (path, reason): images that could not be
 decoded. A row with a broken image is replaced by the next one, so that every process keeps its batch size; the trainer reports
 what was replaced.
 
@@ -35,7 +35,7 @@ Load = Callable[[Path], Tensor]  # pixels (3, S, S) uint8, or tokens (N, W) of a
 
 
 class Photos:
-    """Loads images through one transform and, if asked to, keeps the pixels in memory."""
+    """Loads images through one transform and, on request, keeps the pixels in memory."""
 
     def __init__(self, transform: ImageTransform, keep: bool = False) -> None:
         self.transform = transform
@@ -68,7 +68,7 @@ class PairRows:
         return len(self.pairs)
 
     def mixture(self) -> tuple[tuple[int, ...], tuple[float, ...]]:
-        """Return sizes and weights of the data sets in here."""
+        """Return sizes and weights of the data sets in these rows."""
         return (self.sizes, self.weights) if self.sizes else ((len(self),), (1.0,))
 
     def images(self) -> list[Path]:
@@ -114,7 +114,7 @@ class ComposedRows:
         return len(self._rows)
 
     def mixture(self) -> tuple[tuple[int, ...], tuple[float, ...]]:
-        """Return sizes and weights of the data sets in here: one, taken once an epoch."""
+        """Return sizes and weights of the data sets in these rows: one set, once per epoch."""
         return (len(self),), (1.0,)
 
     def images(self) -> list[Path]:
@@ -131,7 +131,7 @@ class ComposedRows:
         return split.captions[target] if self._captioned else ""
 
     def row(self, index: int, rng: random.Random) -> Row:
-        """Return one row; ``rng`` decides which feedback sentences are said, and in which order."""
+        """Return one row; ``rng`` decides which feedback sentences are used, and in which order."""
         split, query, target = self._rows[index]
         words = prepare_text(training_feedback(query.feedback, rng))
         row: Row = {
@@ -175,12 +175,12 @@ class TrainingSet(Dataset[Row]):
 
 
 def stable_id(name: str) -> int:
-    """Return a 63-bit number for a name: the same name, the same number, on every process and machine."""
+    """Return a 63-bit id for a name, the same in every process and on every machine."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") >> 1
 
 
 def collate(rows: list[Row], tokenize: Tokenize, tokenize_answers: Tokenize | None = None) -> Batch:
-    """Stack rows into the batch described at the top of this module; words are padded to the longest of the batch.
+    """Stack rows into the batch described at the top of this module; texts are padded to the longest of the batch.
 
     ``tokenize_answers`` is that of a language model, for models that have one.
     """

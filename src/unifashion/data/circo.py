@@ -1,4 +1,4 @@
-"""CIRCO: composed retrieval with several right answers a query, in the 123,403 unlabeled photos of COCO 2017. It only evaluates.
+"""CIRCO: composed retrieval with several right answers per query, in COCO 2017's 123,403 unlabeled photos. Evaluation only.
 
     circo/
       annotations/{val,test}.json
@@ -8,7 +8,7 @@
       COCO2017_unlabeled/annotations/image_info_unlabeled2017.json   {"images": [{"id": 271520, "file_name": "000000271520.jpg"}]}
       COCO2017_unlabeled/unlabeled2017/000000271520.jpg
 
-Images go by their COCO number, as text. The test split has no targets; a server scores it.
+Images are named by their COCO number, as text. The test split has no targets; a server scores it.
 """
 
 from pathlib import Path
@@ -50,7 +50,7 @@ def read_circo(data_root: Path, split: str, needs_images: bool = True) -> Compos
         where = f"{path}, row {number}"
         query = _query(row, where, has_target=split != "test")
         if query.id in seen:
-            raise UserError(f"{where}: id {query.id} is there twice; remove one of its rows")
+            raise UserError(f"{where}: id {query.id} occurs twice; remove one of its rows")
         seen.add(query.id)
         for name in (query.reference, *query.targets):
             if files and name not in files:

@@ -54,7 +54,7 @@ def read_cirr(data_root: Path, split: str) -> ComposedSplit:
         where = f"{path}, row {number}"
         query = _query(row, where, has_target=split != "test1")
         if query.id in seen:
-            raise UserError(f"{where}: pairid {query.id} is there twice; remove one of its rows")
+            raise UserError(f"{where}: pairid {query.id} occurs twice; remove one of its rows")
         seen.add(query.id)
         for name in (query.reference, *([query.target] if query.target else []), *query.members):
             if name not in files:

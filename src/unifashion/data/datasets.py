@@ -1,4 +1,4 @@
-"""The data sets, one row each: how a set is read, what it is scored by, where it comes from, how it gets onto the disk.
+"""The data sets, one row each: how a set is read, what it is scored by, where it comes from, how it is prepared.
 
 A new set is one file with a reader, and one row of ``DATASETS``; outside of this package it is one file that calls ``register``
 (examples/add_a_dataset.py). The choices of ``--dataset`` and its help, training, validation, submissions, ``unifashion prepare``,
@@ -24,10 +24,10 @@ KEY_POINTS = "Describe the cloth's style, color, design... and other key points.
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What a reader is asked beyond root and split; most readers need none of it.
+    """Options of a reader besides root and split; most readers need none.
 
     allow_leaky_captions: accept captions that were written with the words of the queries.
-    needs_images: False where the annotations suffice, as to check the form of a submission.
+    needs_images: False where the annotations suffice, such as to check the form of a submission.
     """
 
     allow_leaky_captions: bool = False
@@ -36,21 +36,21 @@ class ReadOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSpec:
-    """One data set. Exactly one of ``pairs``, ``composed`` and ``tryon`` reads it, which says of what kind it is.
+    """One data set. Exactly one of ``pairs``, ``composed`` and ``tryon`` reads it, which determines its kind.
 
     Reading:
         name: what ``--dataset`` takes.
         title: its name in dataset/README.md.
         find: data root -> the set's own folder; raises ``NoSet`` where it is not there.
         pairs: (data root, split, options) -> images with texts.
-        composed: (data root, split, options) -> composed queries, one record a category.
+        composed: (data root, split, options) -> composed queries, one record per category.
         tryon: (data root, split, names of the maps that a pair needs, pairs) -> pairs of person and garment.
-        splits: train, val and test, as far as there are any, and what the set itself calls them.
+        splits: train, val and test, those that exist, and the set's own names for them.
 
     Training and validation:
-        headline: protocol and metric that pick the best checkpoint; None = not validated on, it only trains.
+        headline: protocol and metric that pick the best checkpoint; None = for training only, not for validation.
         server: whether a server scores its test split.
-        instruction: what a language model is asked for.
+        instruction: to a language model that captions its images.
         blocks: data root -> rows of a protocol with fixed blocks, or None where the set comes without them.
         held_out: data root -> images that no training on any set below that root may see.
         vocabulary: data root -> texts that a vocabulary trained on any set below that root covers too.
@@ -62,8 +62,8 @@ class DatasetSpec:
         prepare: name of the recipe of apps/prepare that fills the folder; "" = none.
         takes: what that recipe is given as ``--source``.
         moves: for the recipe "archives": what ends a file's path in the download (a regular expression), and where that goes.
-        counts: how many the complete set has, by the words in which ``unifashion doctor`` counts.
-        part_of: name of the set in whose folder this one lies; that one is prepared and examined.
+        counts: sizes of the complete set, under the names that ``unifashion doctor`` uses.
+        part_of: name of the set whose folder contains this one; that one is prepared and examined.
         embedded: without ``--data-root`` it is the embedded catalogue, drawn when it is missing.
     """
 
@@ -273,13 +273,13 @@ DATASETS: list[DatasetSpec] = [
 
 
 def register(spec: DatasetSpec) -> None:
-    """Add a data set; before the settings are imported, ``--help`` names it too.
+    """Add a data set; if called before the settings are imported, ``--help`` names it too.
 
     Raises:
-        ValueError: there is one of this name (a try-on set may have the name of a retrieval set).
+        ValueError: the name is taken (a try-on set may have the name of a retrieval set).
     """
     if any(spec.name == other.name and _is_tryon(spec) == _is_tryon(other) for other in DATASETS):
-        raise ValueError(f"there is a data set {spec.name!r} already")
+        raise ValueError(f"there is already a data set {spec.name!r}")
     DATASETS.append(spec)
 
 

@@ -1,4 +1,4 @@
-"""Try-on pairs as DressCode keeps them, with the captions and sketches of its multimodal extension (MGD).
+"""Try-on pairs in the layout of DressCode, with the captions and sketches of its multimodal extension (MGD).
 
     dresscode/                              (or DressCode/)
       fine_captions.json  coarse_captions.json     {"052012": ["black dress", ...]}; the fine ones first            optional
@@ -14,7 +14,7 @@
         im_sketch/052012_1.png              sketch of the garment as it is worn                                      optional
         im_sketch_unpaired/052012_0_052033_1.png   the same for a person in another's garment                        optional
 
-Person and garment of one product have one name, "052012"; the numbers are unique over the categories.
+Person and garment of one product share a name, "052012"; the numbers are unique across the categories.
 """
 
 from collections.abc import Collection, Iterator
@@ -58,12 +58,12 @@ def find_root(data_root: Path) -> Path:
         "DressCode",
         (".", *ROOTS),
         [f"{category}/images/" for category in CATEGORIES],
-        f"{ROOTS[0]}/{CATEGORIES[0]}/images or a sister",
+        f"{ROOTS[0]}/{CATEGORIES[0]}/images or another category's",
     )
 
 
 def read_dresscode(root: Path, split: str, needs: Collection[str], pairs: str = "paired") -> TryOnSplit:
-    """Read one split of all categories that are there.
+    """Read one split of all categories that are present.
 
     Args:
         root: data root or the set's own folder.
@@ -73,7 +73,7 @@ def read_dresscode(root: Path, split: str, needs: Collection[str], pairs: str = 
 
     Raises:
         NoSplit: the set or the split is not there.
-        UserError: a malformed pairs or caption file; in a file of one's own, names that no photo has; no complete item.
+        UserError: a malformed pairs or caption file; in your own pairs file, names without a photo; no complete item.
     """
     root = find_root(root)
     if split not in SPLITS:
@@ -102,7 +102,7 @@ def _read_pairs(root: Path, split: str, pairs: str, map_files: dict[str, MapFile
     if pairs not in ("paired", "unpaired"):
         return list(_read_own_pairs(Path(pairs), root, map_files))
     if split == "train" and pairs == "unpaired":
-        raise UserError("DressCode has unpaired lists for test alone; name a pairs file of your own")
+        raise UserError("DressCode has unpaired lists for test only; name a pairs file of your own")
     name = "train_pairs.txt" if split == "train" else f"test_pairs_{pairs}.txt"
     paths = {category: root / category / name for category in CATEGORIES}
     if not any(path.is_file() for path in paths.values()):

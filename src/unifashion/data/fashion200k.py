@@ -3,12 +3,12 @@
     fashion200K/
       labels/dress_train_detect_all.txt  ...  labels/top_test_detect_all.txt       path, detection score, description, by tabs
           women/dresses/cocktail_dresses/51727804/51727804_0.jpeg <tab> 0.87 <tab> beige v-neck dress
-      annotation_pairs_train.jsonl  annotation_pairs_test.jsonl (or _val)          read instead of labels/ where they are there
+      annotation_pairs_train.jsonl  annotation_pairs_test.jsonl (or _val)          read instead of labels/ where they exist
           {"image_path": "women/.../51727804_0.jpeg", "caption": "beige v-neck dress"}
       annotation_train_object.jsonl  ...     {"all_images": ["women/...", ...], "caption": "..."}, the views of a product
       women/<category>/<subcategory>/<product>/<product>_<view>.jpeg
 
-Images that no object row names are views of one product where they lie in one folder.
+Images that no object row names are views of one product if they are in one folder.
 """
 
 import logging
@@ -26,7 +26,7 @@ SPLITS = {"train": ("train",), "test": ("test", "val")}  # how file names may ca
 
 
 def read_fashion200k(data_root: Path, split: str) -> PairSplit:
-    """Read one split, in the order of its files; rows whose image is not there are named in ``missing``.
+    """Read one split, in the order of its files; rows whose image does not exist are named in ``missing``.
 
     An image that is listed twice counts once, with its first description; this is logged.
 

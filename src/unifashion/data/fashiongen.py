@@ -1,6 +1,6 @@
-"""FashionGen: photos of products and their descriptions, one to six views a product.
+"""FashionGen: photos of products and their descriptions, one to six views per product.
 
-As distributed, a split is one HDF5 file (data/fashiongen_hdf5.py). The jsonl form below is read instead where it is there.
+As distributed, a split is one HDF5 file (data/fashiongen_hdf5.py). The jsonl form below is read instead where it exists.
 
     fashionGen/
       annotation_train.jsonl  annotation_val.jsonl
@@ -32,7 +32,7 @@ HDF5_FILES = {"train": "fashiongen_256_256_train.h5", "val": "fashiongen_256_256
 
 
 def read_fashiongen(data_root: Path, split: str) -> PairSplit:
-    """Read one split, in annotation order; rows whose image is not there are named in ``missing``.
+    """Read one split, in annotation order; rows whose image does not exist are named in ``missing``.
 
     Args:
         data_root: the folder that holds ``fashionGen``, or that folder itself.
@@ -48,7 +48,7 @@ def read_fashiongen(data_root: Path, split: str) -> PairSplit:
     path = root / f"annotation_{split}.jsonl"
     if not path.is_file():
         if (root / HDF5_FILES[split]).is_file():
-            # Here, because the table of data sets is read for every --help, which shall not wait for numpy.
+            # Here, because the table of data sets is read for every --help, which should not wait for numpy.
             from unifashion.data.fashiongen_hdf5 import read_fashiongen_hdf5
 
             return read_fashiongen_hdf5(root / HDF5_FILES[split], split)

@@ -1,4 +1,4 @@
-"""FashionGen as it is distributed: one HDF5 file a split, with photos and texts.
+"""FashionGen as it is distributed: one HDF5 file per split, with photos and texts.
 
 fashiongen_256_256_train.h5  fashiongen_256_256_validation.h5
     input_image        uint8 [N, 256, 256, 3]; read in place, never unpacked (data/hdf5_images.py)
@@ -32,7 +32,7 @@ def read_fashiongen_hdf5(path: Path, split: str) -> PairSplit:
         split: how the result names it, train or val.
 
     Raises:
-        UserError: not a whole HDF5 file, a key that is missing, of another length or type.
+        UserError: not a complete HDF5 file; a key that is missing, or of another length or type.
     """
     try:
         with open_hdf5(path) as file:

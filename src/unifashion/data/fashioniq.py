@@ -8,7 +8,7 @@
       captions_llava/next_llava.{split}.{category}.caption.json          optional (Fashion-IQ-Cap)
           [{"image": "B003FGW7MK", "caption": "The dress is ...", "text_guidance": ""}, ...]
 
-The test split has no targets. Many images are dead on the web: what is missing is counted by evaluation, not dropped here.
+The test split has no targets. Many image links are dead: missing images are counted by evaluation, not dropped here.
 """
 
 import logging
@@ -36,7 +36,7 @@ def read_fashioniq(data_root: Path, category: str, split: str, allow_leaky: bool
         category: dress, shirt or toptee.
         split: train, val or test.
         allow_leaky: accept generated captions of val and test that were written with the query's words. This is logged, and
-            ``has_leaky_captions`` tells whether scores must carry the mark.
+            ``has_leaky_captions`` returns whether scores must carry the mark.
 
     Raises:
         UserError: an unknown category or split, a missing or malformed file, leaky captions.
@@ -71,7 +71,7 @@ def read_fashioniq(data_root: Path, category: str, split: str, allow_leaky: bool
 
 
 def read_fashioniq_cap(data_root: Path, split: str, allow_leaky: bool = False) -> PairSplit:
-    """Read the images that have a generated caption (Fashion-IQ-Cap), as images with texts; every image is a product.
+    """Read the images that have a generated caption (Fashion-IQ-Cap), as images with texts; every image is its own product.
 
     An image with captions in several categories counts once, with the first.
 
@@ -102,7 +102,7 @@ def read_fashioniq_cap(data_root: Path, split: str, allow_leaky: bool = False) -
 
 
 def val_images(data_root: Path) -> set[Path]:
-    """Return the images of all val galleries that are on disk; no file of annotations, no images.
+    """Return the images of all val galleries that are on disk; none without annotation files.
 
     Raises:
         UserError: a malformed split file.
@@ -132,7 +132,7 @@ def has_leaky_captions(data_root: Path, split: str) -> bool:
     """Return whether any caption of the split was written with the words of the queries.
 
     Raises:
-        UserError: no FashionIQ there, or a malformed caption file.
+        UserError: FashionIQ is not there, or a malformed caption file.
     """
     root = find_root(data_root)
     paths = [_caption_file(root, category, split) for category in CATEGORIES]

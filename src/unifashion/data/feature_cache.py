@@ -1,13 +1,13 @@
-"""Image tokens of a frozen tower, computed once and read from disk ever after.
+"""Image tokens of a frozen tower, computed once and read from disk from then on.
 
     key = key_of(weights_hash(tower.state_dict(), TOWER_HASH_SIZE), transform, "fp16", "no")
     cache = FeatureCache(Path("features"), key, "fp16", photos)
-    cache.fill(paths, encode, batch_size=64)      # what is there already is not computed again
+    cache.fill(paths, encode, batch_size=64)      # what is cached is not computed again
     tokens_NW = cache(path)                       # the tower's tokens of one image; a drop-in for ``Photos``
 
     features/3f9a.../about.json                   what the key stands for
     features/3f9a.../<name>/tokens.npy            (rows, N, W) fp16, or int8 with scales.npy (rows, N): a finished shard
-    features/3f9a.../<name>/images.txt            one line a row: the hash of the image's bytes
+    features/3f9a.../<name>/images.txt            one line per row: the hash of the image's bytes
 
 The key covers the tower's weights, the preprocessing and the number format; a row is looked up by the image's content, so a
 photo that changed is computed again and one that moved is not. A shard appears whole or not at all: any number of processes may
@@ -39,7 +39,9 @@ Form = Literal["fp16", "int8"]
 FORMS: tuple[str, ...] = get_args(Form)
 SHARD_BYTES = 128 * 2**20
 RESERVE = 2**30  # bytes of the disk that a cache leaves free
-TOWER_HASH_SIZE = 12  # bytes; another size would be another name, and caches of earlier runs would not be found
+TOWER_HASH_SIZE = (
+    12  # bytes; it is part of a cache's name, so with another size caches of earlier runs would not be found
+)
 
 Load = Callable[[Path], Tensor]
 Encode = Callable[[Tensor], Tensor]
@@ -95,7 +97,7 @@ class FeatureCache:
         return len(self._row)
 
     def __getstate__(self) -> dict[str, object]:
-        # Goes to loader processes, which map the shards themselves: pickled, an open one would travel as a copy of its tokens.
+        # Sent to loader processes, which map the shards themselves: pickling an open one would copy all of its tokens.
         return {**self.__dict__, "_open": {}}
 
     def __call__(self, path: Path) -> Tensor:
@@ -134,7 +136,7 @@ class FeatureCache:
         share: tuple[int, int] = (0, 1),
         progress: bool = True,
     ) -> None:
-        """Compute the images that lack tokens; broken ones are left out and raise when they are asked for.
+        """Compute the images that lack tokens; broken ones are left out and raise when they are requested.
 
         Args:
             paths: the images that a run will read; equal contents are computed once.
@@ -177,7 +179,7 @@ class FeatureCache:
             return None
 
     def _check_room(self, num_images: int, encode: Encode, example: Path) -> None:
-        """Log how much room the cache will take, and refuse where it does not fit."""
+        """Log how much space the cache will take; raises ``UserError`` if it does not fit."""
         pixels = self._pixels(example)
         if pixels is None:
             return
@@ -212,7 +214,7 @@ class FeatureCache:
 
 
 class _Shard:
-    """Rows that wait to be written; a shard's folder gets its name when everything is in it."""
+    """Rows waiting to be written; a shard's folder gets its name when everything is in it."""
 
     def __init__(self, folder: Path, form: Form) -> None:
         self.folder, self.form = folder, form
@@ -223,7 +225,7 @@ class _Shard:
     def add(self, images: list[str], tokens_BNW: Tensor) -> None:
         """Add rows, and write a shard when there are enough."""
         tokens_BNW = tokens_BNW.detach().float().cpu()
-        # "not below" rather than "above": it is also true of NaN.
+        # "not below" rather than "above", to catch NaN as well.
         if self.form == "fp16" and not tokens_BNW.abs().max() < torch.finfo(torch.float16).max:
             raise UserError("the tower's tokens do not fit into fp16; use --feature-form int8")
         self._images += images
@@ -233,14 +235,16 @@ class _Shard:
             self.finish()
 
     def finish(self) -> None:
-        """Write the rows that wait."""
+        """Write the waiting rows."""
         if not self._images:
             return
         tokens = torch.cat(self._tokens)
         # Durable: after a power cut, a shard with its name but without its bytes would be read as tokens of zeros.
         with replacing_folder(self.folder / secrets.token_hex(8), durable=True) as shard:
             if self.form == "int8":
-                scales = tokens.abs().amax(dim=-1) / 127  # one scale a token: tokens of one image differ in size by far
+                scales = (
+                    tokens.abs().amax(dim=-1) / 127
+                )  # one scale per token: tokens of one image differ widely in magnitude
                 tokens = (tokens / scales.clamp_min(1e-12)[..., None]).round().to(torch.int8)
                 np.save(shard / "scales.npy", scales.numpy())
             np.save(shard / "tokens.npy", tokens.numpy())

@@ -23,7 +23,7 @@ def training_feedback(sentences: Sequence[str], rng: random.Random) -> str:
     """Join feedback as in training: "A and b", "B and a", "A" or "B", each with probability 1/4.
 
     One sentence stands alone, none is an empty text; of more than two, the first two are used. Two sentences take exactly
-    one draw from ``rng``, less takes none.
+    one draw from ``rng``, fewer take none.
     """
     if len(sentences) < 2:
         return evaluation_feedback(sentences)
@@ -39,9 +39,9 @@ def training_feedback(sentences: Sequence[str], rng: random.Random) -> str:
 
 
 def prepare_text(text: str, max_words: int = MAX_WORDS) -> str:
-    """Clean a text as BLIP's caption processor does: lower case, no . ! " ( ) * # : ; ~, single blanks, few words.
+    """Clean a text as BLIP's caption processor does: lower case, no . ! " ( ) * # : ; ~, single spaces, at most ``max_words``.
 
-    Exactly as there, a lone tab or line break between two words stays; tokenizers read it as a blank.
+    Exactly as there, a lone tab or line break between two words stays; tokenizers read it as a space.
     """
     text = re.sub(r"([.!\"()*#:;~])", " ", text.lower())
     text = re.sub(r"\s{2,}", " ", text).rstrip("\n").strip(" ")

@@ -1,8 +1,8 @@
 """Images that are rows of an HDF5 file, named like files: ``fashiongen_256_256_train.h5#123`` is its row 123.
 
 ``images.load_image`` reads them in place, so such a name can be used wherever an image file can. A file is opened when its first
-image is read, once in every process, and is closed when four others were opened after it, when it has changed on disk, or with
-the process.
+image is read, once in every process, and is closed when four others have been opened after it, when it has changed on disk, or
+with the process.
 """
 
 import os
@@ -46,7 +46,7 @@ def open_hdf5(file: Path) -> Any:
     try:
         return h5py.File(file, "r", locking=False, rdcc_nbytes=CACHE)
     except FileNotFoundError:
-        raise UserError(f"{file} does not exist; see dataset/README.md for where it comes from") from None
+        raise UserError(f"{file} does not exist; see dataset/README.md for where to get it") from None
     except OSError as error:
         reason = str(error).partition("(")[2].rstrip(")") or error.strerror or "unreadable"
         raise UserError(f"{file} is not a whole HDF5 file ({reason}); fetch it again") from None

@@ -29,7 +29,7 @@ class TrainingPairs:
 
     sizes: how many of them come from each set.
     weights: of each set.
-    missing: names of images that are listed but not there.
+    missing: names of images that are listed but do not exist.
     excluded: how many pairs were left out because a validation split shows their image.
     """
 
@@ -51,7 +51,7 @@ def validation_part(data: DataSettings) -> DataSettings | None:
     Its validation split is read here, so that errors in it are reported before training. None is logged as a warning.
 
     Raises:
-        UserError: a set is not there, its validation split is malformed, or has captions that know its queries.
+        UserError: a set is not there, its validation split is malformed, or has leaky captions.
     """
     reasons = []
     for part in filter(lambda part: spec_of(part.dataset).headline is not None, parts(data)):
@@ -63,7 +63,7 @@ def validation_part(data: DataSettings) -> DataSettings | None:
             reasons.append(str(error))
             continue
         return part
-    why = "; ".join(reasons) or f"{data.dataset} only trains; a set such as fashiongen beside it would be validated on"
+    why = "; ".join(reasons) or f"{data.dataset} is for training only; mix in a set such as fashiongen to validate on"
     log.warning("training runs without validation and keeps only its last weights: %s", why)
     return None
 
@@ -71,7 +71,7 @@ def validation_part(data: DataSettings) -> DataSettings | None:
 def read_training_pairs(data: DataSettings) -> TrainingPairs:
     """Read the training rows of every image-text set named by ``data.dataset``.
 
-    No image of a validation split is among them, neither of these sets nor of FashionIQ's val galleries where FashionIQ lies
+    No image of a validation split is among them, neither of these sets nor of FashionIQ's val galleries where FashionIQ is
     below the data root; how many pairs that excludes is logged. With ``data.include_val`` the validation splits are training
     rows too, and nothing is excluded. In a mixture, products are named ``SET/product``, so that two sets share one only where
     they show the same file: then it is the product of the first.

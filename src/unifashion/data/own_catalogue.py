@@ -5,8 +5,8 @@
                            photos/0001.jpg,"A red dress with short sleeves.",17,dresses,49.90
       photos/0001.jpg
 
-Columns ``image`` (a path below the folder) and ``text`` are needed. An image cell may hold several paths with ``;`` between
-them, which are views of one product, and so are rows with one ``id`` (default: every row is a product). ``subcategory`` (or
+Columns ``image`` (a path below the folder) and ``text`` are required. An image cell may hold several paths, separated by ``;``,
+which are views of one product, and so are rows with one ``id`` (default: every row is a product). ``subcategory`` (or
 ``category``) and ``split`` (train or val) are used where they exist; ``read_products`` keeps the others as metadata. Without a
 ``split`` column a tenth of the products, chosen by a hash of their id, is the validation split. The separator may be a comma, a
 semicolon or a tab. Without a table, ``0001.txt`` beside ``0001.jpg`` is its text.
@@ -69,7 +69,7 @@ def read_own_catalogue(folder: Path, split: str) -> PairSplit:
 
 
 def find_root(folder: Path) -> Path:
-    """Return ``folder`` where it holds a table; ``NoSet`` where it does not (a folder of mere images can be anything)."""
+    """Return ``folder`` where it holds a table; ``NoSet`` where it does not (a folder with only images could be anything)."""
     return find_folder(folder, "catalogue", (".",), (TABLE,), TABLE)
 
 
@@ -102,8 +102,8 @@ def read_table(path: Path, needed_columns: Sequence[str] = ("image", "text")) ->
     """Yield line number and values of every row, stripped, under the columns' names in lower case.
 
     Raises:
-        UserError: not CSV, a needed column that is not there or twice, a row with more values than columns or without a needed
-            one, no rows.
+        UserError: not CSV, a required column that is missing or occurs twice, a row with more values than columns or without a
+            required one, no rows.
     """
     text = read_text(path)
     separator = max(",;\t", key=text.partition("\n")[0].count)
@@ -132,7 +132,7 @@ def _table_rows(path: Path, for_training: bool = True) -> Iterator[Row]:
         images = [_inside(folder, name, where) for name in views_of(folder, values.pop("image"))]
         for image in images:
             if image in lines:
-                raise UserError(f"{where}: image {image.name} is on line {lines[image]} already; name it once")
+                raise UserError(f"{where}: image {image.name} is already on line {lines[image]}; list it once")
             lines[image] = line
         product = values.get("id") or images[0].relative_to(folder).as_posix()
         split = values.get("split", "").lower() or _split_of(product)
@@ -167,7 +167,7 @@ def _next_row(reader: "csv.DictReader[str]", path: Path) -> dict[str, str] | Non
 
 
 def views_of(folder: Path, cell: str) -> list[str]:
-    """Return the paths in an image cell: one, or several with ``;`` between them; a file whose name has a ``;`` is one."""
+    """Return the paths in an image cell: one, or several separated by ``;``; a file whose name has a ``;`` is one."""
     names = [name.strip() for name in cell.split(";") if name.strip()]
     return [cell] if len(names) < 2 or is_there(folder / cell) else names
 
@@ -177,7 +177,7 @@ def _inside(folder: Path, name: str, where: str) -> Path:
     root = os.path.normpath(folder.absolute())
     path = Path(os.path.normpath(Path(root, name)))
     if not path.is_relative_to(root):
-        raise UserError(f"{where}: image {name} lies outside {folder}; give paths relative to that folder")
+        raise UserError(f"{where}: image {name} is outside {folder}; give paths relative to that folder")
     return folder / path.relative_to(root)
 
 
@@ -195,7 +195,7 @@ def _text_file_rows(folder: Path, for_training: bool = True) -> Iterator[Row]:
 
 
 def _is_image(path: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.parts)  # "._0001.jpg" is macOS's note on a file, not an image
+    hidden = any(part.startswith(".") for part in path.parts)  # "._0001.jpg" is macOS metadata, not an image
     return path.suffix.lower() in SUFFIXES and not hidden
 
 

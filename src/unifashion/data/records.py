@@ -1,4 +1,4 @@
-"""The typed records that every reader yields and everything downstream speaks."""
+"""The typed records that every reader returns and everything downstream uses."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ class ImageText:
 
 @dataclass(frozen=True, slots=True)
 class PairSplit:
-    """One split of an image-text set: the pairs whose image exists, and the names of images that are listed but not there."""
+    """One split of an image-text set: the pairs whose image exists, and the names of listed images that do not exist."""
 
     dataset: str
     split: str
@@ -31,7 +31,7 @@ class PairSplit:
 class ComposedQuery:
     """``reference`` + ``feedback`` should retrieve ``target``; all are names in the split's gallery.
 
-    ``target`` is None where the annotations hide it (test splits). The rest is there where a set has it:
+    ``target`` is None where the annotations hide it (test splits). The other fields are set where a data set has them:
 
     id: the name of the query in files that a server scores (CIRR pairid, CIRCO id).
     targets: every right answer, ``target`` first (CIRCO); empty means that ``target`` is the only one.

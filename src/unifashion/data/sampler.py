@@ -1,8 +1,8 @@
 """Which rows make which batch: an order that depends on (seed, epoch) alone, cut into batches, dealt out to the processes.
 
-Nothing here has a state that could be lost: batch ``n`` of an epoch holds the same rows whether the epoch was read from its
+Nothing here has state that could be lost: batch ``n`` of an epoch holds the same rows whether the epoch was read from its
 start or entered in the middle, by one loader process or by many. Rows that do not fill a last optimiser step are left out;
-the order differs from epoch to epoch, so they are other rows each time.
+the order differs from epoch to epoch, so they are different rows each time.
 """
 
 import random
@@ -23,7 +23,7 @@ class EpochSampler(Sampler[list[Key]]):
 
     Attributes:
         epoch: which epoch the next pass yields.
-        start: how many batches of it are left out, because they were trained on before.
+        start: how many of its batches are skipped, because they were trained on before.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class EpochSampler(Sampler[list[Key]]):
             seed: seed of the order.
             batch_size: rows per process and batch.
             accumulation_steps: batches per optimiser step; an epoch is a whole number of steps.
-            rank: number of this process.
+            rank: index of this process.
             world_size: number of processes.
             lengths: length of each row's text in any unit; needed for ``length_buckets``.
             length_buckets: global batches that are filled from one pool of rows sorted by length; 0 or 1 = at random.
@@ -71,10 +71,10 @@ class EpochSampler(Sampler[list[Key]]):
 
     def order(self, epoch: int) -> list[int]:
         """Return the rows of one epoch, of all processes, in the order in which they are trained on."""
-        chance = random.Random(f"{self.seed}/{epoch}")
+        rng = random.Random(f"{self.seed}/{epoch}")
         order = epoch_rows(self.sizes, self.weights, self.seed, epoch)
-        chance.shuffle(order)
-        # The rest that does not fill an optimiser step is dropped: gather() needs as many rows on every process.
+        rng.shuffle(order)
+        # Rows that do not fill an optimiser step are dropped: gather() needs the same number of rows on every process.
         order = order[: self.batches_per_epoch * self.global_batch]
         if self.lengths is None or self.length_buckets < 2:
             return order
@@ -83,6 +83,6 @@ class EpochSampler(Sampler[list[Key]]):
         for start in range(0, len(order), pool):
             alike = sorted(order[start : start + pool], key=lambda row: length_of[row])
             batches += [alike[i : i + self.global_batch] for i in range(0, len(alike), self.global_batch)]
-        chance.shuffle(batches)
+        rng.shuffle(batches)
         # Rows of one global batch are shuffled again: one process should not get all the shortest texts.
-        return [row for batch in batches for row in chance.sample(batch, len(batch))]
+        return [row for batch in batches for row in rng.sample(batch, len(batch))]

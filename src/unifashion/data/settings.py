@@ -1,4 +1,4 @@
-"""The settings of data. They stand beside the table of data sets, whose names are the choices of ``--dataset``."""
+"""The data settings. They are in this package because the names of the data sets are the choices of ``--dataset``."""
 
 import os
 from dataclasses import dataclass
@@ -33,9 +33,13 @@ class DataSettings:
     )
     image_size: int = setting(224, "side of the square that the image tower sees, pixels")
     pad: Literal["target", "square", "none"] = setting("target", "how a photo is padded before it is resized")
-    pad_ratio: float = setting(1.25, "longest allowed side ratio; longer photos are padded up to it (pad: target)")
+    pad_ratio: float = setting(
+        1.25, "largest side ratio that is not padded; longer photos are padded to it (pad: target)"
+    )
     max_text_tokens: int = setting(64, "texts are cut to this many tokens")
-    augment: bool = setting(False, "random mirror, shift and light of training images, for towers trained from scratch")
+    augment: bool = setting(
+        False, "random mirroring, shift and brightness of training images, for towers trained from scratch"
+    )
     num_workers: int = setting(0, "processes that load images, per training process")
     cache_images: bool = setting(False, "decode every image once and keep the resized pixels in memory")
     feature_cache: str | None = setting(
@@ -71,7 +75,7 @@ class DataSettings:
             if name not in known:
                 raise UserError(f"dataset: {name!r} is not one of {', '.join(known)}{nearest(name, known)}")
             if name in weights:
-                raise UserError(f"dataset: {name!r} is there twice in {self.dataset!r}; name it once, with a weight")
+                raise UserError(f"dataset: {name!r} occurs twice in {self.dataset!r}; name it once, with a weight")
             weights[name] = read_number("dataset", float, weight or "1") if weight or part.count(":") == 0 else 0.0
             if not 0 < weights[name] < float("inf"):
                 raise UserError(f"dataset: the weight in {part.strip()!r} must be a number above 0, as in {name}:0.5")

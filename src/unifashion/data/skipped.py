@@ -60,5 +60,5 @@ def check_missing(
 
 
 def missing_percent(used: int, listed: int) -> float:
-    """Return which share of the listed items is not used, percent."""
+    """Return the percentage of the listed items that is not used."""
     return 100 * (listed - used) / listed

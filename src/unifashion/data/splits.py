@@ -1,4 +1,4 @@
-"""Read one split of the data set that the settings name, whichever it is: its row (datasets.py) says how.
+"""Read one split of the data set that the settings name; its row (datasets.py) says how.
 
 All but ``is_composed`` and ``training_texts`` take a single set; data/mixture.py trains on several.
 """
@@ -54,7 +54,7 @@ def read_pairs(data: DataSettings, split: str) -> PairSplit:
 
 
 def read_composed(data: DataSettings, split: str, needs_images: bool = True) -> list[ComposedSplit]:
-    """Read one split (train, val or test) of a composed-retrieval set: one record a category, where it has categories.
+    """Read one split (train, val or test) of a composed-retrieval set: one record per category, where it has categories.
 
     Args:
         data: names the set.
@@ -80,10 +80,12 @@ def _own_name(spec: DatasetSpec, split: str, include_val: bool) -> str:
     """
     if split == "train" and split not in spec.splits:
         others = [other.name for other in retrieval_sets(spec.kind) if split in other.splits]
-        raise NoSplit(f"{spec.name} only evaluates: train on --dataset {' or '.join(others)}")
+        raise NoSplit(f"{spec.name} is for evaluation only: train on --dataset {' or '.join(others)}")
     if split != "train" and spec.headline is None and not include_val:
         others = [other.name for other in retrieval_sets(spec.kind) if other.headline is not None]
-        raise NoSplit(f"{spec.name} only trains: name a set with a validation split, such as {others[0]}, first")
+        raise NoSplit(
+            f"{spec.name} is for training only: name a set with a validation split, such as {others[0]}, first"
+        )
     if split not in spec.splits:
         raise NoSplit(f"{spec.name} has no {split} split; it has {', '.join(spec.splits)}")
     return spec.splits[split]
@@ -128,7 +130,7 @@ def read_blocks(data: DataSettings) -> PairSplit | None:
 
 
 def training_texts(data: DataSettings) -> Iterator[str]:
-    """Yield the training texts of all chosen sets, and feedback where FashionIQ lies below the same data root.
+    """Yield the training texts of all chosen sets, and feedback if FashionIQ is below the same data root.
 
     A vocabulary built from them also fits the composed queries of phase 2.
     """

@@ -1,4 +1,4 @@
-"""How a folder says that its contents were drawn by a program: ``manifest.json`` with ``"synthetic": true``."""
+"""How a folder declares that its contents are synthetic: ``manifest.json`` with ``"synthetic": true``."""
 
 from pathlib import Path
 from typing import Any

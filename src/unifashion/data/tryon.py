@@ -1,4 +1,4 @@
-"""Try-on pairs as VITON-HD keeps them, with the captions and sketches of its multimodal extension (MGD).
+"""Try-on pairs in the layout of VITON-HD, with the captions and sketches of its multimodal extension (MGD).
 
     vitonhd/
       train_pairs.txt  test_pairs.txt       a line: "00891_00.jpg 01430_00.jpg" (person, garment)
@@ -15,7 +15,7 @@
         im_sketch_unpaired/00891_00_01430_00.png   the same for a person in another's garment                      optional
 
 Paired means that persons get the garment that they wear in their photo. The caller says which maps it needs; pairs that lack one
-are named.
+are listed as missing.
 """
 
 from collections import Counter
@@ -107,7 +107,7 @@ def read_vitonhd(root: Path, split: str, needs: Collection[str], pairs: str = "p
 
     Raises:
         NoSplit: the set or the split is not there.
-        UserError: a malformed pairs or caption file; names in it that no photo has; no item has all that is needed.
+        UserError: a malformed pairs or caption file; names in it without a photo; no item has all that is needed.
     """
     root = find_root(root)
     folder = root / split
@@ -198,21 +198,21 @@ def _read_pairs(root: Path, split: str, pairs: str, map_files: MapFiles) -> list
 
 
 def refuse_doubles(path: Path, rows: Sequence[tuple[str, str]]) -> None:
-    """Raise ``UserError`` where a pair is there twice: the second result would replace the first."""
+    """Raise ``UserError`` if a pair occurs twice: the second result would replace the first."""
     counts = Counter(rows)
     if len(counts) < len(rows):
         (person, garment), _ = counts.most_common(1)[0]
-        raise UserError(f"{path}: the pair {person} {garment} is there twice; each pair gives one result")
+        raise UserError(f"{path}: the pair {person} {garment} occurs twice; each pair gives one result")
 
 
 def read_chunks(path: Path) -> dict[str, tuple[str, ...]]:
-    """Read MGD's captions: noun chunks by garment; none where there is no such file."""
+    """Read MGD's captions: noun chunks by garment; empty if there is no such file."""
     if not path.is_file():
         return {}
     captions = {}
     for name, parts in read_json_object(path).items():
         if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
-            raise UserError(f"{path}: {name!r} must hold a list of texts")
+            raise UserError(f"{path}: {name!r} must be a list of texts")
         captions[name] = tuple(parts)
     return captions
 

@@ -51,7 +51,7 @@ class Embedder:
         return image_GVD, merge_dicts(broken)
 
     def pictures(self, pictures: Sequence[Picture]) -> Tensor:
-        """Embed images of which all must be readable; returns image_GVD like ``images``.
+        """Embed images, all of which must be readable; returns image_GVD like ``images``.
 
         Raises:
             ImageError: one cannot be read.
@@ -94,7 +94,7 @@ class Embedder:
         return gather_rows(parts, (len(words), self.model.config.embed_dim), self.device)
 
     def match(self, texts: Sequence[str], paths: Sequence[Picture], pairs_P2: Tensor) -> Tensor:
-        """Score (text, image) pairs, given as row numbers, with the matching head.
+        """Score (text, image) pairs, given as indices, with the matching head.
 
         Returns (P,): the positive logit, averaged over the query tokens.
         """

@@ -1,7 +1,7 @@
-"""What a search needs of a model, whichever model it is. ``encoders.unifashion.UniFashion`` is the first that offers it.
+"""What search needs from a model, whatever the model. ``encoders.unifashion.UniFashion`` is the first to implement it.
 
 An encoder puts images, texts, and composed queries (a reference image with feedback) into one space, as unit vectors on the CPU.
-The score of an image for a query is the highest product of the query's vector with one of the image's V vectors.
+The score of an image for a query is the highest dot product of the query's vector with one of the image's V vectors.
 
 Shapes: G images, V vectors an image, M texts or composed queries, D width.
 """
@@ -36,7 +36,7 @@ class Encoder(Protocol):
         """Whether it was trained on images with feedback, rather than on images and texts by themselves."""
 
     def weights_hash(self) -> str:
-        """Return what tells this model's vectors from those of every other model."""
+        """Return a hash that distinguishes this model's vectors from those of every other model."""
 
     def embed_images(self, images: Sequence[Picture], batch_size: int = 32) -> Tensor:
         """Return (G, V, D) of files or Pillow images; raises ``ImageError`` for one that cannot be read."""
@@ -53,7 +53,7 @@ class Encoder(Protocol):
         """Return (M, D)."""
 
     def embed_queries(self, texts: Sequence[str], images: Sequence[Picture], batch_size: int = 32) -> Tensor:
-        """Return (M, D): one per reference image with its feedback; only used of an encoder that ``composes``."""
+        """Return (M, D): one per reference image with its feedback; only called if the encoder ``composes``."""
 
     def match(self, text: str, images: Sequence[Picture]) -> Tensor:
         """Return (G,): how well each image fits the text, read together with it; higher is better.
@@ -63,4 +63,4 @@ class Encoder(Protocol):
         """
 
     def remarks(self, text: str) -> list[str]:
-        """Return what the model cannot read of a text, as sentences for the user."""
+        """Return which parts of a text the model cannot read, as sentences for the user."""

@@ -1,4 +1,4 @@
-"""UniFashion as an encoder: the network, opened from a checkpoint of any known kind, with files and words in and vectors out.
+"""UniFashion as an encoder: the network, loaded from a checkpoint of any known kind, that turns files and texts into vectors.
 
     model = UniFashion.from_pretrained("runs/quickstart/pretrain")
     image_GQD = model.embed_images(["front.png", "back.png"])
@@ -29,7 +29,7 @@ from unifashion.models.unifashion import UniFashionModel
 
 
 class UniFashion(UniFashionModel):
-    """The network as an ``Encoder``, with files and words going in; what it computes is all in ``UniFashionModel``."""
+    """The network as an ``Encoder`` of files and texts; everything it computes is in ``UniFashionModel``."""
 
     @classmethod
     def from_pretrained(cls, name: str | Path) -> Self:
@@ -120,7 +120,7 @@ class UniFashion(UniFashionModel):
         return self._embedder(batch_size=32).match([text], images, pairs_G2)
 
     def remarks(self, text: str) -> list[str]:
-        """Return what the model cannot read of a text, as sentences: words beyond its limit, or none that it knows."""
+        """Return which parts of a text the model cannot read, as sentences: words beyond its limit, or no known word at all."""
         remarks = []
         num_words = len(prepare_text(text, max_words=len(text) + 1).split())
         if num_words > MAX_WORDS:
@@ -146,7 +146,7 @@ class UniFashion(UniFashionModel):
 
 
 def load_encoder(name: str | Path, device: str | torch.device | None = None) -> Encoder:
-    """Open a model to make vectors with, in evaluation mode; the one place that decides which class reads it.
+    """Load a model to embed with, in evaluation mode; the one place that decides which class reads it.
 
     Args:
         name: as ``UniFashion.from_pretrained``, which says what it raises.

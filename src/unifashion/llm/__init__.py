@@ -1,1 +1,1 @@
-"""The language model that writes captions from Q-Former queries, the drawing head, and captioning of images."""
+"""The language model that writes captions from Q-Former queries, the diffusion head, and captioning of images."""

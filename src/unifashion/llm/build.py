@@ -1,4 +1,4 @@
-"""Give a model the heads that training settings ask for: new ones, or those of the checkpoint that it starts from."""
+"""Add the heads that the training settings ask for to a model: new ones, or those of the checkpoint that it starts from."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -28,10 +28,10 @@ def add_heads(
 
     Args:
         base: the Q-Former's model.
-        settings: heads, and what of the model is trained.
-        instruction: what the language model is asked where the settings do not say.
+        settings: heads, and which parts of the model are trained.
+        instruction: to the language model, where the settings have none.
         texts: called for the training texts when a tiny language model is made.
-        source: the checkpoint that ``base`` came from; its heads (and prompt) are taken over unless a language model is named.
+        source: the checkpoint that ``base`` came from; its heads (and prompt) are kept unless a language model is named.
 
     Raises:
         UserError: no language model is named, or something that is named cannot be used.
@@ -45,8 +45,8 @@ def add_heads(
         raise UserError("blip2_cir_full needs a language model: name one with --llm (a folder, a hub id, or tiny)")
     else:
         kept: Kept = "whole" if "llm" in parts else "lora" if "llm_lora" in parts else "nothing"
-        asked = settings.instruction or instruction
-        heads = Heads(settings.llm, kept, settings.load_in, settings.template, asked, settings.max_answer_tokens)
+        instruction = settings.instruction or instruction
+        heads = Heads(settings.llm, kept, settings.load_in, settings.template, instruction, settings.max_answer_tokens)
         model = UniFashionFull(base, heads, _new_language_model(base, settings, heads, texts), None)
     if settings.diffusion_model is not None and model.diffusion is None:
         _add_diffusion_head(model, settings)
@@ -92,5 +92,5 @@ def _check_kept(heads: Heads, parts: tuple[str, ...], source: str) -> None:
         if part in parts and heads.kept != kept:
             raise UserError(
                 f"{source} keeps {heads.kept} of its language model, so {part} cannot be trained on; leave it out of "
-                "--trainable, or name a language model with --llm to begin anew"
+                "--trainable, or name a language model with --llm to start anew"
             )

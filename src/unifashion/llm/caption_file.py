@@ -1,8 +1,8 @@
-"""A file of captions that a killed run goes on with.
+"""A file of captions that can be continued after a run was killed.
 
 captions.jsonl                {"id": "17", "image": "shop/17.jpg", "caption": "A red dress ..."}, in the order of the images
 captions.jsonl.part           the same while it is written; the next run with the same settings continues there
-captions.settings.json        model and decoding; a run with others must name another file or overwrite
+captions.settings.json        model and decoding; a run with different ones must name another file or overwrite
 captions.quarantine.csv       images that could not be read, with the reason (only if there were any)
 """
 
@@ -44,7 +44,7 @@ class Job:
 
 
 def find_files(names: Sequence[str]) -> list[Path]:
-    """Return the images that files and folders stand for; a folder for all below it, sorted.
+    """Return the images that files and folders name; a folder means all images below it, sorted.
 
     Raises:
         UserError: no such file or folder, or a folder without images.
@@ -71,19 +71,19 @@ def name_images(images: Sequence[Path]) -> list[str]:
 
 
 def caption_files(captioner: Captioner, job: Job, made_with: dict[str, Any], overwrite: bool = False) -> SkippedImages:
-    """Caption images into ``job.out``, continuing where a former run with the same settings stopped.
+    """Caption images into ``job.out``, continuing where an earlier run with the same settings stopped.
 
     Args:
         captioner: the model.
         job: images, file, decoding.
         made_with: what else must be the same to continue: the checkpoint.
-        overwrite: begin anew, whatever is there.
+        overwrite: start anew, whatever exists.
 
     Returns:
         the images that could not be read; they have no row.
 
     Raises:
-        UserError: the file is there and was made otherwise, or cannot be written; no image can be read.
+        UserError: the file exists and was made with other settings, or cannot be written; no image can be read.
     """
     settings = {**made_with, "decoding": vars(job.decoding), "instruction": job.instruction, "seed": job.seed}
     part = job.out.with_name(f"{job.out.name}.part")
@@ -106,7 +106,7 @@ def _write(captioner: Captioner, job: Job, part: Path, done: set[str]) -> Skippe
     names = name_images(job.images)
     left = [index for index, image in enumerate(job.images) if str(image) not in done]
     if done:
-        log.info("%d of %d images have their captions already", len(job.images) - len(left), len(job.images))
+        log.info("%d of %d images already have captions", len(job.images) - len(left), len(job.images))
     with (
         part.open("a", encoding="utf-8", newline="\n") as file,
         tqdm(
@@ -136,14 +136,14 @@ def _write(captioner: Captioner, job: Job, part: Path, done: set[str]) -> Skippe
 
 
 def _claim(out: Path, part: Path, settings: dict[str, Any], overwrite: bool) -> None:
-    """Make sure that what is there was made with the same settings, and let it be the part to go on with."""
+    """Make sure that an existing file was made with the same settings, and turn it into the part to continue."""
     record = out.with_name(f"{out.stem}.settings.json")
     if overwrite:
         for path in (out, part, record):
             path.unlink(missing_ok=True)
     begun = out.exists() or part.exists()
     if begun and not claim(record, settings, f"-o {out}", "name another file, or --overwrite it"):
-        raise UserError(f"-o {out}: it is there already; name another file, or --overwrite it")
+        raise UserError(f"-o {out}: it already exists; name another file, or --overwrite it")
     write_json(record, settings)
     if out.exists() and not part.exists():
         move_file(out, part)

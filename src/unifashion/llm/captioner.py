@@ -1,4 +1,4 @@
-"""Captions of images, by whichever head a checkpoint has.
+"""Captions of images, from whichever head a checkpoint has.
 
 captioner = Captioner.from_pretrained("runs/pretrain")          # blip2_cir_cls: the Q-Former's own language head
 captioner = Captioner.from_pretrained("runs/caption_ft")        # blip2_cir_full: a language model
@@ -73,7 +73,7 @@ class Captioner:
         Args:
             images: files, or Pillow images.
             decoding: how words are chosen; greedily by default.
-            instruction: what a language model is asked instead of what it was trained on.
+            instruction: to a language model, in place of the one it was trained with.
             batch_size: images at once; it changes no caption that is not sampled.
             seed: makes sampling repeatable.
 
@@ -99,7 +99,7 @@ class Captioner:
         """Return captions of one batch of uint8 images that went through ``transform``; arguments as in ``caption``."""
         model, network, decoding = self.model, self.network, decoding or Decoding()
         if instruction is not None and not isinstance(model, UniFashionFull):
-            raise UserError("--instruction is for a blip2_cir_full; the Q-Former's own head cannot be asked anything")
+            raise UserError("--instruction is for a blip2_cir_full; the Q-Former's own head takes no instruction")
         device = network.temperature.device
         devices = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices, enabled=seed is not None):
@@ -107,8 +107,8 @@ class Captioner:
                 torch.manual_seed(seed)
             image = network.read_images(normalise(pixels_B3SS.to(device)))
             if isinstance(model, UniFashionFull):
-                asked = None if instruction is None else [instruction] * len(pixels_B3SS)
-                return model.language.generate(model.query_rows(image), decoding, asked)
+                instructions = None if instruction is None else [instruction] * len(pixels_B3SS)
+                return model.language.generate(model.query_rows(image), decoding, instructions)
             tokenizer = network.tokenizer
             assert tokenizer is not None
             end = int(tokenizer.sep_token_id)  # type: ignore[arg-type]

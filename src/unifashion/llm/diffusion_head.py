@@ -4,7 +4,7 @@
 
 The loss is the noise-prediction error on the latents of the target image (paper, section 3.2.2). The parts of Stable Diffusion
 are the classes of diffusers and transformers; only the adapter is new. diffusers is imported where it is used, because captions
-alone do without it.
+alone do not need it.
 
 Shapes: B rows, Q query rows, H Q-Former width, L words of the prompt, E width of the text encoder, S side in pixels.
 """
@@ -50,17 +50,17 @@ def encode_with_context(encoder: Any, ids_BL: Tensor, context_BQE: Tensor | None
     Args:
         encoder: a ``CLIPTextModel``.
         ids_BL: tokens of the prompt.
-        context_BQE: rows that are inserted before token ``insert_at``; None = none. Positions count on through them.
+        context_BQE: rows that are inserted before token ``insert_at``; None = none. Positions continue through them.
         insert_at: position of the first row.
 
     Returns:
-        last hidden state (B, L + Q, E), after the final LayerNorm; every position sees itself and what is before it.
+        last hidden state (B, L + Q, E), after the final LayerNorm; every position sees itself and those before it.
     """
     clip = getattr(encoder, "text_model", encoder)  # older transformers wrap it once more
     x_BTE = clip.embeddings.token_embedding(ids_BL)
     if context_BQE is not None:
         x_BTE = torch.cat([x_BTE[:, :insert_at], context_BQE.to(x_BTE.dtype), x_BTE[:, insert_at:]], dim=1)
-    x_BTE = clip.embeddings(inputs_embeds=x_BTE)  # adds the positions, which count on through the inserted rows
+    x_BTE = clip.embeddings(inputs_embeds=x_BTE)  # adds the positions, which continue through the inserted rows
     length = x_BTE.shape[1]
     # The encoder builds its own causal mask only from token ids; given embeddings it has to be passed.
     mask_TT = torch.full((length, length), torch.finfo(x_BTE.dtype).min, dtype=x_BTE.dtype, device=x_BTE.device).triu(1)
@@ -116,7 +116,7 @@ class DiffusionHead(nn.Module):
 
     @torch.no_grad()
     def latents(self, image_B3SS: Tensor) -> Tensor:
-        """Return scaled latents of images in -1..1, resized to the size that is drawn."""
+        """Return scaled latents of images in -1..1, resized to the size of drawn images."""
         shape = (self.size, self.size)
         resized = F.interpolate(image_B3SS, shape, mode="bilinear", antialias=True, align_corners=False)
         sampled: Tensor = self.vae.encode(resized.to(self.vae.dtype)).latent_dist.sample()
@@ -160,7 +160,7 @@ def load_diffusion_head(
     Args:
         name: folder or hub id.
         width: of the Q-Former's rows.
-        size: side that is drawn, pixels; a multiple of 8.
+        size: side of the drawn image, pixels; a multiple of 8.
         prompt: words that go with the rows.
         trains_unet: whether the UNet learns.
         unet: folder of a UNet that was trained before; default: the one in ``name``.
@@ -183,7 +183,7 @@ def load_diffusion_head(
             else UNet2DConditionModel.from_pretrained(name, subfolder="unet"),
         )
         kind = DDPMScheduler.from_pretrained(name, subfolder="scheduler").config.prediction_type
-    except Exception as error:  # for a wrong or broken folder, diffusers raises whatever it stumbles over
+    except Exception as error:  # for a wrong or broken folder, diffusers raises all kinds of errors
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"diffusion model {name!r} could not be loaded ({reason}); give a Stable Diffusion 1.x in diffusers form, with the "
@@ -191,6 +191,6 @@ def load_diffusion_head(
         ) from None
     if kind != "epsilon" or parts[3].config.cross_attention_dim != parts[0].config.hidden_size:
         raise UserError(
-            f"diffusion model {name!r} is no Stable Diffusion 1.x: it must predict noise from CLIP's text rows"
+            f"diffusion model {name!r} is not a Stable Diffusion 1.x: it must predict noise from CLIP's text rows"
         )
     return DiffusionHead(width, *parts, size=size, prompt=prompt, trains_unet=trains_unet)

@@ -18,7 +18,7 @@ HEADS, HEAD_WEIGHTS, LLM_FOLDER, UNET_FOLDER = "heads.json", "heads.safetensors"
 
 @dataclass(frozen=True)
 class Heads:
-    """Where the parts come from, what the language model is asked, and what of both a checkpoint keeps."""
+    """Where the parts come from, the language model's prompt, and which weights of both models a checkpoint keeps."""
 
     llm: str
     kept: Kept
@@ -52,7 +52,7 @@ def read_heads(folder: Path) -> Heads:
 
 
 def rebuild_language_model(heads: Heads, folder: Path, width: int) -> PrefixLanguageModel:
-    """Build the language model of a checkpoint for rows of ``width``; weights that the folder keeps are still to be filled in.
+    """Build the language model of a checkpoint for rows of ``width``; weights that the folder keeps are loaded later.
 
     Raises:
         UserError: the base cannot be found, or files in ``folder`` are missing or damaged.
@@ -70,7 +70,7 @@ def rebuild_language_model(heads: Heads, folder: Path, width: int) -> PrefixLang
             from peft import LoraConfig, get_peft_model
 
             model = get_peft_model(model, LoraConfig.from_pretrained(str(source)))  # type: ignore[arg-type]
-    except Exception as error:  # transformers and peft raise whatever they stumble over
+    except Exception as error:  # transformers and peft raise all kinds of errors
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"the language model in {source} cannot be read ({reason}); train again or copy it again"
@@ -79,14 +79,14 @@ def rebuild_language_model(heads: Heads, folder: Path, width: int) -> PrefixLang
 
 
 def prefix_language_model(model: Any, tokenizer: Any, width: int, heads: Heads) -> PrefixLanguageModel:
-    """Put the projection before a language model, with the prompt of training."""
+    """Put the projection before a language model, with the prompt it is trained with."""
     return PrefixLanguageModel(
         model, tokenizer, width, heads.template, heads.instruction, heads.kept, heads.max_answer_tokens
     )
 
 
 def rebuild_diffusion_head(heads: Heads, folder: Path, width: int) -> DiffusionHead | None:
-    """Build the drawing head of a checkpoint, if it has one; raises as ``load_diffusion_head``."""
+    """Build the diffusion head of a checkpoint, if it has one; raises as ``load_diffusion_head``."""
     if heads.diffusion_model is None:
         return None
     unet = str(folder / UNET_FOLDER) if heads.keeps_unet else None

@@ -43,8 +43,8 @@ class PrefixLanguageModel(nn.Module):
             tokenizer: its tokenizer.
             width: of the Q-Former's rows.
             template: prompt with <queries> and {instruction}.
-            instruction: what is asked where nothing else is said.
-            kept: what of ``model`` a checkpoint keeps.
+            instruction: the default instruction.
+            kept: which weights of ``model`` a checkpoint keeps.
             max_answer_tokens: longer answers are cut; the closing token stays.
         """
         super().__init__()
@@ -120,13 +120,13 @@ class PrefixLanguageModel(nn.Module):
         Args:
             rows_BPH: query rows.
             decoding: greedy by default. Sampling draws from torch's global generator.
-            instructions: one per row; default: the one of training for all.
+            instructions: one per row; default: ``self.instruction`` for all.
         """
         decoding = decoding or Decoding()
-        asked = list(instructions) if instructions is not None else [self.instruction] * len(rows_BPH)
+        all_instructions = list(instructions) if instructions is not None else [self.instruction] * len(rows_BPH)
         prompts = [
             self.embed(row_PH[None], *prompt_ids(self.tokenizer, self.template, instruction))[0]
-            for row_PH, instruction in zip(rows_BPH, asked, strict=True)
+            for row_PH, instruction in zip(rows_BPH, all_instructions, strict=True)
         ]
         # On the left, because generate() appends after the last position of every row.
         embeds_BTE = pad_sequence(prompts, True, padding_side="left")

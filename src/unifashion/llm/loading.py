@@ -1,4 +1,4 @@
-"""From a name to a causal language model: plain, a LLaVA's, in 8 or 4 bits, with LoRA; and what of it a checkpoint keeps.
+"""From a name to a causal language model: plain, a LLaVA's, in 8 or 4 bits, with LoRA; and which weights a checkpoint keeps.
 
 What a checkpoint keeps depends on what was trained (``Kept``):
     nothing   the language model is frozen: its name is enough
@@ -33,7 +33,7 @@ ADAPTER, ADAPTER_CONFIG, WEIGHTS = "adapter_model.safetensors", "adapter_config.
 
 
 def load_base(name: str, load_in: LoadIn = "full", exact: bool = False) -> tuple[nn.Module, PreTrainedTokenizerBase]:
-    """Load a causal language model and its tokenizer; of a LLaVA, its language model.
+    """Load a causal language model and its tokenizer; for a LLaVA, its language model.
 
     Args:
         name: folder or hub id.
@@ -41,7 +41,7 @@ def load_base(name: str, load_in: LoadIn = "full", exact: bool = False) -> tuple
         exact: float32 whatever the device, for training all weights; otherwise bfloat16 on GPUs that have it.
 
     Raises:
-        UserError: nothing there, or something else; no bitsandbytes.
+        UserError: nothing there, or another kind of model; no bitsandbytes.
     """
     options: dict[str, Any] = {"dtype": torch.float32 if exact or not _has_bf16() else torch.bfloat16}
     if load_in != "full":
@@ -53,13 +53,13 @@ def load_base(name: str, load_in: LoadIn = "full", exact: bool = False) -> tuple
         else:
             model = _language_part(AutoModelForImageTextToText.from_pretrained(name, **options))
         tokenizer = AutoTokenizer.from_pretrained(name)
-    except Exception as error:  # for a wrong or broken folder, transformers raises whatever it stumbles over
+    except Exception as error:  # for a wrong or broken folder, transformers raises all kinds of errors
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
             f"language model {name!r} could not be loaded ({reason}); give a folder or hub id of a causal language model (--llm)"
         ) from None
     if tokenizer.eos_token_id is None:
-        raise UserError(f"language model {name!r}: its tokenizer has no token that ends a text; choose another --llm")
+        raise UserError(f"language model {name!r}: its tokenizer has no end-of-text token; choose another --llm")
     return model, tokenizer
 
 
@@ -79,7 +79,7 @@ def _quantisation(load_in: LoadIn) -> BitsAndBytesConfig:
 
 def _language_part(model: Any) -> nn.Module:
     """Return the causal language model inside a vision-language model such as LLaVA, without the rest."""
-    # Only the shell is built: its weights are those of the vision-language model, not a second copy.
+    # Only the skeleton is built: its weights are those of the vision-language model, not a second copy.
     with torch.device("meta"):
         causal: Any = AutoModelForCausalLM.from_config(model.config.get_text_config())
     setattr(causal, causal.base_model_prefix, model.get_decoder())
@@ -93,7 +93,7 @@ def _language_part(model: Any) -> nn.Module:
 
 
 def add_lora(model: Any, settings: LanguageModelSettings) -> nn.Module:
-    """Freeze the language model and put LoRA beside its linear layers.
+    """Freeze the language model and add LoRA to its linear layers.
 
     Raises:
         UserError: ``lora_targets`` names layers that it does not have; no peft.
@@ -168,7 +168,7 @@ def read_language_model(folder: Path, kept: Kept) -> dict[str, Tensor]:
 
 
 def _with_adapter_name(name: str) -> str:
-    """PEFT's files leave away the name of the adapter: "...q_proj.lora_A.weight" is "...q_proj.lora_A.default.weight"."""
+    """Restore the adapter's name, which PEFT's files omit: "...q_proj.lora_A.weight" becomes "...q_proj.lora_A.default.weight"."""
     stem, dot, rest = name.rpartition(".lora_")
     letter, _, tail = rest.partition(".")
     return f"{stem}{dot}{letter}.default.{tail}" if tail else f"{stem}{dot}{letter}.default"

@@ -7,11 +7,11 @@
     captions = model.language.generate(rows_BQH)
     images_B3SS = model.diffusion.draw(rows_BQH)
 
-A saved folder is a UniFashion folder with more in it:
+A saved folder is a UniFashion folder with additional files:
 
     config.json  model.safetensors  tokenizer   tower, Q-Former and retrieval heads; ``UniFashion.from_pretrained`` reads them
     heads.json                                  which language model and diffusion model, and the prompt (llm/heads.py)
-    heads.safetensors                           the projection, the drawing adapter
+    heads.safetensors                           the projection, the diffusion adapter
     llm/                                        LoRA as a PEFT adapter, or a whole language model (llm/loading.py)
     unet/                                       only where the UNet was trained
 
@@ -50,7 +50,7 @@ from unifashion.models.unifashion import UniFashionModel
 BASE, LLM, UNET = "base.", "language.model.", "diffusion.unet."
 ADAPTERS = ("language.projection.", "diffusion.adapter.")
 UNET_WEIGHTS = "diffusion_pytorch_model.safetensors"
-# Folders of earlier versions call the diffusion head so in heads.safetensors, and so it stays on disk.
+# The prefix of the diffusion head in heads.safetensors: the name that it had in earlier versions.
 DRAWING = "drawing."
 
 
@@ -63,7 +63,7 @@ class UniFashionFull(nn.Module):
         super().__init__()
         self.base, self.language, self.diffusion = base, language, diffusion
         self.heads = heads
-        # A frozen language model of gigabytes shall be neither saved nor gathered at every checkpoint: its name is enough.
+        # A frozen language model of gigabytes must not be saved or gathered at every checkpoint: its name is enough.
         self.register_state_dict_post_hook(_leave_out_frozen)
         self.register_load_state_dict_post_hook(_excuse_frozen)
 
@@ -198,7 +198,7 @@ def _leave_out_frozen(model: nn.Module, state: dict[str, Any], prefix: str, _: A
 
 # load_state_dict(strict=True) would otherwise ask for the weights that _leave_out_frozen keeps out.
 def _excuse_frozen(model: nn.Module, keys: Any) -> None:
-    """Do not call missing what ``state_dict`` leaves out; the names carry a prefix that is not known here."""
+    """Do not report as missing what ``state_dict`` leaves out; the names carry a prefix that is not known here."""
     for name in list(keys.missing_keys):
         starts = [start for start in (name.find(LLM), name.find("diffusion.")) if start >= 0]
         if starts and not _is_stored(model, name[min(starts) :]):

@@ -1,4 +1,4 @@
-"""What the language model is asked: the paper's instructions by data set, in one prompt around the image."""
+"""The language model's prompt: the paper's instruction for each data set, around the image."""
 
 from transformers import PreTrainedTokenizerBase
 

@@ -1,6 +1,6 @@
 """A small LLaMA with random weights and a vocabulary of the training texts: the caption head where no language model is at hand.
 
-It knows nothing but what it is trained on, so all of its weights are trained and saved. It is there to run the whole path on a
+It knows nothing but what it is trained on, so all of its weights are trained and saved. It exists to run the whole pipeline on a
 laptop, not to write well.
 """
 
@@ -20,7 +20,7 @@ _PIECE = rf"{_SPACE}?\w+|{_SPACE}?[^\w\s{_SPACE}]|{_SPACE}"
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 4000) -> PreTrainedTokenizerFast:
     """Build a tokenizer that keeps case and punctuation: the most frequent words, and every character for the rest.
 
-    As in LLaMA's, a blank belongs to the word after it, and decoding gives the very text back. The vocabulary is sorted by
+    As in LLaMA's, a space belongs to the word after it, and decoding gives back the exact text. The vocabulary is sorted by
     count, then by spelling, so the same texts always give the same ids.
     """
     counts: Counter[str] = Counter()

@@ -5,7 +5,7 @@
     captions = [to_caption(model.tokenizer, row) for row in ids]
 
 The query rows do not see text, so their keys and values in self-attention are computed once, like those of the image; of the
-text, each step reads one new token and keeps its keys and values. A batch gives what its images give alone.
+text, each step reads one new token and keeps its keys and values. Unless sampled, a caption does not depend on its batch.
 
 Shapes: R rows (B images times K beams), Q query tokens, T tokens so far, H hidden width, A heads, V words.
 """
@@ -47,7 +47,7 @@ class Decoding:
         if not 0 < self.top_p <= 1:
             raise UserError(f"--top-p must be above 0 and at most 1, got {self.top_p:g}")
         if self.sample and self.num_beams > 1:
-            raise UserError("--sample and --num-beams exclude each other; leave one of them out")
+            raise UserError("--sample and --num-beams cannot be combined; leave one of them out")
 
 
 class _Decoder:
@@ -62,12 +62,12 @@ class _Decoder:
         num_images = image.keys[0].shape[0]
         # The queries do not see the text (causal mask), so one pass gives their keys and values for all words to come.
         x_BQH = self.qformer.norm(model.query_tokens).expand(num_images, -1, -1)
-        shares = iter(zip(image.keys, image.values, strict=True))
+        keys_values = iter(zip(image.keys, image.values, strict=True))
         for layer in self.layers:
             keys, values = layer.attention.project(x_BQH)
             self.cache.append((keys.repeat_interleave(repeats, 0), values.repeat_interleave(repeats, 0)))
-            share = next(shares) if layer.cross_attention is not None else None
-            x_BQH = layer(x_BQH, x_BQH.shape[1], None, share, reads=True)
+            key_value = next(keys_values) if layer.cross_attention is not None else None
+            x_BQH = layer(x_BQH, x_BQH.shape[1], None, key_value, reads=True)
 
     def step(self, token_R: Tensor) -> Tensor:
         """Read the next token of every row; returns the log-probabilities (R, V) of the one after it."""
@@ -83,7 +83,7 @@ class _Decoder:
         return logits_R1V[:, 0].float().log_softmax(dim=-1)
 
     def reorder(self, rows_R: Tensor) -> None:
-        """Let row r go on from what row ``rows_R[r]`` has read."""
+        """Let row r continue from the cache of row ``rows_R[r]``."""
         self.cache = [(keys[rows_R], values[rows_R]) for keys, values in self.cache]
 
 
@@ -124,7 +124,7 @@ def generate(
 
 
 class _Hypotheses:
-    """The hypotheses of one image in beam search: ``words`` of those that go on, and the best that are finished."""
+    """The hypotheses of one image in beam search: ``words`` of the unfinished ones, and the best finished ones."""
 
     def __init__(self, decoding: Decoding, longest: int, end_id: int) -> None:
         self.beams, self.longest, self.end_id = decoding.num_beams, longest, end_id
@@ -134,7 +134,7 @@ class _Hypotheses:
         self.done = False
 
     def advance(self, candidates: list[tuple[float, int, int]], length: int) -> list[tuple[float, int, int]]:
-        """Sort (score, beam, token), best first, into finished and going on; returns ``num_beams`` that go on."""
+        """Split (score, beam, token), best first, into finished and unfinished; returns ``num_beams`` unfinished ones."""
         alive: list[tuple[float, int, int]] = []
         for score, beam, token in candidates:
             if score == -torch.inf:
@@ -158,7 +158,7 @@ def _beam_search(
     """Keep the best ``num_beams`` unfinished hypotheses of every image; return the best finished one.
 
     A hypothesis is finished by ``end_id`` or at the length limit. An image is done when none of its unfinished hypotheses can
-    get better than its ``num_beams`` best finished ones.
+    beat its ``num_beams`` best finished ones.
     """
     num_images, beams = image.keys[0].shape[0], decoding.num_beams
     decoder = _Decoder(model, image, repeats=beams)
@@ -209,6 +209,6 @@ def _until(ids: list[int], end_id: int) -> list[int]:
 
 
 def to_caption(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    """Return the words of token ids, with hyphens and commas where people put them: "a v-neck, in red"."""
+    """Return the words of token ids, with hyphens and commas spaced as usual: "a v-neck, in red"."""
     text = str(tokenizer.decode(list(ids), skip_special_tokens=True))
     return _JOINED.sub(r"\1", _CLOSING.sub(r"\1", text)).strip()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 def best_query_scores(image_BQD: Tensor, text_MD: Tensor) -> Tensor:
     """Score every image against every text by its best-matching query token, as a (B, M) matrix."""
-    # The max over the queries is the image's score: one query may have found the sleeve, another the pattern.
+    # The max over the queries is the image's score: one query may match the sleeve, another the pattern.
     return torch.einsum("bqd,md->bmq", image_BQD, text_MD).amax(dim=-1)
 
 

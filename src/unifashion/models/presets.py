@@ -1,4 +1,4 @@
-"""Presets: what each named model is made of, and the sizes it comes in. A new variant is a row here, not a file."""
+"""Presets: what each named model consists of, and the sizes it comes in."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,14 +21,17 @@ VARIANTS: dict[str, Variant] = {
     "blip2_cir_cls": Variant(("itc", "itm", "lm"), False, "cross-modal retrieval and captioning (phase 1)", ("pairs",)),
     "blip2_cir_rerank": Variant(("itc", "itm", "ttc"), True, "composed image retrieval (phase 2)", ("composed",)),
     "blip2_cir_full": Variant(
-        ("lm", "q2i"), True, "captions through a language model, and drawing (unifashion.llm)", ("pairs", "composed")
+        ("lm", "q2i"),
+        True,
+        "captions through a language model, and image generation (unifashion.llm)",
+        ("pairs", "composed"),
     ),
 }
 
 
 @dataclass(frozen=True)
 class UniFashionConfig:
-    """Everything that is needed to build the model and to feed it; stored as ``config.json`` beside the weights.
+    """Everything needed to build the model and to prepare its input; stored as ``config.json`` beside the weights.
 
     ``vision`` is a transformers image-model config as a dict. ``target_queries`` names the queries that read target and
     gallery images: a checkpoint of the original ``blip2_cir_rerank`` says ``query_tokens`` (convert/QUIRKS.md).

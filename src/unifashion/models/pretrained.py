@@ -44,7 +44,7 @@ def save(
         if write_more is not None:
             write_more(unfinished)
         for path in unfinished.rglob("*.safetensors"):
-            path.chmod(0o644)  # safetensors leaves its files to the owner alone; a model folder is to be shared
+            path.chmod(0o644)  # safetensors leaves its files to the owner alone; a model folder is meant to be shared
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class CheckpointSource:
     repo: str | None = None
 
     def fetch(self, *patterns: str) -> None:
-        """Bring these files of the repository into the folder; nothing to do for a local one."""
+        """Download these files of the repository into the folder; does nothing for a local one."""
         if self.repo:
             _download(self.repo, patterns)
 
@@ -63,7 +63,7 @@ class CheckpointSource:
 def resolve(name: str | Path) -> CheckpointSource:
     """Return the checkpoint that ``name`` means: a file, a model folder, the ``best`` or ``last`` of a run, a hub repository.
 
-    Of a hub repository only the small files are there yet.
+    Of a hub repository only the small files have been downloaded.
 
     Raises:
         UserError: no such file, folder or repository, or a folder without a model in it.
@@ -86,7 +86,7 @@ def _download(repo: str, patterns: Sequence[str]) -> Path:
         return Path(snapshot_download(repo, allow_patterns=list(patterns)))
     except (HFValidationError, OSError, ValueError, RuntimeError):
         raise UserError(
-            f"no model at {repo!r}: neither a file or folder here nor a repository that the hub answers for"
+            f"no model at {repo!r}: neither a local file or folder nor a repository that could be reached on the hub"
         ) from None
 
 
@@ -145,7 +145,7 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str | Pat
 
 
 def check_fit(model: nn.Module, weights: dict[str, Tensor], source: str | Path) -> None:
-    """See that weights fit the model exactly.
+    """Check that weights fit the model exactly.
 
     Raises:
         UserError: names the first parameters that are missing, unexpected or of another shape.
@@ -167,7 +167,7 @@ def weights_hash(weights: Mapping[str, Tensor], size: int = 16) -> str:
     """Return a hash of every weight, its name, type and shape, as hexadecimal digits.
 
     Args:
-        weights: such as a state dict; their order does not count.
+        weights: such as a state dict; their order does not matter.
         size: of the hash, bytes. It is part of the hash: a shorter one is not the beginning of a longer one.
     """
     digest = hashlib.blake2b(digest_size=size)

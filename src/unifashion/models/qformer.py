@@ -84,7 +84,7 @@ class Attention(nn.Module):
         return self._heads(self.key(source_BSW)), self._heads(self.value(source_BSW))
 
     def forward(self, x_BTH: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Attend from ``x``; ``mask`` is True where a row may look, broadcastable to (B, A, T, S)."""
+        """Attend from ``x``; ``mask`` is True where a row may attend, broadcastable to (B, A, T, S)."""
         dropout = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(self._heads(self.query(x_BTH)), key, value, mask, dropout)
         out_BTH = self.dense(mixed.transpose(1, 2).flatten(2))
@@ -120,7 +120,7 @@ class QFormerLayer(nn.Module):
     def forward(
         self, x_BTH: Tensor, num_queries: int, mask: Tensor | None, image: tuple[Tensor, Tensor] | None, reads: bool
     ) -> Tensor:
-        """Return (B, T, H). ``reads`` says whether this pass has an image, ``image`` is this layer's share of it."""
+        """Return (B, T, H). ``reads`` says whether this pass has an image, ``image`` is its keys and values in this layer."""
         x_BTH = self.attention(x_BTH, *self.attention.project(x_BTH), mask)
         # Without an image every row, queries too, takes the text feed-forward: SPRC's checkpoints were trained with such a pass.
         if not reads:
@@ -190,19 +190,19 @@ class QFormer(nn.Module):
             positions_L = torch.arange(text_ids_BL.shape[1], device=text_ids_BL.device)
             parts.append(self.word_embeddings(text_ids_BL) + self.position_embeddings(positions_L))
         num_queries = 0 if query_BQH is None else query_BQH.shape[1]
-        # Queries have no position embedding: their order means nothing. BERT's first LayerNorm is applied to them too.
+        # Queries have no position embedding: their order has no meaning. BERT's first LayerNorm is applied to them too.
         x_BTH = F.dropout(self.norm(torch.cat(parts, dim=1)), self.config.dropout, self.training)
         mask = attention_mask(num_queries, text_mask_BL, causal)
 
-        shares = iter(zip(image.keys, image.values, strict=True)) if image is not None else iter(())
+        keys_values = iter(zip(image.keys, image.values, strict=True)) if image is not None else iter(())
         for layer in self._each_layer():
-            share = next(shares, None) if layer.cross_attention is not None else None
-            x_BTH = layer(x_BTH, num_queries, mask, share, reads=image is not None)
+            key_value = next(keys_values, None) if layer.cross_attention is not None else None
+            x_BTH = layer(x_BTH, num_queries, mask, key_value, reads=image is not None)
         return x_BTH
 
 
 def attention_mask(num_queries: int, text_mask_BL: Tensor | None, causal: bool) -> Tensor | None:
-    """Return who may look at whom as a bool (B, 1, 1 or T, T) tensor; None when everybody sees everything."""
+    """Return which positions may attend to which, a bool (B, 1, 1 or T, T) tensor; None when all see everything."""
     if text_mask_BL is None:
         return None
     # Queries are never padding. A boolean mask, because scaled_dot_product_attention adds float masks in the dtype of the scores.

@@ -14,14 +14,14 @@ _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """Load a tokenizer from a folder or the hub and see that it has [DEC], as the Q-Former of BLIP-2 expects.
+    """Load a tokenizer from a folder or the hub and make sure that it has [DEC], as the Q-Former of BLIP-2 expects.
 
     Raises:
         UserError: no such tokenizer, or one without [CLS], [SEP] and padding.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
-    except Exception as error:  # for a broken file, transformers and tokenizers raise whatever they stumble over
+    except Exception as error:  # for a broken file, transformers and tokenizers raise all kinds of errors
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"tokenizer {name!r} could not be loaded ({reason}); give a folder or a hub id, "

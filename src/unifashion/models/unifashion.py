@@ -42,7 +42,7 @@ class LanguageHead(nn.Module):
 
 
 class UniFashionModel(nn.Module):
-    """The model. Weights only; losses live in ``models.losses`` and are put together in ``training.tasks``."""
+    """The model. Weights only; losses are in ``models.losses`` and are combined in ``training.tasks``."""
 
     def __init__(self, config: UniFashionConfig, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class UniFashionModel(nn.Module):
         """Return the image tokens (B, N, W) that the Q-Former reads.
 
         Args:
-            image: normalised pixels (B, 3, S, S), or what the tower said about them (B, N, W), from a feature cache.
+            image: normalised pixels (B, 3, S, S), or the tower's tokens for them (B, N, W), from a feature cache.
         """
         tokens_BNW = self.vision(image) if image.ndim == 4 else image
         # LAVIS computes this LayerNorm in float32, under autocast as well.
@@ -109,7 +109,7 @@ class UniFashionModel(nn.Module):
         """Return the composed query: its text vector (B, D) and its query vectors (B, Q, D), all of unit length."""
         queries_BQH = self._queries(self.query_tokens, reference)
         query_BQH, text_BLH = self._split(self.qformer(queries_BQH, ids_BL, mask_BL, reference))
-        # SPRC reads the feedback once more, beside the queries that the first pass gave and without the image.
+        # SPRC reads the feedback once more, with the query rows of the first pass and without the image.
         if self.config.query_passes == 2:
             _, text_BLH = self._split(self.qformer(query_BQH, ids_BL, mask_BL))
         return F.normalize(self.text_proj(text_BLH[:, 0]), dim=-1), self.project_queries(query_BQH)
@@ -129,7 +129,7 @@ class UniFashionModel(nn.Module):
         The first token of each text, [CLS], is read as [DEC]. The query rows do not see the text, so the features equal
         those of ``image_features``.
         """
-        # [CLS] opens a text that is understood, [DEC] one that is generated; the weights of BLIP-2 know them apart by it.
+        # [CLS] opens a text that is understood, [DEC] one that is generated; the weights of BLIP-2 tell them apart by it.
         ids_BL = torch.cat([torch.full_like(ids_BL[:, :1], self.config.dec_token_id), ids_BL[:, 1:]], dim=1)
         queries_BQH = self._queries(self.query_tokens, image)
         query_BQH, text_BLH = self._split(self.qformer(queries_BQH, ids_BL, mask_BL, image, causal=True))

@@ -1,8 +1,8 @@
 """The image tower: any transformers image model that returns a grid or a sequence of features.
 
 The paper's tower is EVA-ViT-g, which transformers calls ``Blip2VisionModel``; BLIP-2's smaller one is CLIP ViT-L. Their last
-LayerNorm is not part of the frozen tower: the model owns it (``ln_vision``, trainable), so what leaves here is what a feature
-cache may keep.
+LayerNorm is not part of the frozen tower: the model owns it (``ln_vision``, trainable), so the output is what a feature
+cache may store.
 """
 
 from typing import Any
