@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# From nothing to a table of recall, on a laptop's CPU, without downloads of models or data:
+# From a bare clone to a table of recall, on a laptop's CPU, without downloads of models or data:
 #   bash quickstart.sh
 # Makes .venv, writes the embedded (synthetic) catalogue, runs phase 1, phase 2, captions, indexing and validation
 # with tiny models.
-# What is finished is reused by the next call; to start anew: rm -r runs/quickstart dataset/catalogue
+# Finished parts are reused by the next call; to start anew: rm -r runs/quickstart dataset/catalogue
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source src/environment.sh

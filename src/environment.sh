@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make the project's virtual environment once and leave its Python in $PYTHON. To be sourced:
+# Make the project's virtual environment once and set $PYTHON to its Python. To be sourced:
 #   source src/environment.sh          what the project runs on
 #   source src/environment.sh test     the same with the test extras
 # The environment is .venv, or $UNIFASHION_VENV. It is made again when the requirements change.
@@ -36,10 +36,10 @@ make_environment() {
     [ -x "$PYTHON" ] || "$python" -m venv "$venv"
     export PIP_DISABLE_PIP_VERSION_CHECK=1
     "$PYTHON" -m pip install --quiet -r "$root/requirements.txt" ||
-        fail "pip could not install requirements.txt; is the network there? Run the same command again to go on"
+        fail "pip could not install requirements.txt; is there a network connection? Run the same command again to continue"
     # The pins above satisfy [all]; this adds the project itself and, if asked for, the test tools.
     "$PYTHON" -m pip install --quiet --editable "$root[all${extras:+,$extras}]" ||
-        fail "pip could not install the project; run the same command again to go on"
+        fail "pip could not install the project; run the same command again to continue"
     touch "$stamp"
 }
 

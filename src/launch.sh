@@ -10,7 +10,7 @@ fi
 gpus="$( (nvidia-smi --list-gpus 2>/dev/null || true) | wc -l)"
 if [ -n "${ACCELERATE_CONFIG:-}" ]; then
     exec "$python" -m accelerate.commands.launch --config_file "$ACCELERATE_CONFIG" "$@"
-elif [ "$gpus" -gt 1 ]; then # precision and compilation stay with the program's own --precision and --compile
+elif [ "$gpus" -gt 1 ]; then # precision and compilation are set by the program's own --precision and --compile
     exec "$python" -m accelerate.commands.launch --multi_gpu --num_processes "$gpus" --num_machines 1 \
         --mixed_precision no --dynamo_backend no "$@"
 else

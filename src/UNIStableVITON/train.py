@@ -3,7 +3,7 @@
 On GPUs, with the paper's settings:   cd src/UNIStableVITON && bash train.sh --init-from SD_FOLDER
 Second stage, with the attention loss: bash train.sh --init-from runs/tryon --atv-weight 0.001 --output-dir runs/tryon_atv
 On a laptop, on the embedded set:      bash train.sh --config configs/quickstart/tryon.yaml
-A run that was stopped goes on with:   bash train.sh --resume runs/tryon
+To continue a run that was stopped:   bash train.sh --resume runs/tryon
 """
 
 import sys
@@ -20,7 +20,7 @@ GROUPS = (TryOnDataSettings, TryOnModelSettings, TryOnTrainingSettings)
 
 @exit_with_one_sentence
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parse the command line, train, print where the run is kept and what it came to."""
+    """Parse the command line, train, print where the run is kept and its last validation."""
     from unifashion.training.resume import parse_settings
 
     words = sys.argv[1:] if argv is None else argv

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# MGD / try-on fine-tuning of UNIStableVITON. Paths are those of the project's top folder, wherever this is called from.
+# MGD / try-on fine-tuning of UNIStableVITON. Paths are relative to the project's top folder, wherever this is called from.
 #   bash train.sh --init-from SD_FOLDER                            the paper's settings (GPU), on dataset/vitonhd
 #   bash train.sh --config configs/quickstart/tryon.yaml           tiny, on a laptop's CPU, on the embedded set
 # Any setting can be given as a flag: bash train.sh --help

@@ -139,7 +139,7 @@ def test_persons_that_cannot_be_prepared_are_named_and_the_others_are_made(root,
     reasons = dict(done.failed)
     assert "image-parse-v3/00006_00.png: no such file" in reasons["test/agnostic-mask/00006_00_mask.png"]
     assert "not an image" in reasons["test/agnostic-v3.2/00007_00.jpg"]
-    assert "nobody was found" in reasons["test/agnostic-mask/00008_00_mask.png"]
+    assert "no person was detected" in reasons["test/agnostic-mask/00008_00_mask.png"]
     assert done.made == 4  # the sketch of the third needs no pose
     assert [item.name for item in read_vitonhd(root, "test", NEEDS).items] == ["00009_00"]
     with pytest.raises(SystemExit) as stop:

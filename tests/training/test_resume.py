@@ -280,7 +280,7 @@ def test_a_full_disk_is_one_sentence_and_the_run_can_go_on(blip_train, flags, wh
             blip_train.main([*flags, "--output-dir", str(run)])
     assert left.value.code == 2
     error = capsys.readouterr().err
-    assert "No space left on device); what was kept before it is untouched; make room and go on with " in error
+    assert "No space left on device); earlier checkpoints are untouched; make room and continue with " in error
     assert error.endswith(f"--resume {run}\n")
     assert not [*(run / "checkpoints").glob(".*")]
     blip_train.main([*flags, "--resume", str(run)])
@@ -293,7 +293,7 @@ def test_a_broken_checkpoint_is_skipped_for_the_one_before_it(blip_train, flags,
     newest, former = sorted((run / "checkpoints").iterdir(), reverse=True)
     (newest / "state.pt").write_bytes((newest / "state.pt").read_bytes()[:-1])
     assert checkpoint.find_checkpoint(run) == former
-    assert f"{newest} is broken (state.pt is not what was written)" in caplog.text
+    assert f"{newest} is broken (state.pt differs from what was written)" in caplog.text
     blip_train.main([*flags, "--resume", str(run)])
     assert_same_run(run, whole)
 
@@ -316,7 +316,7 @@ def test_what_would_change_a_step_is_refused_and_what_would_not_is_taken(blip_tr
     assert settings[2].num_epochs == 3 and settings[0].num_workers == 3 and settings[2].output_dir == str(whole)
     with pytest.raises(UserError, match="it was started with --batch-size 4, now it says 8"):
         parse_settings(groups, ["--resume", str(whole), "--batch-size", "8"], "")
-    with pytest.raises(UserError, match=r"not a run folder, no readable run\.json"):
+    with pytest.raises(UserError, match=r"not a run folder: it has no readable run\.json"):
         parse_settings(groups, ["--resume", str(shop)], "")
 
 
@@ -326,4 +326,4 @@ def test_training_data_that_changed_is_refused(blip_train, flags, whole, shop, t
     Image.new("RGB", (50, 50)).save(other / "3.png")
     with pytest.raises(SystemExit):
         blip_train.main(["--resume", str(whole), "--data-root", str(other)])
-    assert "the training data changed since the run was started" in capsys.readouterr().err
+    assert "the training data has changed since the run was started" in capsys.readouterr().err

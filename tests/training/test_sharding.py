@@ -183,7 +183,7 @@ def test_a_run_of_two_processes_does_not_go_on_with_one(fit, fit_tryon, on_two_p
     for name, fit_one in (("retrieval", fit), ("tryon", fit_tryon)):
         on_two_processes(lambda name=name, fit_one=fit_one: fit_one(name, lambda: Accelerator(cpu=True)))
         with pytest.raises(
-            UserError, match=r"was written by 2 processes, now there are 1; start as many, or .*--init-"
+            UserError, match=r"was written by 2 processes, now there are 1; start the same number, or .*--init-"
         ):
             fit_one(name, lambda: Accelerator(cpu=True), resume=True)
 

@@ -172,7 +172,7 @@ def test_real_persons_of_dresscode_lose_their_garment_alone(shared, category, ha
 # Bad input ----------------------------------------------------------------------------------------------------------------
 
 BAD_POSES = {
-    "nobody": ({"people": []}, "nobody was found"),
+    "nobody": ({"people": []}, "no person was detected"),
     "no people": ({"version": 1}, "no list 'people'"),
     "too few points": ({"people": [{"pose_keypoints_2d": [1, 2, 3]}]}, "expected 25 points"),
     "words": ({"people": [{"pose_keypoints_2d": ["x"] * 75}]}, "expected 25 points"),
@@ -201,7 +201,7 @@ def test_points_of_dresscode_are_scaled_to_the_photo(tmp_path):
 
 
 BAD_LABELS = {
-    "colours": (Image.new("RGB", (6, 8)), "a label map holds a number a pixel"),
+    "colours": (Image.new("RGB", (6, 8)), "a label map holds one number per pixel"),
     "other numbers": (Image.new("L", (6, 8), 77), "holds the number 77; labels are 0 to 19"),
     "another shape": (Image.new("L", (8, 8), 5), "do not fit the photo of 6 x 8"),
     "nobody": (Image.new("P", (6, 8)), "all pixels are background"),

@@ -79,7 +79,7 @@ def test_rows_of_the_retrieval_model_join_the_text(pipe):
     context = denoiser.context(text, rows)
     assert context.shape == (2, 9, 32)
     torch.testing.assert_close(context[:, 5:], denoiser.adapter(rows))
-    with pytest.raises(ValueError, match="go together with an adapter"):
+    with pytest.raises(ValueError, match="need an adapter"):
         denoiser.context(text)
 
 

@@ -65,7 +65,7 @@ def test_a_network_that_is_none_is_one_sentence(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         Sketcher(tmp_path / "none.pt")
     torch.save({"weights": torch.zeros(1)}, tmp_path / "weights.pth")
-    with pytest.raises(UserError, match="is no TorchScript file"):
+    with pytest.raises(UserError, match="is not a TorchScript file"):
         Sketcher(tmp_path / "weights.pth")
     torch.jit.script(Small()).save(tmp_path / "small.pt")
     with pytest.raises(UserError, match="must return one map of"):

@@ -225,7 +225,7 @@ def test_the_loss_of_a_perfect_prediction_is_zero_and_its_opposite_is_not(pipe, 
 
 def test_a_loss_that_is_not_finite_stops_before_it_reaches_the_weights(tryon_root, tmp_path, monkeypatch):
     monkeypatch.setattr("torch.nn.functional.mse_loss", lambda a, b: (a * float("nan")).sum())
-    with pytest.raises(UserError, match=r"the loss is not finite in step 1 .* nothing of it reached the weights"):
+    with pytest.raises(UserError, match=r"the loss is not finite in step 1 .* it did not change the weights"):
         train(*settings(tryon_root, tmp_path / "nan"))
     assert json.loads((tmp_path / "nan" / "run.json").read_text())["state"] == "failed"
 
@@ -388,7 +388,7 @@ def test_a_run_of_version_0_1_is_refused_with_what_to_do(run, tryon_root, tmp_pa
 
 @pytest.mark.parametrize(("flags", "sentence"), [
     (["--learning-rate", "0.5"], "it was started with --learning-rate 0.001, now it says 0.5"),
-    (["--data-root", "{other}"], "the training data changed since the run was started"),
+    (["--data-root", "{other}"], "the training data has changed since the run was started"),
     (["--resume", "{other}"], "not a run folder"),
 ])  # fmt: skip
 def test_a_run_does_not_go_on_as_another(run, tryon_root, tmp_path, capsys, flags, sentence):

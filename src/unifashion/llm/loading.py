@@ -168,7 +168,7 @@ def read_language_model(folder: Path, kept: Kept) -> dict[str, Tensor]:
 
 
 def _with_adapter_name(name: str) -> str:
-    """Restore the adapter's name, which PEFT's files omit: "...q_proj.lora_A.weight" becomes "...q_proj.lora_A.default.weight"."""
+    """Insert the adapter's name, which PEFT's files omit: "...q_proj.lora_A.weight" -> "...lora_A.default.weight"."""
     stem, dot, rest = name.rpartition(".lora_")
     letter, _, tail = rest.partition(".")
     return f"{stem}{dot}{letter}.default.{tail}" if tail else f"{stem}{dot}{letter}.default"

@@ -30,7 +30,7 @@ def build_model(
         seed: seed of the random weights.
 
     Raises:
-        UserError: a start checkpoint or tokenizer that cannot be used, or image settings that differ from it.
+        UserError: a start checkpoint or tokenizer that cannot be used, or image settings that differ from the checkpoint's.
     """
     torch.manual_seed(seed)
     if settings.init_from:
@@ -58,7 +58,7 @@ def build_model(
 
 
 def _from_checkpoint(settings: ModelSettings, data: DataSettings) -> UniFashionModel:
-    """Take tower, Q-Former and heads of a checkpoint into the named preset; new prompt tokens start as its queries."""
+    """Load tower, Q-Former and heads of a checkpoint into the named preset; new prompt tokens start as its queries."""
     source = str(settings.init_from)
     config, weights, tokenizer = load_any(source)
     for name in ("image_size", "pad", "pad_ratio"):
@@ -80,5 +80,5 @@ def _from_checkpoint(settings: ModelSettings, data: DataSettings) -> UniFashionM
         weights.pop("prompt_tokens", None)
     model = UniFashionModel(config, tokenizer)
     pretrained.load_weights(model, weights, source)
-    log.info("weights of %s taken over", source)
+    log.info("weights loaded from %s", source)
     return model

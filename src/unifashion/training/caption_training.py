@@ -20,7 +20,7 @@ def make_caption_task(
     """Add the heads of ``blip2_cir_full`` to the network and return the task that trains them.
 
     Raises:
-        UserError: heads that cannot be had, or rows that have nothing for them to learn.
+        UserError: heads that cannot be loaded, or rows without anything for them to learn.
     """
     answers = [text for text in map(rows.answer, range(len(rows))) if text.strip()]
     full = add_heads(network, language, instruction_for(data.dataset), lambda: answers, init_from)

@@ -1,10 +1,10 @@
-"""Checkpoints that a run can be continued from: written whole or not at all, checked before they are believed.
+"""Checkpoints that a run can be continued from: written whole or not at all, verified before they are used.
 
     checkpoints/step_00000120/
       model/          the model as ``from_pretrained`` reads it
       state.pt        optimiser, schedule, moving average (read with ``weights_only=True``)
       progress.json   where the run stands; written again when the validation of this step is done
-      manifest.json   {"files": {name: [size, hash]}}: written last; a folder that does not fit it is broken
+      manifest.json   {"files": {name: [size, hash]}}: written last; a folder that does not match it is broken
 
 ``best`` and ``last`` are hard links to the files of a checkpoint's model, so they cost no space.
 """
@@ -36,11 +36,11 @@ def write_checkpoint(
 
     Args:
         run: run folder.
-        step: optimiser steps that were taken.
+        step: optimiser steps taken so far.
         save_model: writes the model into the folder it is given.
         state: tensors, numbers, strings, and lists and dicts of them.
         progress: numbers, strings, and lists and dicts of them.
-        keep_last: how many checkpoints stay.
+        keep_last: how many checkpoints to keep.
 
     Raises:
         UserError: the disk is full or cannot be written; the checkpoints that were there before are untouched.
@@ -58,11 +58,11 @@ def write_checkpoint(
         OSError,
         RuntimeError,
         SafetensorError,
-    ) as error:  # torch and safetensors have their own words for a full disk
+    ) as error:  # torch and safetensors report a full disk in their own ways
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
         raise UserError(
-            f"the checkpoint of step {step} could not be written to {home} ({reason}); what was kept before it is untouched; "
-            f"make room and go on with --resume {run}"
+            f"the checkpoint of step {step} could not be written to {home} ({reason}); earlier checkpoints are untouched; "
+            f"make room and continue with --resume {run}"
         ) from None
     for old in _newest_first(run)[max(keep_last, 1) :]:
         shutil.rmtree(old, ignore_errors=True)
@@ -70,7 +70,7 @@ def write_checkpoint(
 
 
 def update_progress(checkpoint: Path, progress: State) -> None:
-    """Replace what a checkpoint says of the run's progress: its validation is done."""
+    """Replace a checkpoint's record of the run's progress, once its validation is done."""
     write_json(checkpoint / PROGRESS, progress, durable=True)
 
 
@@ -120,7 +120,7 @@ def _fault(checkpoint: Path) -> str | None:
     for name, stamp in manifest["files"].items():
         try:
             if file_stamp(checkpoint / name) != stamp:
-                return f"{name} is not what was written"
+                return f"{name} differs from what was written"
         except OSError as error:
             return f"{name}: {error.strerror}"
     return None

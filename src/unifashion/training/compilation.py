@@ -1,8 +1,8 @@
-"""torch.compile for training: the blocks that repeat, each kind once, rather than the whole network.
+"""torch.compile for training: the repeated blocks, rather than the whole network.
 
-A Q-Former runs four kinds of passes over texts of any length. Compiled whole, each kind and length would be a program of its own
-of twelve layers. Attention and feed-forward, where the time goes between the matrix products, are compiled with sizes left open
-and serve all of them.
+A Q-Former runs four kinds of passes over texts of any length. Compiled as a whole, each kind and length would be a program of its
+own, of twelve layers. Attention and feed-forward, where the time goes between the matrix products, are compiled with dynamic
+sizes and serve all of them.
 """
 
 import torch
@@ -11,7 +11,7 @@ from torch import nn
 from unifashion.models.qformer import Attention, FeedForward
 from unifashion.models.unifashion import UniFashionModel
 
-VARIANTS = 64  # programs of one block: kinds of masks, training and validation, of each a few
+VARIANTS = 64  # programs per block: a few for each kind of mask, in training and validation
 
 
 def compile_blocks(model: UniFashionModel) -> None:

@@ -1,14 +1,14 @@
 """Gradient caching: the step of a batch that is far too large for memory, with the gradients of the whole batch.
 
-Contrastive losses compare every row with every other, but only through one short vector a row. So a step has four stages
+Contrastive losses compare every row with every other, but only through one short vector per row. So a step has four stages
 (Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", 2021):
 
     1. encode all rows, chunk by chunk, without gradients: their vectors
-    2. compare the vectors: losses, the gradient of every vector, and the hard negatives
+    2. compare the vectors: their losses, the gradient of every vector, and the hard negatives
     3. encode the chunks again, with gradients, and send the vectors' gradients through them (with the captioning loss)
     4. pass over the pairs of the matching loss, chunk by chunk
 
-The generators are seeded anew for each chunk, so that stages 1 and 3 apply the same dropout masks. What a frozen tower computes
+The generators are reseeded for each chunk, so that stages 1 and 3 apply the same dropout masks. What a frozen tower computes
 is computed once. Losses and gradients equal those of one pass to rounding, on any number of processes.
 """
 
@@ -31,7 +31,7 @@ class GradCache:
     """Computes losses and gradients of one batch in chunks of ``chunk`` rows."""
 
     def __init__(self, task: Task, chunk: int, accelerator: Accelerator, is_sharded: bool) -> None:
-        """Take the task as it is, not as accelerate wraps it.
+        """Take the task itself, not wrapped by accelerate.
 
         Args:
             task: model and losses.
@@ -40,12 +40,12 @@ class GradCache:
             is_sharded: whether the weights are spread over processes (FSDP).
 
         Raises:
-            UserError: a task, a tower or a distribution that cannot be taken apart.
+            UserError: a task, a tower or a distribution that cannot be chunked.
         """
         if not isinstance(task, ContrastiveTask):
-            raise UserError(f"--grad-cache-chunk does nothing for a {type(task).__name__}; leave it out")
+            raise UserError(f"--grad-cache-chunk has no effect on a {type(task).__name__}; leave it out")
         if is_sharded:
-            raise UserError("--grad-cache-chunk and FSDP exclude each other; use configs/accelerate/ddp.yaml")
+            raise UserError("--grad-cache-chunk and FSDP cannot be combined; use configs/accelerate/ddp.yaml")
         tower = task.model.vision
         if not tower.frozen and any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in tower.modules()):
             raise UserError(
@@ -55,7 +55,7 @@ class GradCache:
         self.task, self.chunk, self.accelerator = task, chunk, accelerator
 
     def backward(self, batch: Batch, position: Position) -> Losses:
-        """Return the losses; their weighted gradients are added to the parameters, those of this process alone."""
+        """Return the losses; their weighted gradients, of this process only, are added to the parameters'."""
         batch = self._with_tokens(batch)
         chunks = torch.arange(len(batch["product"]), device=batch["product"].device).split(self.chunk)
         vectors = self._encode(batch, chunks, position)
@@ -66,8 +66,8 @@ class GradCache:
             seed_everything(*position, index)
             with self.accelerator.autocast():
                 features = self.task.encode(_rows(batch, rows))
-            # The derivative of this sum with respect to the weights is the chain rule: the loss' gradient of every vector, sent
-            # through the pass that made it.
+            # The gradient of this sum is the chain rule: the loss' gradient of every vector, propagated through the pass that
+            # computed it.
             parts = [(features.vectors[name] * _grad(vector)[rows]).sum() for name, vector in vectors.items()]
             (torch.stack(parts).sum() + self._share(features.losses)).backward()
             _accumulate(losses, features.losses)
@@ -75,7 +75,7 @@ class GradCache:
         return losses
 
     def share_gradients(self) -> None:
-        """Let every process have the mean of all processes' gradients; called once a step, before it."""
+        """Average the gradients over all processes; called once per step, just before the optimiser."""
         if world_size() > 1:
             mean_gradients([p for p in self.task.parameters() if p.requires_grad])
 
@@ -93,7 +93,7 @@ class GradCache:
         return {**batch, **tokens}
 
     def _encode(self, batch: Batch, chunks: tuple[Tensor, ...], position: Position) -> dict[str, Tensor]:
-        """Return the vectors of all rows, as leaves that gradients arrive at."""
+        """Return the vectors of all rows, as leaf tensors that collect gradients."""
         parts: dict[str, list[Tensor]] = {}
         for index, rows in enumerate(chunks):
             seed_everything(*position, index)
@@ -114,8 +114,8 @@ class GradCache:
             seed_everything(*position, -1 - index)
             with self.accelerator.autocast():
                 # A chunk of pairs shows the same image several times; it is read once.
-                different, row_of_pair = image_R[part].unique(return_inverse=True)
-                memory = model.read_images(images[different]).rows(row_of_pair)
+                unique_images, row_of_pair = image_R[part].unique(return_inverse=True)
+                memory = model.read_images(images[unique_images]).rows(row_of_pair)
                 logits_R2 = model.match_logits(memory, pairs.ids_RL[part], pairs.mask_RL[part])
             itm = {"itm": matching_loss(logits_R2.float(), label_R[part], pairs.num_pairs)}
             self._share(itm).backward()

@@ -23,7 +23,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Take in the parameters of this moment; called after every optimiser step."""
+        """Update the average with the current parameters; called after every optimiser step."""
         self.num_steps += 1
         decay = min(self.decay, self.num_steps / (9 + self.num_steps)) if self.num_steps > 1 else 0.0
         for average, parameter in zip(self.averages, self.parameters, strict=True):
@@ -31,7 +31,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def restart(self, num_steps: int) -> None:
-        """Take the parameters of this moment for the average after ``num_steps``, as a checkpoint's model holds it."""
+        """Set the average to the current parameters, as of ``num_steps`` steps: those of a checkpoint's model."""
         self.num_steps = num_steps
         for average, parameter in zip(self.averages, self.parameters, strict=True):
             average.copy_(parameter)

@@ -1,6 +1,6 @@
-"""``--resume RUN``: the settings of a run that goes on are those in its ``config.yaml``.
+"""``--resume RUN``: a resumed run takes its settings from its ``config.yaml``.
 
-Only what cannot change a step may be different: where things lie, how often checkpoints are written, how images are loaded, how
+Only what cannot change a step may be different: where files are, how often checkpoints are written, how images are loaded, how
 the model is validated.
 """
 
@@ -54,10 +54,10 @@ def parse_settings(
     read_description(Path(run))
     config = Path(run) / CONFIG
     if not config.is_file():
-        raise UserError(f"--resume {run}: it has no {CONFIG}, the settings of the run are lost; start a new run")
-    former = resolve(groups, read_yaml(config))
+        raise UserError(f"--resume {run}: it has no {CONFIG}, so the settings of the run are lost; start a new run")
+    original = resolve(groups, read_yaml(config))
     settings = parse(groups, [*argv, "--config", str(config)], description)
-    for old, new in zip(former, settings, strict=True):
+    for old, new in zip(original, settings, strict=True):
         for field in fields(old):
             before, after = getattr(old, field.name), getattr(new, field.name)
             if before != after and field.name not in FREE | {*more_free}:
@@ -70,7 +70,7 @@ def parse_settings(
 
 
 def check_data(run: Path, described: dict[str, str]) -> None:
-    """Make sure that the training rows are those the run was started with.
+    """Check that the training rows are those the run was started with.
 
     Raises:
         UserError: they are not.
@@ -78,6 +78,6 @@ def check_data(run: Path, described: dict[str, str]) -> None:
     before = read_description(run)["data"]
     if before["fingerprint"] != described["fingerprint"]:
         raise UserError(
-            f"--resume {run}: the training data changed since the run was started (then: {before['used']}, now: "
+            f"--resume {run}: the training data has changed since the run was started (then: {before['used']}, now: "
             f"{described['used']}, or other contents); restore it, or start a new run"
         )

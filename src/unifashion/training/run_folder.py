@@ -5,7 +5,7 @@ run.json                 versions, git commit, machine, data fingerprint, and ho
 train_metrics.csv        one row per epoch (try-on: per --log-steps): mean losses, learning rate, seconds
 validation_metrics.csv   one row per validation and score
 validation/step-N.png    what a try-on model draws: person, garment, result, truth
-checkpoints/             what --resume goes on from (checkpoint.py)
+checkpoints/             what --resume continues from (checkpoint.py)
 best/  last/             model folders
 quarantine.csv           images that could not be used, with the reason (only if there were any)
 """
@@ -58,7 +58,7 @@ class RunFolder:
 
     @classmethod
     def reopen(cls, path: Path) -> "RunFolder":
-        """Take up a run that was stopped.
+        """Reopen a run that was stopped.
 
         Raises:
             UserError: no run there.
@@ -70,7 +70,7 @@ class RunFolder:
         return run
 
     def cut(self, name: str, num_bytes: int) -> None:
-        """Shorten a CSV of this run to what a checkpoint knew of it."""
+        """Shorten a CSV of this run to its size at a checkpoint."""
         path = self.path / name
         if num_bytes == 0:
             path.unlink(missing_ok=True)
@@ -123,21 +123,21 @@ class RunFolder:
 
 
 def open_run(settings: RunSettings) -> RunFolder:
-    """Make the run folder that the settings name, or take up the one that they resume."""
+    """Make the run folder that the settings name, or reopen the one that they resume."""
     if settings.resume:
         return RunFolder.reopen(Path(settings.resume))
     return RunFolder(Path(settings.output_dir), settings.overwrite)
 
 
 def read_description(run: Path) -> dict[str, Any]:
-    """Return what ``run.json`` says.
+    """Return the content of ``run.json``.
 
     Raises:
         UserError: no run there.
     """
     description = read_json(run / "run.json")
     if not isinstance(description, dict):
-        raise UserError(f"--resume {run}: not a run folder, no readable run.json is in it")
+        raise UserError(f"--resume {run}: not a run folder: it has no readable run.json")
     return description
 
 
@@ -147,7 +147,7 @@ def now() -> str:
 
 
 def git_commit() -> str:
-    """Return the commit of the source tree, with ``+changes`` when it differs from it; 'unknown' outside git."""
+    """Return the commit of the source tree, with ``+changes`` when the tree differs from it; 'unknown' outside git."""
     folder = Path(__file__).parent
     try:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
@@ -160,7 +160,7 @@ def git_commit() -> str:
 
 
 def machine() -> str:
-    """Return processor count, memory and accelerators in words."""
+    """Return processor count, memory and accelerators as a text."""
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     words = f"{os.cpu_count()} CPU cores, {pages / 2**30:.0f} GiB"
     if torch.cuda.is_available():

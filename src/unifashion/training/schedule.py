@@ -1,9 +1,9 @@
-"""How the learning rate moves, once per optimiser step.
+"""The learning rate, which changes with every optimiser step.
 
 one-cycle   OneCycleLR: from a hundredth of the peak up for ``warmup_epochs``, then down to almost nothing, both along a cosine.
             It also cycles AdamW's first momentum between 0.95 and 0.85, so ``betas[0]`` only matters before the first step.
-cosine      from nothing straight up for ``warmup_epochs``, then along half a cosine down to 0; ``betas`` stay as they are.
-plateau     straight up for ``warmup_steps``, constant, and for the last ``decay_steps`` down to 0 along a cosine (try-on).
+cosine      from 0 linearly up for ``warmup_epochs``, then along half a cosine down to 0; ``betas`` stay as they are.
+plateau     linearly up for ``warmup_steps``, constant, and for the last ``decay_steps`` down to 0 along a cosine (try-on).
 """
 
 import math

@@ -1,7 +1,7 @@
-"""FSDP: weights spread over the processes, whole only where a pass needs them. On other set-ups nothing here is used.
+"""FSDP: weights spread over the processes, whole only where a pass needs them. Not used otherwise.
 
-The blocks of an image tower, a language model or a U-Net are spread one by one; the Q-Former, whose parts the passes call by
-themselves, stays whole during a step. Validation runs on a plain copy of the task, filled with the gathered weights.
+The blocks of an image tower, a language model or a U-Net are sharded one by one; the Q-Former, whose parts the passes call
+directly, stays whole during a step. Validation runs on a plain copy of the task, filled with the gathered weights.
 """
 
 import copy
@@ -19,10 +19,10 @@ from unifashion.training.tasks.task import Task
 
 
 class Sharding:
-    """Makes a task ready for FSDP, and gives it back whole."""
+    """Prepares a task for FSDP, and returns it whole."""
 
     def __init__(self, task: Task) -> None:
-        """Keep a plain copy, and change ``task`` so that FSDP takes it; call before the optimiser is made."""
+        """Keep a plain copy, and change ``task`` so that FSDP accepts it; call before the optimiser is made."""
         self.plain = copy.deepcopy(task)
         # FSDP splits a tensor along its first dimension, which a scalar (the temperature) does not have.
         self.scalars = [name for name, parameter in task.named_parameters() if parameter.ndim == 0]
@@ -35,7 +35,7 @@ class Sharding:
         task._no_split_modules = sorted(_blocks(task) & present)  # type: ignore[assignment]
 
     def whole_task(self, wrapped: nn.Module, device: torch.device) -> Task:
-        """Return the task with the weights of this moment, on every process, which all must call this."""
+        """Return the task with the current weights, on every process; all processes must call this."""
         weights: dict[str, Any] = get_model_state_dict(wrapped, options=StateDictOptions(full_state_dict=True))
         # strict=False: what a checkpoint does not keep (a frozen language model) is in the copy already.
         self.plain.load_state_dict(self.as_saved(weights), strict=False)
@@ -51,7 +51,7 @@ class Sharding:
 
 
 def _blocks(module: nn.Module) -> set[str]:
-    """Return the classes of the blocks that are spread one by one, as the outermost networks name them.
+    """Return the classes of the blocks that are sharded one by one, as the outermost networks name them.
 
     A network that names its blocks knows how it calls them: what a network inside it says (that a U-Net's up blocks are called
     whole) need not be true there. FSDP gathers a block's weights in its own call alone.
@@ -61,7 +61,7 @@ def _blocks(module: nn.Module) -> set[str]:
 
 
 def check_sharding(accelerator: Accelerator) -> Accelerator:
-    """Return the accelerator with FSDP, if it has it, set to keep weights in float32: autocast alone lowers precision.
+    """Return the accelerator with FSDP, if it has it, set to keep weights in float32: only autocast lowers precision.
 
     Raises:
         UserError: FSDP of the first version, whose weights cannot be gathered one by one.

@@ -1,4 +1,4 @@
-"""Trackers: where the numbers of a run go besides its folder, through accelerate."""
+"""Trackers: where the metrics of a run go besides its folder, through accelerate."""
 
 from accelerate.tracking import get_available_trackers
 

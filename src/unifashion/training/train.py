@@ -1,4 +1,4 @@
-"""Train one phase from settings: read, build, fit, keep."""
+"""Train one phase from settings: read, build, fit, save."""
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -51,7 +51,7 @@ def train(
 ) -> Path | None:
     """Run one phase and return its run folder (None on all but the main process). Without ``evaluate`` nothing is validated.
 
-    Everything that can be wrong with the input is found before the run folder is made.
+    Problems with the input are reported before the run folder is made.
 
     Raises:
         UserError: unusable settings, data or start checkpoint; a loss that is not finite.
@@ -137,7 +137,7 @@ def make_trainer(
 
 
 def _validation_of(evaluate: Evaluate) -> Callable[[Task], Validation]:
-    """Let the trainer call what scores a model."""
+    """Adapt a function that scores a model to what the trainer calls."""
 
     def validate(task: Task) -> Validation:
         scores, value = evaluate(task.model)
@@ -155,7 +155,7 @@ def _make_task(
     language: LanguageModelSettings,
 ) -> Task:
     if model.blip_model_name == "blip2_cir_full":
-        # Here, because the heads bring peft and diffusers: seconds to import, and an extra of the installation.
+        # Here, because the heads import peft and diffusers: slow to import, and optional packages.
         from unifashion.training.caption_training import make_caption_task
 
         return make_caption_task(network, rows, data, model.init_from, training, language)
@@ -170,15 +170,15 @@ def _cached(
     accelerator: Accelerator,
     batch_size: int,
 ) -> FeatureCache:
-    """Return a filled feature cache that serves in place of the photos; every process computes its share.
+    """Return a filled feature cache to use in place of the photos; every process computes its share.
 
     Raises:
-        UserError: the tower is trained, or images are augmented: then its tokens are never twice the same.
+        UserError: the tower is trained, or images are augmented: its tokens then change from epoch to epoch.
     """
     if not network.vision.frozen:
         raise UserError("--feature-cache needs a frozen image tower; add --freeze-vision or leave the cache out")
     if data.augment:
-        raise UserError("--feature-cache and --augment exclude each other; add --no-augment")
+        raise UserError("--feature-cache and --augment cannot be combined; add --no-augment")
     tower = network.vision.to(accelerator.device)
 
     @torch.no_grad()
@@ -202,7 +202,7 @@ def _read_rows(
     """Read the training rows and describe them for ``run.json``.
 
     Raises:
-        UserError: the data set does not fit the model, or nothing of it is there.
+        UserError: the data set does not fit the model, or is missing.
     """
     composed, fitting = is_composed(data.dataset), VARIANTS[model.blip_model_name].trains_on
     if ("composed" if composed else "pairs") not in fitting:

@@ -1,4 +1,4 @@
-"""Train try-on from settings: read, build, fit, keep."""
+"""Train try-on from settings: read, build, fit, save."""
 
 import json
 import logging
@@ -42,7 +42,7 @@ VAE_ITEMS = 200
 def train(data: TryOnDataSettings, model: TryOnModelSettings, training: TryOnTrainingSettings) -> Path | None:
     """Run one training and return its run folder (None on all but the main process).
 
-    Everything that can be wrong with the input is found before the run folder is made.
+    Problems with the input are reported before the run folder is made.
 
     Raises:
         UserError: unusable settings, data or weights; a loss that is not finite.
@@ -73,7 +73,7 @@ def train(data: TryOnDataSettings, model: TryOnModelSettings, training: TryOnTra
         accelerator.init_trackers("unifashion-tryon")
     if isinstance(pipe.vae, BlockAutoencoder) and checkpoint is None and not model.init_from:
         share = pipe.vae.fit(_pictures(rows))
-        log.info("the toy's VAE keeps %.1f %% of the variance of the training pictures", 100 * share)
+        log.info("the toy's VAE explains %.1f %% of the variance of the training pictures", 100 * share)
     trainer = _trainer(pipe, rows, model, training, accelerator, run, context, shown, data.num_workers)
     if training.resume:
         trainer.resume(checkpoint)
@@ -83,7 +83,7 @@ def train(data: TryOnDataSettings, model: TryOnModelSettings, training: TryOnTra
 
 
 def _checkpoint(run: Path, described: dict[str, str]) -> Path | None:
-    """Return the checkpoint that a run goes on from.
+    """Return the checkpoint that a run continues from.
 
     Raises:
         UserError: no run there, one of version 0.1, or other training data than it was started with.
@@ -91,14 +91,14 @@ def _checkpoint(run: Path, described: dict[str, str]) -> Path | None:
     check_data(run, described)
     if (run / "resume.pt").is_file():
         raise UserError(
-            f"--resume {run}: version 0.1 kept this run in resume.pt, which later versions do not go on from; "
+            f"--resume {run}: version 0.1 kept this run in resume.pt, which later versions cannot continue from; "
             f"start a new run with --init-from {run}"
         )
     return find_checkpoint(run)
 
 
 def outcome(run: Path) -> str:
-    """Return what a finished run says at its end: where it is, its last validation, and the picture of it."""
+    """Return the closing message of a finished run: its folder, its last validation, and the picture of it."""
     lines = [f"the run is kept in {run}"]
     last = json.loads((run / "run.json").read_text(encoding="utf-8")).get("validation")
     if last:
@@ -160,7 +160,7 @@ def _build(
         return tiny_pipeline((item.text for item in split.items), **changes)
     raise UserError(
         "--init-from is needed: a Stable Diffusion 1.x, inpainting or Paint-by-Example model in diffusers form, a StableVITON "
-        ".ckpt, or a try-on run; without any, --architecture tiny trains a toy from nothing"
+        ".ckpt, or a try-on run; without any, --architecture tiny trains a toy from scratch"
     )
 
 
@@ -175,7 +175,7 @@ def _trainer(
     shown: tuple[TryOnItem, ...],
     num_workers: int,
 ) -> Trainer:
-    """Freeze, move to the device, encode what is kept in memory."""
+    """Freeze, move to the device, encode what is cached, and return the trainer."""
     pipe.vae.requires_grad_(False)
     pipe.text_encoder.requires_grad_(False)
     pipe.denoiser.freeze(model.trainable)
@@ -217,7 +217,7 @@ def _trainer(
 
 
 def _pictures(rows: TryOnRows) -> Tensor:
-    """Return some pictures of all the kinds that the VAE will meet, (B, 3, H, W) in [-1, 1]."""
+    """Return some pictures of all the kinds that the VAE will encode, (B, 3, H, W) in [-1, 1]."""
     indices = range(min(len(rows.items), VAE_ITEMS))
     kept = [pixels for index in indices for pixels in rows.load(index).values() if len(pixels) == 3]
     return to_unit(torch.stack(kept))

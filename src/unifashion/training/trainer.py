@@ -1,16 +1,16 @@
-"""One trainer for every task: step, log, save, validate, stop, and go on as if it had never stopped.
+"""One trainer for every task: step, log, save, validate, stop, and resume as if it had never stopped.
 
 The loop is plain: a batch goes through the task, its losses are weighted and added up, accelerate does the rest. Optimiser
-and schedule are the paper's: AdamW with decay on every parameter, and a learning rate that moves with every optimiser step
+and schedule are the paper's: AdamW with decay on every parameter, and a learning rate that changes with every optimiser step
 (schedule.py).
 
 Everything that a step depends on is in the checkpoint or follows from the batch's ``Position`` (seed, epoch, batch, rank): the
-order of the rows (the sampler), the rows themselves (the data set), and all chance in the step (seeding.py). So a run that was
-stopped anywhere and resumed takes the very steps of one that never stopped.
+order of the rows (the sampler), the rows themselves (the data set), and all randomness in the step (seeding.py). So a run that
+was stopped anywhere and resumed takes exactly the steps of one that never stopped.
 
 At the end of an epoch, or every ``Cadence.*_steps``, the trainer logs, then saves, then validates. Saving comes first: a
-validation can take hours, and a kill in it must not cost the epoch. The checkpoint knows which step was validated, so a resumed
-run makes up for a validation that was cut off.
+validation can take hours, and a kill during it must not cost the epoch. The checkpoint knows which step was validated, so a
+resumed run makes up for a validation that was cut off.
 """
 
 import contextlib
@@ -56,12 +56,14 @@ from unifashion.training.tracking import to_track
 log = logging.getLogger(__name__)
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
-KEPT = replace(WHOLE, strict=False)  # a frozen language model is not kept; what never had a gradient has no momenta
+KEPT = replace(
+    WHOLE, strict=False
+)  # a frozen language model is not saved; what never had a gradient has no optimiser state
 
 
 @dataclass(frozen=True)
 class Validation:
-    """The outcome of a validation: rows of ``validation_metrics.csv``, the number that picks the best checkpoint, a picture."""
+    """The outcome of a validation: rows of ``validation_metrics.csv``, the value that picks the best checkpoint, a picture."""
 
     rows: Sequence[Mapping[str, Any]]
     value: float | None = None  # None = no checkpoint is the best
@@ -74,7 +76,7 @@ MakeSchedule = Callable[[Optimizer, int], LRScheduler]
 
 
 class BatchSampler(Protocol):
-    """Which rows make which batch. A pass yields the batches of ``epoch`` from number ``start`` on."""
+    """Which rows make which batch. A pass yields the batches of ``epoch`` from index ``start`` on."""
 
     epoch: int
     start: int
@@ -150,7 +152,7 @@ class Trainer:
             num_workers: image-loading processes.
 
         Raises:
-            UserError: a task that a gradient cache cannot take apart.
+            UserError: a task that a gradient cache cannot chunk.
         """
         self.task, self.rows, self.sampler, self.settings, self.cadence = task, rows, sampler, settings, cadence
         self.accelerator, self.run, self.evaluate, self.total_steps = accelerator, run, evaluate, total_steps
@@ -184,19 +186,19 @@ class Trainer:
         self.average = MovingAverage(trained, settings.ema_decay) if settings.ema_decay else None
         self.progress = Progress()
 
-    # Going on ---------------------------------------------------------------------------------------------------------
+    # Resuming ---------------------------------------------------------------------------------------------------------
 
     def resume(self, checkpoint: Path | None) -> None:
-        """Take up a run at a whole checkpoint; without one it starts again from its beginning.
+        """Resume from a checkpoint that ``find_checkpoint`` returned; without one, start from the beginning.
 
         Raises:
-            UserError: the checkpoint was made by another number of processes, or of another model.
+            UserError: the checkpoint was made by another number of processes, or for another model.
         """
         if checkpoint is None:
-            log.warning("the run has no checkpoint yet: it starts again from its beginning")
+            log.warning("the run has no checkpoint yet: it starts from the beginning")
         else:
             self._load(checkpoint)
-            log.info("going on from %s", checkpoint)
+            log.info("resuming from %s", checkpoint)
         if self.run is not None:
             for name in (TRAIN_METRICS, VALIDATION_METRICS):
                 self.run.cut(name, self.progress.lengths.get(name, 0))
@@ -206,7 +208,7 @@ class Trainer:
         if state["world_size"] != self.accelerator.num_processes:
             raise UserError(
                 f"{checkpoint} was written by {state['world_size']} processes, now there are "
-                f"{self.accelerator.num_processes}; start as many, or a new run with --init-from {checkpoint}/model"
+                f"{self.accelerator.num_processes}; start the same number, or a new run with --init-from {checkpoint}/model"
             )
         self._check_names(checkpoint, state)
         self._set_weights(self.task.read_weights(checkpoint / "model"))
@@ -238,10 +240,10 @@ class Trainer:
     # The loop ---------------------------------------------------------------------------------------------------------
 
     def fit(self) -> None:
-        """Train to the end. Ctrl-C and SIGTERM finish the step, save, and leave.
+        """Train to the end. Ctrl-C and SIGTERM finish the step, save, and exit.
 
         Raises:
-            UserError: a loss that is not finite (nothing of that step reaches the weights); a full disk.
+            UserError: a loss that is not finite (that step does not change the weights); a full disk.
             KeyboardInterrupt: after a signal, when everything is saved.
         """
         try:
@@ -292,7 +294,7 @@ class Trainer:
             self._after_step(stop=False)
 
     def _after_step(self, stop: bool) -> None:
-        """Log, save and validate what is due; leave if a signal came."""
+        """Log, save and validate if due; raise ``KeyboardInterrupt`` if a signal came."""
         at, cadence = self.progress, self.cadence
         epoch_over = at.batch >= self.sampler.batches_per_epoch or at.step >= self.total_steps
         if epoch_over:
@@ -307,7 +309,7 @@ class Trainer:
             self._validate()
 
     def _is_validation_due(self) -> bool:
-        """Return whether the step that was just taken is one after which the model is validated."""
+        """Return whether the model is validated after the step that was just taken."""
         at, cadence = self.progress, self.cadence
         if cadence.log_steps:
             return at.step >= self.total_steps or _is_due(at.step, cadence.validate_steps)
@@ -327,7 +329,7 @@ class Trainer:
             losses: Losses = self.cache.backward(batch, position) if self.cache is not None else self.wrapped(batch)
             loss = self.task.total(losses)
             signal = torch.tensor(float(bool(interrupt.signal)), device=loss.device)
-            # One exchange between the processes for all numbers of the step, the wish to stop among them: all stop at one step.
+            # One all-reduce for all numbers of the step, including the stop signal, so that all processes stop at the same step.
             *values, stop = mean_over_ranks(torch.stack([*(v.float() for v in losses.values()), loss, signal])).tolist()
             shown = dict(zip([*losses, "loss"], values, strict=True))
             self._check_finite(shown, rows)
@@ -355,7 +357,7 @@ class Trainer:
         words = ", ".join(f"{name} {value:g}" for name, value in losses.items())
         raise UserError(
             f"the loss is not finite in {where}step {at.step + 1} ({words}); the batch holds training rows "
-            f"{', '.join(map(str, rows[:8]))}{', ...' if len(rows) > 8 else ''}; nothing of it reached the weights; "
+            f"{', '.join(map(str, rows[:8]))}{', ...' if len(rows) > 8 else ''}; it did not change the weights; "
             "lower --learning-rate or look at these rows"
         )
 
@@ -363,7 +365,7 @@ class Trainer:
         at = self.progress
         return Position(self.settings.seed, at.epoch, at.batch, self.accelerator.process_index)
 
-    # What is kept -----------------------------------------------------------------------------------------------------
+    # Logging and saving -----------------------------------------------------------------------------------------------
 
     def _log(self) -> None:
         """Write the mean losses since the last row."""
@@ -424,7 +426,7 @@ class Trainer:
         return contextlib.nullcontext() if self.average is None else self.average.applied()
 
     def _save(self) -> None:
-        """Write a checkpoint, and let ``last`` be a link to its model. Every process must call this."""
+        """Write a checkpoint, and link ``last`` to its model. Every process must call this."""
         state = {
             "world_size": self.accelerator.num_processes,
             "optimizer": get_optimizer_state_dict(self.wrapped, self.optimizer.optimizer, options=WHOLE),
@@ -451,7 +453,7 @@ class Trainer:
         link_model(checkpoint, self.run.path / "last")
 
     def _weights(self) -> dict[str, Tensor]:
-        """Return the whole weights of this moment, on the CPU, with the shapes that a model folder has."""
+        """Return the current weights, unsharded, on the CPU, with the shapes that a model folder has."""
         weights: dict[str, Any] = get_model_state_dict(self.wrapped, options=WHOLE)
         return self.sharding.as_saved(weights) if self.sharding is not None else weights
 

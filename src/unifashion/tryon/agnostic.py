@@ -1,10 +1,10 @@
-"""The person without the garment: what try-on paints, from pose and label map, where a download lacks the mask.
+"""The person without the garment: the mask of what try-on paints, from pose and label map, for downloads without it.
 
-Painted is what another garment may cover: body and arms as thick strokes along the pose, neck and chest, and the whole worn
-garment with a margin, so that its outline does not show what was worn. Kept are head and hair, hands, what is held, and the
-clothes of the other half of the body: below an upper garment the lower clothes and legs, above a lower one the upper body. For a
-dress, all of the body is painted. The strokes follow VITON-HD's own recipe (10/16 of the distance of the shoulders wide). A hand
-is the skin of an arm beyond its wrist, also where it is in front of the body.
+The mask covers what another garment may cover: body and arms as thick strokes along the pose, neck and chest, and the whole worn
+garment with a margin, so that its outline does not reveal what was worn. It leaves out head and hair, hands, held objects, and
+the clothes of the other half of the body: below an upper garment the lower clothes and legs, above a lower one the upper body.
+For a dress, all of the body is painted. The strokes follow VITON-HD's own recipe (10/16 of the shoulder distance wide). A hand is the
+skin of an arm beyond its wrist, even in front of the body.
 """
 
 from typing import Any, Literal
@@ -23,7 +23,7 @@ SIDES = ("left", "right")
 
 
 def agnostic_mask(labels: Labels, pose: Pose, scheme: Scheme, half: Half = "upper") -> Image.Image:
-    """Return what is painted (mode L, 255 = paint) in the size of the label map.
+    """Return the mask of what is painted (mode L, 255 = paint), in the size of the label map.
 
     Args:
         labels: label of every pixel, (H, W).
@@ -71,8 +71,8 @@ def grow(mask: Mask, pixels: int) -> Mask:
 class Frame:
     """The points that the strokes run along; those that the pose lacks are estimated from the others.
 
-    ``width`` is the distance of the shoulders as seen from the front: from the side they are close together, but the torso is as
-    long, and at least 0.55 of its length counts as the width.
+    ``width`` is the shoulder distance as seen from the front: from the side the shoulders are close together, but the torso is as
+    long, so the width is at least 0.55 of its length.
     """
 
     def __init__(self, pose: Pose) -> None:
@@ -137,7 +137,7 @@ def _stroke(pen: ImageDraw.ImageDraw, points: list[Point], width: int) -> None:
 
 
 def _hands(labels: Labels, pose: Pose, scheme: Scheme, margin: int) -> Mask:
-    """Return the skin of each arm from a little beyond its wrist on (a cuff ends there), as far as a hand reaches."""
+    """Return the skin of each arm from a little beyond the wrist (a cuff ends there) as far as a hand reaches."""
     hands = np.zeros(labels.shape, dtype=bool)
     ys, xs = np.indices(labels.shape)
     for side, arm in zip(SIDES, scheme.arms, strict=True):

@@ -3,7 +3,7 @@
     tryon = TryOn.from_pretrained("runs/tryon")
     picture = tryon(Person(photo, agnostic_mask, densepose), garment, "red striped shirt")
 
-Everything beyond one pair (batches, tensors, other starts) is ``TryOnPipeline``, which is ``tryon.pipe``.
+For more than one pair (batches, tensors, other starts) use ``TryOnPipeline``, which is ``tryon.pipe``.
 """
 
 from collections.abc import Callable
@@ -42,10 +42,10 @@ class Person:
     image          the photo
     agnostic_mask  white where something is painted: the garment and what it may cover (arms), grey >= 128 counts as white
     densepose      the body's surface in DensePose's colours, as in VITON-HD's image-densepose
-    agnostic       the photo with that region hidden, as in VITON-HD's agnostic-v3.2; None = grey is put where the mask is white
+    agnostic       the photo with that region hidden, as in VITON-HD's agnostic-v3.2; None = grey where the mask is white
 
     VITON-HD and the embedded set bring all four; ``unifashion prepare tryon`` makes masks and agnostic pictures from parse maps
-    and poses. DensePose's surface must come from elsewhere.
+    and poses. The DensePose map must come from elsewhere.
     """
 
     image: Picture
@@ -97,7 +97,7 @@ class TryOn:
             scheduler: default = the one in the model's folder, or a name of ``SCHEDULERS``.
 
         Raises:
-            UserError: no model there, or it and the retriever do not go together.
+            UserError: no model there, or the retriever does not fit it.
         """
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         pipe = load_pipeline(name, base, control)
@@ -128,7 +128,7 @@ class TryOn:
 
         Args:
             person: photo and maps.
-            garment: its photo or sketch, see ``reads``; alpha is laid on white.
+            garment: its photo or sketch, see ``reads``; alpha is composited over white.
             words: its caption.
             steps: of the sampler.
             guidance_scale: 1 = no unconditional pass.
@@ -174,7 +174,10 @@ def change_scheduler(pipe: TryOnPipeline, name: str) -> None:
     if name != "default":
         kind, extra = SCHEDULERS[name]
         config = pipe.scheduler.config
-        extra = {**extra, "prediction_type": config.prediction_type}  # from_config forgets another class's defaults
+        extra = {
+            **extra,
+            "prediction_type": config.prediction_type,
+        }  # from_config drops what was a default of the other class
         pipe.scheduler = getattr(diffusers, kind).from_config(config, **extra)
 
 

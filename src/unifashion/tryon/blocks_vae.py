@@ -1,6 +1,6 @@
 """The VAE of the toy model: a block of pixels becomes its mean colour and one detail. Linear, fitted in closed form, no training.
 
-It speaks as diffusers' ``AutoencoderKL`` does, with a posterior that has (almost) no spread, so the rest of try-on cannot tell.
+It has the interface of diffusers' ``AutoencoderKL``, with a posterior of (almost) no variance, so it can take its place anywhere.
 Latents are the principal axes of the mean colours (3) and the first one of what varies within blocks (1), each of unit
 variance. The rest of a block is lost, and no denoiser can bring it back.
 """
@@ -21,7 +21,7 @@ class BlockAutoencoder(ModelMixin, ConfigMixin):
 
     @register_to_config
     def __init__(self, patch: int = 2, latent_channels: int = 4, scaling_factor: float = 1.0) -> None:
-        """Build an empty one; ``fit`` gives it components.
+        """Build an unfitted one; ``fit`` sets its components.
 
         Args:
             patch: pixels per block, in each direction.
@@ -38,7 +38,7 @@ class BlockAutoencoder(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def fit(self, image_B3HW: Tensor) -> float:
-        """Set the components for these pictures, in [-1, 1]; return the share of variance that they keep."""
+        """Set the components for these pictures, in [-1, 1]; return the share of variance that they explain."""
         block_NP = self._blocks(image_B3HW).flatten(0, 2)
         centred_NP = block_NP - block_NP.mean(0)
         pixels = self.config.patch**2
@@ -71,7 +71,7 @@ class BlockAutoencoder(ModelMixin, ConfigMixin):
 
 
 def _principal(centred_NP: Tensor, count: int) -> Tensor:
-    """Return the first principal components (count, P) of centred rows; the sign, which they leave open, makes sums positive."""
+    """Return the first principal components (count, P) of centred rows, with signs (arbitrary) that make the sums positive."""
     _, vector_PP = torch.linalg.eigh(torch.cov(centred_NP.T))
     vector_KP = vector_PP.flip(1)[:, :count].T
     return torch.where(vector_KP.sum(1, keepdim=True) < 0, -vector_KP, vector_KP)

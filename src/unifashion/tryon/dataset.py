@@ -1,7 +1,7 @@
-"""Training rows of try-on: which item comes when, its pixels, and latents that are computed once.
+"""Training rows of try-on: the order of the items, their pixels, and latents that are computed once.
 
 The order is a function of the seed and of the index of a row since the start of training: row ``p`` is item ``p mod N`` of the
-permutation of its epoch, augmented by draws of its own. A run that was stopped and resumed thus sees what it would have seen.
+permutation of its epoch, augmented by draws of its own. A run that was stopped and resumed thus sees the same rows.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,7 +30,7 @@ def map_names(control: Control, warped_mask: bool = False) -> tuple[str, ...]:
 
 
 def needed_files(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the files that these maps are made of, as ``read_vitonhd`` calls them."""
+    """Return the files that these maps are made from, under the names of ``read_vitonhd``."""
     return tuple("agnostic_mask" if name == "keep" else name for name in names)
 
 
@@ -75,7 +75,7 @@ def collate(rows: list[Batch]) -> Batch:
 
 
 class RowSampler(Sampler[list[int]]):
-    """The batches of one process; batch ``k`` of all processes together is one stretch of rows.
+    """The batches of one process; batch ``k`` of all processes together is one contiguous range of rows.
 
     A training counted in steps is one long epoch, whose order ``TryOnRows`` knows; see ``training.trainer.BatchSampler``.
     """
@@ -98,7 +98,7 @@ class RowSampler(Sampler[list[int]]):
 def encode_batch(
     pipe: TryOnPipeline, batch: Batch, device: torch.device, context: QFormerContext | None = None
 ) -> Batch:
-    """Return what the loss takes: posteriors of the images, masks, text states and Q-Former rows, on the device."""
+    """Return the inputs of the loss: posteriors of the images, masks, text states and Q-Former rows, on the device."""
     maps = {name: pixels.to(device, non_blocking=True) for name, pixels in batch["maps"].items()}
     names = [*IMAGES[:-1], pipe.denoiser.config.control]
     encoded: Batch = {
@@ -112,7 +112,7 @@ def encode_batch(
 
 
 class LatentCache(Dataset[Batch]):
-    """The same rows as ``TryOnRows`` without colour and movement, already encoded: every item and its mirror image, once."""
+    """The rows of ``TryOnRows`` without ``colour`` and ``move``, already encoded: every item and its mirror image, once."""
 
     def __init__(
         self,

@@ -6,7 +6,7 @@
 
     garment encoder    a ControlNet without zero convolutions: conv_in(x13) + zero_conv(hint), the U-Net's down blocks and
                        middle; its feature maps have the shapes of the U-Net's skips
-    decoder            every up block after those of the lowest resolution first looks at the garment feature that has the
+    decoder            every up block after those of the lowest resolution first attends to the garment feature that has the
                        index of its skip (warp.py)
 
 Shapes: B rows, H x W latent positions, L context tokens, D context width.
@@ -30,7 +30,7 @@ INPUT_CHANNELS = 3 * LATENT_CHANNELS + 1
 
 @dataclass(frozen=True)
 class Denoised:
-    """What one pass gives: the predicted noise (B, 4, H, W), and, if asked for, the attention centres (B, h, w, 2)."""
+    """The output of one pass: the predicted noise (B, 4, H, W), and, if asked for, the attention centres (B, h, w, 2)."""
 
     noise: Tensor
     attention_centre: Tensor | None = None
@@ -60,12 +60,12 @@ class TryOnDenoiser(ModelMixin, ConfigMixin):
 
         Args:
             block_out_channels: widths of the levels, finest first; the last level has no attention.
-            layers_per_block: residual blocks per level on the way down (one more on the way up).
+            layers_per_block: residual blocks per level of the down path (one more on the up path).
             cross_attention_dim: width of the context.
             num_heads: attention heads, everywhere.
             norm_num_groups: groups of every normalisation; must divide all widths.
             adapter_width: width of the Q-Former rows that the context may end with; None = no adapter.
-            control: what the hint is: the garment's photo or its sketch; kept for those who use the model.
+            control: what the hint is: the garment's photo or its sketch; stored for users of the model.
             image_size: height and width of the pictures in training, likewise.
         """
         super().__init__()
@@ -102,7 +102,7 @@ class TryOnDenoiser(ModelMixin, ConfigMixin):
         """Predict the noise.
 
         Args:
-            x13_BCHW: see the head of this file.
+            x13_BCHW: see the top of this file.
             t_B: timestep of each row, 0..999.
             context_BLD: context of each row.
             hint_BCHW: garment latent, of the same size.
@@ -139,9 +139,9 @@ class TryOnDenoiser(ModelMixin, ConfigMixin):
         return self.garment_encoder(x13_BCHW, t_B, context_BLD, hint_BCHW, return_dict=False)[0]
 
     def _encode(self, x13_BCHW: Tensor, t_B: Tensor, context_BLD: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Run the U-Net down to its middle; without gradient where its way down is frozen, as in the original."""
+        """Run the U-Net down to its middle; without gradients if its down path is frozen, as in the original."""
         unet = self.unet
-        # A frozen way down still feeds the trained decoder blocks, but no gradient ends in it: its activations need not be kept.
+        # A frozen down path still feeds the trained decoder blocks, but no gradient ends in it: its activations need not be kept.
         trains = unet.conv_in.weight.requires_grad and torch.is_grad_enabled()
         with torch.set_grad_enabled(trains):
             time_BE = unet.time_embedding(unet.get_time_embed(x13_BCHW, t_B))
@@ -163,7 +163,7 @@ class TryOnDenoiser(ModelMixin, ConfigMixin):
     # Training ---------------------------------------------------------------------------------------------------------
 
     def context(self, text_BLD: Tensor, rows_BQH: Tensor | None = None, drop_B: Tensor | None = None) -> Tensor:
-        """Put the context together.
+        """Assemble the context.
 
         Args:
             text_BLD: text states.
@@ -171,9 +171,11 @@ class TryOnDenoiser(ModelMixin, ConfigMixin):
             drop_B: true for the rows whose whole context becomes the learned unconditional vector.
         """
         if (rows_BQH is None) != (self.adapter is None):
-            raise ValueError("rows of the Q-Former go together with an adapter")
+            raise ValueError("rows of the Q-Former need an adapter, and an adapter needs them")
         if rows_BQH is not None and self.adapter is not None:
-            rows_BQD = self.adapter(rows_BQH.to(self.adapter.weight.device)).to(text_BLD)  # which may be offloaded
+            rows_BQD = self.adapter(rows_BQH.to(self.adapter.weight.device)).to(
+                text_BLD
+            )  # the adapter may be offloaded
             text_BLD = torch.cat([text_BLD, rows_BQD], dim=1)
         if drop_B is None:
             return text_BLD
@@ -195,14 +197,14 @@ class TryOnDenoiser(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def copy_encoder(self) -> None:
-        """Start the garment encoder from the U-Net's way down and its middle, as a ControlNet starts."""
+        """Initialise the garment encoder with the U-Net's down path and middle, like a ControlNet."""
         own = self.garment_encoder.state_dict()
         own.update({name: tensor for name, tensor in self.unet.state_dict().items() if name in own})
         self.garment_encoder.load_state_dict(own)
 
 
 def _without_zero_convolutions(control: ControlNetModel) -> ControlNetModel:
-    """Turn a ControlNet into the garment encoder: features as they are, and a latent as hint."""
+    """Turn a ControlNet into the garment encoder: unprojected features, and a latent as hint."""
     for index in range(len(control.controlnet_down_blocks)):
         control.controlnet_down_blocks[index] = nn.Identity()
     control.controlnet_mid_block = nn.Identity()
@@ -212,7 +214,7 @@ def _without_zero_convolutions(control: ControlNetModel) -> ControlNetModel:
 
 
 def _skip_widths(widths: tuple[int, ...], layers: int) -> list[int]:
-    """Return the widths of the U-Net's skips, in the order in which they arise."""
+    """Return the widths of the U-Net's skips, in the order in which they are computed."""
     skips = [widths[0]]
     for level, width in enumerate(widths):
         skips += [width] * (layers + (level < len(widths) - 1))
@@ -220,7 +222,7 @@ def _skip_widths(widths: tuple[int, ...], layers: int) -> list[int]:
 
 
 def _decoder_widths(widths: tuple[int, ...], layers: int) -> list[int]:
-    """Return the width of what enters each residual block on the way up, before its skip is added."""
+    """Return the input width of each residual block of the up path, before its skip is concatenated."""
     entering = [widths[-1]]
     for width in reversed(widths):
         entering += [width] * (layers + 1)

@@ -1,7 +1,7 @@
-"""The body's surface in colours: DressCode gives the number of the part for every pixel, VITON-HD a picture.
+"""The body's surface in colours: DressCode has the part index of every pixel, VITON-HD a picture.
 
 DensePose's own visualiser colours part n of 24 with the colour map parula at n / 24 on black, and VITON-HD's image-densepose is
-such a picture; so a model that was trained on one set sees the other in the same colours.
+such a picture; so a model trained on one set sees the other in the same colours.
 """
 
 from pathlib import Path
@@ -28,7 +28,9 @@ def colour_parts(path: Path) -> Image.Image:
     load_image(path)  # its errors name what is wrong with a damaged file
     with Image.open(path) as picture:
         if picture.mode not in ("L", "P"):
-            raise ImageError(path, f"a map of body parts holds a number a pixel (mode P or L), this is {picture.mode}")
+            raise ImageError(
+                path, f"a map of body parts holds one number per pixel (mode P or L), this is {picture.mode}"
+            )
         parts = np.asarray(picture)
     if parts.max() > PARTS:
         raise ImageError(path, f"holds the number {parts.max()}; body parts are 0 to {PARTS}")

@@ -1,4 +1,4 @@
-"""What the frozen parts make of pixels and words: latents, text states, and the denoiser's 13 channels.
+"""The outputs of the frozen parts for pixels and texts: latents, text states, and the denoiser's 13 channels.
 
 Shapes: B rows, H x W pixels, h x w latent positions, L text tokens, D their width. Images are in [-1, 1], masks in [0, 1].
 """
@@ -50,6 +50,6 @@ def to_latent_size(mask_B1HW: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def denoiser_input(noisy_B4hw: Tensor, agnostic_B4hw: Tensor, keep_B1HW: Tensor, densepose_B4hw: Tensor) -> Tensor:
-    """Put the denoiser's input together: (B, 13, h, w)."""
+    """Assemble the denoiser's input, (B, 13, h, w)."""
     keep_B1hw = to_latent_size(keep_B1HW, noisy_B4hw.shape[-2:]).to(noisy_B4hw)
     return torch.cat([noisy_B4hw, agnostic_B4hw.to(noisy_B4hw), keep_B1hw, densepose_B4hw.to(noisy_B4hw)], dim=1)

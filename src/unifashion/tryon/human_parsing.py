@@ -1,8 +1,8 @@
-"""Where the parts of a person are: pose points and label maps, as VITON-HD and DressCode keep them.
+"""Where the parts of a person are: pose points and label maps, in the formats of VITON-HD and DressCode.
 
 Pose points come as BODY-25 in the photo's pixels (VITON-HD: openpose_json/N_keypoints.json) or as 18 points in pixels of a photo
-of 384 x 512 (DressCode: keypoints/N_2.json); right and left are the person's own. Label maps hold a number a pixel: LIP's 20 in
-the form of VITON-HD's image-parse-v3, where 10 is the skin of neck and chest, or the 18 of ATR (DressCode: label_maps/N_4.png).
+of 384 x 512 (DressCode: keypoints/N_2.json); right and left are the person's own. Label maps hold one label per pixel: LIP's 20
+in the form of VITON-HD's image-parse-v3, where 10 is the skin of neck and chest, or the 18 of ATR (DressCode: label_maps/N_4.png).
 """
 
 from dataclasses import dataclass
@@ -22,15 +22,15 @@ Labels = np.ndarray[Any, np.dtype[np.uint8]]
 
 _UPPER = ("nose", "neck", "right shoulder", "right elbow", "right wrist", "left shoulder", "left elbow", "left wrist")
 _LEGS = ("right hip", "right knee", "right ankle", "left hip", "left knee", "left ankle")
-BODY_25 = {**{name: number for number, name in enumerate(_UPPER)}, **{name: 9 + k for k, name in enumerate(_LEGS)}}
-COCO_18 = {**{name: number for number, name in enumerate(_UPPER)}, **{name: 8 + k for k, name in enumerate(_LEGS)}}
-KEYPOINT_HEIGHT = 512  # of the photos that DressCode's points were found in
-CERTAIN = 0.05
+BODY_25 = {**{name: index for index, name in enumerate(_UPPER)}, **{name: 9 + k for k, name in enumerate(_LEGS)}}
+COCO_18 = {**{name: index for index, name in enumerate(_UPPER)}, **{name: 8 + k for k, name in enumerate(_LEGS)}}
+KEYPOINT_HEIGHT = 512  # of the photos that DressCode's points refer to
+CERTAIN = 0.05  # least confidence of a point that counts as detected
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """Which numbers of a label map are what; ``held``: shoes and bags. ``face_has_neck``: the neck counts as face."""
+    """The labels of each body part; ``held``: shoes and bags. ``face_has_neck``: the neck counts as face."""
 
     head: tuple[int, ...]
     face: int
@@ -56,7 +56,7 @@ ATR = Scheme(
 
 
 def read_body_25(path: Path) -> Pose:
-    """Return the points of the first person in a file of OpenPose; those that were not found are absent.
+    """Return the points of the first person in a file of OpenPose; those that were not detected are absent.
 
     Raises:
         UserError: not such a file, nobody in it, or nobody with a shoulder.
@@ -65,7 +65,7 @@ def read_body_25(path: Path) -> Pose:
     if not isinstance(people, list):
         raise UserError(f"{path}: no list 'people'; expected the output of OpenPose")
     if not people:
-        raise UserError(f"{path}: nobody was found in the photo (the list 'people' is empty); leave the pair out")
+        raise UserError(f"{path}: no person was detected in the photo (the list 'people' is empty); leave the pair out")
     values = people[0].get("pose_keypoints_2d") if isinstance(people[0], dict) else None
     rows = [values[k : k + 3] for k in range(0, len(values), 3)] if isinstance(values, list) else []
     return _pose(path, rows, BODY_25, 25, 1.0)
@@ -77,7 +77,7 @@ def read_coco_18(path: Path, height: int) -> Pose:
     return _pose(path, rows if isinstance(rows, list) else [], COCO_18, 18, height / KEYPOINT_HEIGHT)
 
 
-def _pose(path: Path, rows: list[Any], numbers: dict[str, int], count: int, scale: float) -> Pose:
+def _pose(path: Path, rows: list[Any], index_of: dict[str, int], count: int, scale: float) -> Pose:
     try:
         points = np.array([[float(value) for value in row[:3]] for row in rows])
     except (TypeError, ValueError):
@@ -85,9 +85,11 @@ def _pose(path: Path, rows: list[Any], numbers: dict[str, int], count: int, scal
     if points.shape != (count, 3) or not np.isfinite(points).all():
         raise UserError(f"{path}: expected {count} points of x, y and confidence")
     sure = (points[:, 2] > CERTAIN) & (points[:, 0] >= 0) & (points[:, 1] >= 0) & (points[:, :2].sum(1) > 0)
-    pose = {name: (points[n, 0] * scale, points[n, 1] * scale) for name, n in numbers.items() if sure[n]}
+    pose = {name: (points[n, 0] * scale, points[n, 1] * scale) for name, n in index_of.items() if sure[n]}
     if "right shoulder" not in pose and "left shoulder" not in pose:
-        raise UserError(f"{path}: nobody was found in the photo (no shoulder among the points); leave the pair out")
+        raise UserError(
+            f"{path}: no person was detected in the photo (no shoulder among the points); leave the pair out"
+        )
     return pose
 
 
@@ -96,16 +98,16 @@ def read_labels(path: Path, scheme: Scheme, size: tuple[int, int]) -> Labels:
 
     Args:
         path: an indexed or grey picture.
-        scheme: its numbers.
+        scheme: the meaning of its labels.
         size: width and height of the photo.
 
     Raises:
-        ImageError: not a picture, colours without numbers, numbers beyond the scheme, another shape than the photo's.
+        ImageError: not a picture, colours in place of labels, labels beyond the scheme, another aspect ratio than the photo's.
     """
     load_image(path)  # its errors name what is wrong with a damaged file
     with Image.open(path) as picture:
         if picture.mode not in ("L", "P", "1"):
-            raise ImageError(path, f"a label map holds a number a pixel (mode P or L), this is {picture.mode}")
+            raise ImageError(path, f"a label map holds one number per pixel (mode P or L), this is {picture.mode}")
         if abs(picture.width * size[1] / (picture.height * size[0]) - 1) > 0.02:
             raise ImageError(
                 path, f"{picture.width} x {picture.height} pixels do not fit the photo of {size[0]} x {size[1]}"

@@ -1,11 +1,11 @@
-"""Draw the pairs of a split, or of a pairs file, into a folder; what is there is kept, so a call that was stopped goes on.
+"""Draw the pairs of a split, or of a pairs file, into a folder; existing results are kept, so a stopped call can be continued.
 
     OUT/00891_00.png              a paired result: the person's name
     OUT/00891_00_01430_00.png     an unpaired one: person_garment
     OUT/inference.json            settings, model, counts, and the marks that every score of these pictures must carry
     OUT/examples.png              the first pairs: person, garment, result, and the truth where there is one
 
-Every result has a seed of its own, made of --seed and its name: the same picture whatever is drawn beside it.
+Every result has its own seed, made of --seed and its name: the picture does not depend on what else is drawn.
 """
 
 import logging
@@ -152,16 +152,16 @@ def _path(out: Path, item: TryOnItem) -> Path:
 
 
 def _open_folder(out: Path, record: dict[str, Any], overwrite: bool) -> None:
-    """Write the record, unless the folder holds results that other settings made."""
+    """Write the record, unless the folder holds results made with other settings."""
     if out.is_file():
         raise UserError(f"--output-dir {out} is a file; name a folder")
     if out.is_dir() and any(out.iterdir()) and not overwrite:
-        former = read_json(out / RECORD)
-        if not isinstance(former, dict):
+        previous = read_json(out / RECORD)
+        if not isinstance(previous, dict):
             raise UserError(f"--output-dir {out} holds other files; name another folder")
-        differing = [name for name in record if former.get(name) != record[name]]
+        differing = [name for name in record if previous.get(name) != record[name]]
         if differing and any(out.glob("*.png")):
-            old, new = former.get("settings", {}), record["settings"]
+            old, new = previous.get("settings", {}), record["settings"]
             changed = [name for name in new if old.get(name) != new[name]] or differing
             raise UserError(
                 f"--output-dir {out} holds results made with another {', '.join(changed)}; "

@@ -23,7 +23,7 @@ LAST = "last"
 
 
 def quiet_libraries() -> None:
-    """Leave words and progress bars to this project."""
+    """Silence the messages and progress bars of other libraries."""
     for library in (transformers_logging, diffusers_logging):
         library.set_verbosity_error()
         library.disable_progress_bar()
@@ -35,10 +35,10 @@ def load_pipeline(name: str | Path, base: str | None = None, control: ControlRea
     Args:
         name: the model.
         base: Stable Diffusion 1.x, for the parts that a ``.ckpt`` lacks.
-        control: what the garment encoder of a ``.ckpt`` reads; all else says so itself.
+        control: what the garment encoder of a ``.ckpt`` reads; other models record it themselves.
 
     Raises:
-        UserError: nothing there, or something else.
+        UserError: nothing there, or another kind of model.
     """
     path = Path(name)
     if path.is_file():
@@ -67,7 +67,7 @@ def find_pipeline(path: Path) -> Path | None:
 
 
 def start_pipeline(name: str, base: str | None, **changes: Any) -> TryOnPipeline:
-    """Build what training starts from: any model of ``load_pipeline``, or a Stable Diffusion 1.x.
+    """Build the model that training starts from: any that ``load_pipeline`` opens, or a Stable Diffusion 1.x.
 
     Args:
         name: the weights.
@@ -95,7 +95,7 @@ def start_pipeline(name: str, base: str | None, **changes: Any) -> TryOnPipeline
 
 
 def _adopt(pipe: TryOnPipeline, changes: dict[str, Any]) -> None:
-    """Set what another training changes; an adapter cannot be added or removed."""
+    """Apply the new training's settings to the denoiser; an adapter cannot be added or removed."""
     width = changes.pop("adapter_width", None)
     if width != pipe.denoiser.config.adapter_width:
         raise UserError(
@@ -155,7 +155,7 @@ def _part(kind: Any, name: str, subfolder: str) -> Any:
 
 def _reason(error: Exception, name: str | Path, length: int) -> str:
     if not Path(name).exists():
-        return "there is neither such a folder here nor a repository that the hub answers for"
+        return "neither a local folder nor a repository that could be reached on the hub"
     return " ".join(str(error).split())[:length]
 
 

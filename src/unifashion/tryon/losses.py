@@ -21,7 +21,7 @@ from unifashion.tryon.warp import attention_total_variation, warp_region
 def noise_schedule(scheduler: SchedulerMixin | None = None) -> DDPMScheduler:
     """Return the noise schedule of training, 1000 steps: that of a pipeline's sampler, by default Stable Diffusion's."""
     config = (scheduler or default_scheduler()).config
-    # Named again, because from_config forgets what was a default of the other class.
+    # Given explicitly, because from_config drops what was a default of the other class.
     return DDPMScheduler.from_config(config, prediction_type=config.prediction_type)
 
 
@@ -32,12 +32,12 @@ def draw(batch: Batch, vae: AutoencoderKL, drop: float, generators: Sequence[tor
         batch: from ``dataset.encode_batch`` or a ``LatentCache``.
         vae: whose latents these are.
         drop: share of rows whose context becomes the unconditional vector.
-        generators: one per row, so that a row's draws do not depend on which process has it, or beside which others.
+        generators: one per row, so that a row's draws do not depend on its process or on the other rows.
     """
     device = batch["image"].device
     _, channels, height, width = batch["image"].shape
 
-    # On the CPU and row by row: a row's noise is then the same on every device and beside every other row.
+    # On the CPU and row by row: a row's noise is then the same on every device and in every batch.
     def normal() -> Tensor:
         shape = (channels // 2, height, width)
         return torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(device)
@@ -53,7 +53,7 @@ def denoise(denoiser: TryOnDenoiser, schedule: DDPMScheduler, batch: Batch, with
     """Predict the noise of a batch.
 
     Args:
-        denoiser: the network, or what accelerate made of it.
+        denoiser: the network, possibly wrapped by accelerate.
         schedule: from ``noise_schedule``.
         batch: from ``dataset.encode_batch``, with ``drawn`` from ``draw``.
         with_attention: also return where the garment's attention is centred.
@@ -75,7 +75,7 @@ def noise_loss(predicted: Denoised, schedule: DDPMScheduler, drawn: dict[str, Te
 
 
 def attention_loss(predicted: Denoised, warped_mask_B1HW: Tensor) -> Tensor:
-    """Return the total variation of the attention centres where the garment lies on the person."""
+    """Return the total variation of the attention centres where the garment is on the person."""
     centre_BHW2 = predicted.attention_centre
     assert centre_BHW2 is not None, "the prediction was made without attention centres"
     rows, columns = predicted.noise.shape[-2:]

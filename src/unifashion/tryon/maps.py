@@ -3,11 +3,11 @@
 What an item becomes (uint8 until the device):
 
     image  agnostic  densepose  garment    (3, H, W)       sketch: likewise, its grey in all channels
-    keep                                   (1, H, W)       255 = keep, 0 = paint: the agnostic mask turned around
+    keep                                   (1, H, W)       255 = keep, 0 = paint: the agnostic mask inverted
     warped_mask                            (1, H, W)       255 = the garment on the person
 
-Masks are cut at half (grey >= 128) and then resized, which leaves soft edges, as in the original. A map whose sides have another
-ratio than the photo is refused: it belongs to another picture.
+Masks are thresholded at half (grey >= 128) and then resized, which leaves soft edges, as in the original. A map with another
+aspect ratio than the photo is an error: it belongs to another picture.
 """
 
 from collections.abc import Mapping, Sequence
@@ -87,7 +87,7 @@ def to_share(mask: Tensor) -> Tensor:
 def augment_maps(
     maps: Mapping[str, Tensor], generator: torch.Generator, flip: bool = True, colour: bool = True, move: bool = False
 ) -> Maps:
-    """Change all maps of one item by one draw; what lay on one another still does.
+    """Augment all maps of one item with the same draws, so that they stay aligned.
 
     Args:
         maps: of one item.
@@ -103,20 +103,20 @@ def augment_maps(
     if flip and draw[0] < 0.5:
         out = {name: pixels.flip(-1) for name, pixels in out.items()}
     if move:
-        for chance, numbers, chosen in (
+        for coin, shift_and_scale, chosen in (
             (draw[1], draw[2:5], [name for name in out if name in ON_PERSON]),
             (draw[5], draw[6:9], [name for name in out if name not in ON_PERSON]),
         ):
-            if chance < 0.5:
-                out |= {name: _moved(out[name], *numbers) for name in chosen}
+            if coin < 0.5:
+                out |= {name: _moved(out[name], *shift_and_scale) for name in chosen}
     if colour:
         for name in COLOURED:
             if name in out and draw[9] < 0.5:
                 out[name] = _shift_hsv(out[name], *(2 * value - 1 for value in draw[10:13]))
             if name in out and draw[13] < 0.5:
                 brightness, contrast = -0.1 + 0.12 * draw[14], 0.6 * draw[15] - 0.3
-                light = out[name].float() * (1 + contrast) + 255 * brightness
-                out[name] = light.round().clamp(0, 255).to(torch.uint8)
+                adjusted = out[name].float() * (1 + contrast) + 255 * brightness
+                out[name] = adjusted.round().clamp(0, 255).to(torch.uint8)
     return out
 
 
@@ -130,7 +130,7 @@ def _moved(pixels: Tensor, x: float, y: float, size: float) -> Tensor:
 
 
 def _shift_hsv(pixels: Tensor, hue: float, saturation: float, value: float) -> Tensor:
-    """Shift by draws in -1..1; the hue goes round, the others stop at their ends."""
+    """Shift by draws in -1..1; the hue wraps around, the others are clipped."""
     hsv = np.asarray(Image.fromarray(pixels.permute(1, 2, 0).numpy()).convert("HSV")).astype(np.int16)
     hsv += np.array([round(hue * 5 * 256 / 180), round(saturation * 5), round(value * 5)], dtype=np.int16)
     hsv[..., 0] %= 256

@@ -5,7 +5,7 @@
     drawn.images[0].save("result.png")
 
 ``garment`` is what the denoiser was trained to read: a photo of the garment, or its sketch (``pipe.denoiser.config.control``).
-Any diffusers scheduler that predicts noise does: ``pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)``.
+Other diffusers schedulers work as well: ``pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)``.
 For memory: ``pipe.enable_model_cpu_offload()``, ``pipe.vae.enable_slicing()``, ``pipe.vae.enable_tiling()``.
 """
 
@@ -71,7 +71,7 @@ class TryOnPipeline(DiffusionPipeline):
         return [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def check(self, height: int, width: int, num_inference_steps: int) -> None:
-        """Raise ``UserError`` for a size that the VAE does not have, or a number of steps that the scheduler cannot take."""
+        """Raise ``UserError`` for a size that the VAE cannot encode, or a number of steps that the scheduler cannot take."""
         step, most = self.vae_scale, self.scheduler.config.num_train_timesteps
         if height % step or width % step:
             raise UserError(f"a result of {width} x {height} pixels: both sides must be multiples of {step}")
@@ -114,12 +114,12 @@ class TryOnPipeline(DiffusionPipeline):
             garment: photos or sketches of the garments.
             agnostic_mask: what is painted: white in pictures; 0 in a tensor (B, 1, H, W), where 1 = keep.
             densepose: surface maps of the persons.
-            agnostic: the persons without garment; by default grey is put where the mask says.
+            agnostic: the persons without garment; by default the photos with grey where the mask is white.
             prompt: captions of the garments.
             height: of the result, pixels; by default the photo's.
             width: likewise.
             num_inference_steps: steps of the scheduler.
-            guidance_scale: 1 = no unconditional pass; above, the difference to it is enlarged.
+            guidance_scale: 1 = no unconditional pass; above 1, the difference from it is amplified.
             repaint: put back the person's pixels where the mask says keep.
             start: noise; noise added to the agnostic latent; or to that of ``person``, as the original code does, which
                 shows the network the answer in paired tests.
@@ -131,7 +131,7 @@ class TryOnPipeline(DiffusionPipeline):
                 replaces the latents. Setting ``pipeline._interrupt`` in it ends the loop.
 
         Raises:
-            UserError: numbers or sizes of the inputs that do not fit, a map of another frame than the photo.
+            UserError: numbers or sizes of the inputs that do not fit, a map that shows another frame than the photo.
         """
         device = self._execution_device
         size = self._size(person, height, width, num_inference_steps)
@@ -176,7 +176,7 @@ class TryOnPipeline(DiffusionPipeline):
         generator: Any,
         callback: Callable[..., dict[str, Any]] | None,
     ) -> Tensor:
-        """Walk from noise to latent: one pass per context and timestep."""
+        """Denoise from x_T to the latent: one pass per context and timestep."""
         self._interrupt = False
         accepts = inspect.signature(self.scheduler.step).parameters
         extra = {"generator": generator} if "generator" in accepts else {}
@@ -197,7 +197,7 @@ class TryOnPipeline(DiffusionPipeline):
         return x
 
     def _first(self, noise: Tensor, start: Start, agnostic_latent: Tensor, person: Tensor) -> Tensor:
-        """Return the x_T that the steps begin with."""
+        """Return the x_T that the steps start from."""
         if start not in get_args(Start):
             raise UserError(f"start: {start!r} is not one of {', '.join(get_args(Start))}")
         if start == "noise":
@@ -270,7 +270,7 @@ def default_scheduler() -> PNDMScheduler:
 
 
 def _check_frames(person: Pictures, maps: dict[str, Pictures | None]) -> None:
-    """Refuse pictures whose sides have another ratio than the photo's: they show another frame."""
+    """Raise ``UserError`` for pictures with another aspect ratio than the photo's: they show another frame."""
     photos = _listed(person)
     for name, pictures in maps.items():
         for photo, picture in zip(photos, _listed(pictures), strict=False):
@@ -290,7 +290,8 @@ def _listed(pictures: Pictures | None) -> list[Image.Image]:
 def _same_count(tensors: dict[str, Tensor]) -> int:
     counts = {name: len(tensor) for name, tensor in tensors.items()}
     if len(set(counts.values())) > 1:
-        raise UserError(f"as many of each are needed, got {', '.join(f'{n} of {name}' for name, n in counts.items())}")
+        sizes = ", ".join(f"{count} of {name}" for name, count in counts.items())
+        raise UserError(f"all inputs must have the same number of rows, got {sizes}")
     return len(tensors["image"])
 
 

@@ -1,4 +1,4 @@
-"""The rows of a retrieval model's Q-Former about a garment, for the adapter of the denoiser (f_zeta in the paper).
+"""Query rows of a retrieval model's Q-Former for a garment, which the denoiser's adapter reads (f_zeta in the paper).
 
 The Q-Former reads the control image (photo or sketch of the garment) and the caption in one pass; its query rows, Q of width H,
 go through the adapter, a linear map that trains with the denoiser, and join the text states as context.
@@ -17,13 +17,13 @@ from unifashion.encoders.unifashion import UniFashion
 
 
 class QFormerContext:
-    """A frozen retrieval model, read for its query rows."""
+    """A frozen retrieval model, used for its query rows."""
 
     def __init__(self, name: str | Path, device: torch.device | str = "cpu") -> None:
         """Load a model.
 
         Raises:
-            UserError: there is none that can be used.
+            UserError: there is no usable model.
         """
         self.model = UniFashion.from_pretrained(name).to(device).requires_grad_(False)
         self.transform = ImageTransform(self.model.config.image_size)

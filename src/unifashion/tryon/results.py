@@ -5,7 +5,7 @@
     RESULTS/inference.json            what our inference wrote: the settings and marks that its scores carry
     RESULTS/examples.png              the first pairs: person, garment, result, and the truth where there is one
 
-Results of other programs need no ``inference.json``; then the flags say what it would.
+Results of other programs need no ``inference.json``; the flags then replace it.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ NUM_EXAMPLES, CELL = 8, 160
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Return what ``inference.json`` says; empty where there is none.
+    """Return the content of ``inference.json``; empty if there is none.
 
     Raises:
         UserError: no such folder, or a damaged file.
@@ -41,7 +41,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def write_examples(folder: Path, items: Sequence[TryOnItem], pictures: Sequence[Path]) -> None:
-    """Write ``examples.png``: the first pairs with their results, two in a row."""
+    """Write ``examples.png``: the first pairs with their results, two per line."""
     shown = [pair for pair in zip(items, pictures, strict=True) if "garment" in pair[0].maps][:NUM_EXAMPLES]
     if not shown:
         return

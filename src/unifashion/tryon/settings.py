@@ -17,7 +17,7 @@ Start = Literal["noise", "agnostic", "ground-truth"]
 SchedulerName = Literal["default", "pndm", "ddim", "ddpm", "euler", "dpm++", "unipc"]
 
 SET_DOC = (
-    "vitonhd = VITON-HD, dresscode = DressCode as they come; catalogue = the embedded, synthetic set in the layout of VITON-HD, "
+    "vitonhd = VITON-HD, dresscode = DressCode, as distributed; catalogue = the embedded, synthetic set in VITON-HD's layout, "
     "drawn when it is missing"
 )
 ROOT_DOC = (
@@ -26,14 +26,14 @@ ROOT_DOC = (
 )
 
 CONTROL_READ_DOC = (
-    "what the garment encoder of a .ckpt reads, which does not say so itself: garment (StableVITON, and the default), "
+    "what the garment encoder of a .ckpt reads, which the file does not record: garment (StableVITON, and the default), "
     "sketch (UNIStableVITON)"
 )
 
 
 @dataclass(frozen=True)
 class TryOnDataSettings:
-    """Data: where the pairs are, what is read of them, and at which size."""
+    """Data: where the pairs are, which maps are read, and at which size."""
 
     dataset: str = setting("vitonhd", SET_DOC, choices=names(tryon_sets()))
     data_root: str | None = setting(None, ROOT_DOC)
@@ -94,23 +94,23 @@ class TryOnTrainingSettings(RunSettings):
     save_steps: int = setting(
         5000, "a checkpoint to resume from after every n-th step, and at the end; 0 = at the end only"
     )
-    warmup_steps: int = setting(0, "steps over which the learning rate rises to its value")
+    warmup_steps: int = setting(0, "steps over which the learning rate rises to its full value")
     decay_steps: int = setting(0, "last steps, over which the learning rate falls to zero along a cosine; 0 = never")
     unconditional_drop: float = setting(0.2, "share of rows whose context becomes the learned unconditional vector")
     atv_weight: float = setting(0.0, "weight of the attention total variation loss; the paper's second stage: 0.001")
     flip: bool = setting(True, "mirror half of the items")
     colour: bool = setting(True, "shift hue, saturation, brightness and contrast of half of the items")
-    move: bool = setting(False, "shift and scale half of the items, person and garment apart")
+    move: bool = setting(False, "shift and scale half of the items, person and garment separately")
     cache_latents: bool = setting(
         False,
-        "encode all pictures and captions once and keep them in memory (with their mirror images); no colour, no move",
+        "encode all pictures and captions once and keep them in memory (with their mirror images); needs --no-colour, no --move",
     )
     gradient_checkpointing: bool = setting(False, "compute activations again in the backward pass: less memory, slower")
     log_steps: int = setting(50, "a row of train_metrics.csv after every n-th step", least=1)
     validate_steps: int = setting(
         5000, "validation pictures after every n-th step, and at the end; 0 = at the end only"
     )
-    num_validation_images: int = setting(8, "pairs of the test split that are drawn each time, from the first on")
+    num_validation_images: int = setting(8, "the first N pairs of the test split are drawn each time")
     validation_inference_steps: int = setting(50, "sampler steps of the validation pictures", least=1)
 
     def __post_init__(self) -> None:
@@ -123,7 +123,7 @@ class TryOnTrainingSettings(RunSettings):
             raise UserError(f"unconditional_drop: a share of rows is at most 1, got {self.unconditional_drop}")
 
 
-# What may be changed when a run is resumed, because no step depends on it (besides training.resume.FREE).
+# What may change when a run is resumed, because no step depends on it (besides training.resume.FREE).
 FREE_ON_RESUME = (
     "log_steps",
     "validate_steps",
@@ -148,9 +148,9 @@ class TryOnInferenceSettings:
     split: Literal["train", "test"] = setting("test", "split of the data set")
     pairs: str = setting("paired", "paired, unpaired, or a file with a line 'PERSON.jpg GARMENT.jpg' per result")
     output_dir: str = setting(
-        "runs/tryon/inference", "folder of the results; what is there already is kept and not drawn again"
+        "runs/tryon/inference", "folder of the results; existing ones are kept and not drawn again"
     )
-    overwrite: bool = setting(False, "draw again what is in output_dir")
+    overwrite: bool = setting(False, "draw the results in output_dir again")
     height: int = setting(0, "height of the results, pixels; 0 = as in training")
     width: int = setting(0, "width of the results, pixels; 0 = as in training")
     batch_size: int = setting(8, "pairs at once", least=1)
@@ -160,12 +160,12 @@ class TryOnInferenceSettings:
     )
     num_inference_steps: int = setting(50, "steps of the sampler", least=1)
     guidance_scale: float = setting(1.0, "1 = no unconditional pass")
-    repaint: bool = setting(False, "put back the person's pixels where the mask says keep; named in every score")
+    repaint: bool = setting(False, "put back the person's pixels where the mask says keep; marks every score")
     start: Start = setting(
         "noise",
-        "what sampling starts from; ground-truth is what the original code does, it shows the answer in paired tests "
+        "what sampling starts from; ground-truth is what the original code does: it leaks the answer in paired tests "
         "and marks every score",
     )
-    seed: int = setting(0, "with the pair's name, the seed of each result")
+    seed: int = setting(0, "the seed of each result is made of this and the pair's name")
     precision: Literal["auto", "fp32", "bf16"] = setting("auto", "auto = bf16 where the GPU has it, else fp32")
     max_missing: float = setting(1.0, "highest share of pairs that may lack a file, percent")

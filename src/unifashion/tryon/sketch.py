@@ -1,9 +1,9 @@
-"""Sketches of garments: white lines on black, as MGD's multimodal sets have them.
+"""Sketches of garments: white lines on black, as in MGD's multimodal sets.
 
-Where the weights of an edge network are given, it draws: a TorchScript file that takes (1, 3, H, W) in 0..1 and returns the
-share of edge per pixel, (1, 1, H, W), or several such maps, of which the last counts, as PiDiNet and HED do. Without one, the
-lines inside are those of a difference of Gaussians with the soft threshold of XDoG (Winnemoeller et al. 2012), weak, and the
-outline is the mask's, strong. Both sides of an edge count, so that black and white cloth are drawn alike: XDoG's own threshold
+If the weights of an edge network are given, it draws the sketch: a TorchScript file that takes (1, 3, H, W) in 0..1 and returns
+the edge probability per pixel, (1, 1, H, W), or several such maps, of which the last is used, as with PiDiNet and HED. Without
+one, the inner lines are weak, from a difference of Gaussians with the soft threshold of XDoG (Winnemoeller et al. 2012), and the
+outline is strong, from the mask. Both sides of an edge count, so that black and white cloth are drawn alike: XDoG's own threshold
 would fill black cloth.
 """
 
@@ -21,21 +21,21 @@ from torch import Tensor
 from unifashion.errors import UserError
 from unifashion.tryon.agnostic import Mask, grow
 
-SIGMA, WIDER = 2.0, 1.6  # of the finer Gaussian, pixels at 1024 rows; the coarser one's, as a multiple
+SIGMA, WIDER = 2.0, 1.6  # sigma of the finer Gaussian, pixels at 1024 rows; that of the coarser one, as a multiple
 STEEP, LIMIT = 60.0, 0.014  # soft threshold: tanh(STEEP * (difference - LIMIT))
-INNER = 0.7  # strength of the lines inside, of the outline's
+INNER = 0.7  # strength of the inner lines, relative to the outline's
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 WHITE = (255, 255, 255)
 
 
 class Sketcher:
-    """Draws one garment after the other; ``name`` says with what.
+    """Draws sketches of garments; ``name`` says with what.
 
     Args:
         model: file of an edge network; None = lines without one.
 
     Raises:
-        UserError: a file that is no TorchScript network.
+        UserError: a file that is not a TorchScript network.
     """
 
     def __init__(self, model: Path | None = None) -> None:
@@ -45,22 +45,22 @@ class Sketcher:
             return
         if not model.is_file():
             raise UserError(
-                f"--sketch-model {model} does not exist; without the flag lines are drawn without a network"
+                f"--sketch-model {model} does not exist; without the flag, lines are drawn without a network"
             )
         try:
             self.network = torch.jit.load(str(model), map_location="cpu").eval()
         except Exception:  # a damaged archive raises anything
             raise UserError(
-                f"--sketch-model {model} is no TorchScript file; save the network with torch.jit.trace(...).save(FILE)"
+                f"--sketch-model {model} is not a TorchScript file; save the network with torch.jit.trace(...).save(FILE)"
             ) from None
         digest = hashlib.blake2b(model.read_bytes(), digest_size=6).hexdigest()
         self.name = f"{model.name} {digest}"
 
     def __call__(self, photo: Image.Image, garment: Mask) -> Image.Image:
-        """Return the sketch (mode L, the photo's size) of what a mask (H, W) shows of a photo.
+        """Return the sketch (mode L, the photo's size) of the part of a photo that a mask (H, W) shows.
 
         Raises:
-            UserError: the network does not take the photo or returns no map of its size.
+            UserError: the network fails on the photo or does not return a map of its size.
         """
         shown = Image.composite(photo, Image.new("RGB", photo.size, WHITE), Image.fromarray(garment))
         if self.network is None:
@@ -74,7 +74,7 @@ class Sketcher:
         try:
             maps = network(pixels)
         except RuntimeError as error:
-            raise UserError(f"--sketch-model does not take a photo: {str(error).splitlines()[-1]}") from None
+            raise UserError(f"--sketch-model fails on a photo: {str(error).splitlines()[-1]}") from None
         edges = maps[-1] if isinstance(maps, Sequence) else maps
         if not isinstance(edges, Tensor) or edges.squeeze().shape != pixels.shape[-2:]:
             raise UserError(f"--sketch-model must return one map of {tuple(pixels.shape[-2:])} pixels")

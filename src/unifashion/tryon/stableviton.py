@@ -52,7 +52,7 @@ _WARP = re.compile(r"warp_blocks\.(\d+)\.(.+)")
 
 
 def ldm_name(name: str, layers: int = 2) -> str | None:
-    """Return the name that latent diffusion's code has for a parameter of ``TryOnDenoiser``; None for one it has not."""
+    """Return the name that latent diffusion's code has for a parameter of ``TryOnDenoiser``; None for one it does not have."""
     if name == "unconditional":
         return "learnable_vector"
     warp = _WARP.fullmatch(name)
@@ -98,12 +98,12 @@ def from_ldm(weights: Weights, source: str, num_heads: int = 8) -> TryOnDenoiser
     """Build the denoiser of these sizes and fill it.
 
     Args:
-        weights: names of latent diffusion; other stages may be among them and are left alone.
+        weights: names of latent diffusion; other stages may be among them and are ignored.
         source: how messages name the checkpoint.
         num_heads: attention heads, which leave no trace in a shape; 8 in Stable Diffusion 1.x.
 
     Raises:
-        UserError: the checkpoint of something else, other channel counts, names missing, shapes that differ.
+        UserError: another kind of checkpoint, other channel counts, missing names, shapes that differ.
     """
     config = _sizes(weights, source, num_heads)
     with torch.device("meta"):
@@ -135,7 +135,7 @@ def from_ldm(weights: Weights, source: str, num_heads: int = 8) -> TryOnDenoiser
 
 
 def to_ldm(denoiser: TryOnDenoiser) -> Weights:
-    """Return the weights under the names of latent diffusion; an adapter has none and is left out."""
+    """Return the weights under the names of latent diffusion; an adapter has no such name and is left out."""
     named = (
         (ldm_name(name, denoiser.config.layers_per_block), tensor) for name, tensor in denoiser.state_dict().items()
     )
@@ -143,7 +143,7 @@ def to_ldm(denoiser: TryOnDenoiser) -> Weights:
 
 
 def _sizes(weights: Weights, source: str, num_heads: int) -> dict[str, Any]:
-    """Tell the sizes of the network from the shapes of its weights."""
+    """Infer the sizes of the network from the shapes of its weights."""
     first = weights.get(f"{UNET}input_blocks.0.0.weight")
     if first is None or f"{CONTROL}input_blocks.0.0.weight" not in weights:
         raise UserError(
@@ -190,7 +190,7 @@ def read_ckpt(path: Path, num_heads: int = 8) -> tuple[TryOnDenoiser, Weights]:
 
 
 def widen(weight_OIhw: Tensor, source: str) -> Tensor:
-    """Return a first convolution of 13 input channels that does what one of 4, 9 or 13 does; new channels start at zero.
+    """Return a first convolution of 13 input channels that computes what one of 4, 9 or 13 does; new channels start at zero.
 
     Raises:
         UserError: another number of channels.
@@ -201,8 +201,8 @@ def widen(weight_OIhw: Tensor, source: str) -> Tensor:
         return weight_OIhw
     if channels not in (LATENT_CHANNELS, 2 * LATENT_CHANNELS + 1):
         raise UserError(
-            f"{source}: its first convolution reads {channels} channels; 4 (Stable Diffusion), 9 (inpainting) or 13 (try-on) "
-            "can be started from"
+            f"{source}: its first convolution reads {channels} channels; training can start from 4 "
+            "(Stable Diffusion), 9 (inpainting) or 13 (try-on)"
         )
     wide[:, :LATENT_CHANNELS] = weight_OIhw[:, :LATENT_CHANNELS]
     if channels > LATENT_CHANNELS:
@@ -211,7 +211,7 @@ def widen(weight_OIhw: Tensor, source: str) -> Tensor:
 
 
 def from_stable_diffusion(unet: UNet2DConditionModel, source: str, **changes: Any) -> TryOnDenoiser:
-    """Build the denoiser that training starts from: U-Net as given, garment encoder its copy, warp blocks without effect.
+    """Build the denoiser that training starts from: the given U-Net, a copy as garment encoder, warp blocks without effect.
 
     Args:
         unet: of Stable Diffusion 1.x or Paint-by-Example.

@@ -1,9 +1,9 @@
 """The try-on model at toy size: the same classes as at full size, small enough to train on a laptop's CPU in minutes.
 
-There is nothing pretrained at this size, so three things are other than at full size, and all of the denoiser trains:
+There is nothing pretrained at this size, so three things differ from full size, and all of the denoiser trains:
 
 * the VAE is a linear map of 3 x 3 pixels to 4 numbers, fitted to the training pictures in closed form (blocks_vae.py);
-* the text encoder keeps its random weights, which still tell words apart;
+* the text encoder keeps its random weights, which still distinguish words;
 * the denoiser predicts "v" (Salimans & Ho, 2022) instead of the noise, which gives global colours in far fewer steps, and DDIM
   samples it. The scheduler's ``prediction_type`` says so; loss and sampler follow it.
 """
@@ -28,7 +28,7 @@ def tiny_pipeline(
     control: Control = "garment",
     image_size: tuple[int, int] = (48, 36),
 ) -> TryOnPipeline:
-    """Build the toy model with fresh weights; torch's global generator decides them.
+    """Build the toy model with random weights from torch's global generator.
 
     Args:
         texts: captions that the vocabulary is made from.

@@ -1,4 +1,4 @@
-"""Zero cross-attention: how the decoder of the denoiser looks at the garment, and the loss that keeps its attention smooth.
+"""Zero cross-attention: how the decoder of the denoiser attends to the garment, and the loss that keeps its attention smooth.
 
     h <- h + zero_conv(T(h, garment))        T: self-attention, cross-attention to the garment's positions, feed-forward
 
@@ -55,7 +55,7 @@ def zero(module: nn.Module) -> nn.Module:
 def expected_position(attention: Attention, query_BLC: Tensor, garment_BGC: Tensor, size: tuple[int, int]) -> Tensor:
     """Return the mean (row, column) that each query attends to, over garment positions and heads: (B, L, 2), pixels.
 
-    The attention weights are computed again, in float32, because fused attention does not give them away.
+    The attention weights are computed again, in float32, because fused attention does not return them.
 
     Args:
         attention: the cross-attention, for its query and key maps and its number of heads.
@@ -79,7 +79,7 @@ def attention_total_variation(centre_BHW2: Tensor, region_BHW: Tensor) -> Tensor
 
     Args:
         centre_BHW2: expected (row, column) on the garment of every position.
-        region_BHW: true where the garment lies on the person; a pair counts when both ends lie inside.
+        region_BHW: true where the garment is on the person; a pair counts if both ends are inside.
 
     Returns:
         mean |difference| of vertical neighbours plus that of horizontal ones, summed over both coordinates; the means run
@@ -92,7 +92,7 @@ def attention_total_variation(centre_BHW2: Tensor, region_BHW: Tensor) -> Tensor
         first, second = (centre_BHW2.narrow(dim, start, length) for start in (0, 1))
         both = region_BHW.narrow(dim, 0, length) & region_BHW.narrow(dim, 1, length)
         jumps = ((first - second).abs().sum(-1) * both).sum()
-        # Of all processes: the mean of their losses is then the loss of the whole batch, however the garments are shared out.
+        # Of all processes: the mean of their losses is then the loss of the whole batch, however the garments are distributed.
         total = total + jumps / mean_over_ranks(both.sum()).clamp(min=1)
     return total
 
@@ -100,8 +100,8 @@ def attention_total_variation(centre_BHW2: Tensor, region_BHW: Tensor) -> Tensor
 def warp_region(mask_B1HW: Tensor, latent_size: tuple[int, int], size: tuple[int, int]) -> Tensor:
     """Return the region (B, h, w) of the loss from the mask of the garment on the person, 1 = garment.
 
-    As the original: nearest to the latent's size, turned around, nearest to the attention map's size, at least a half of it,
-    turned back.
+    As in the original: resize (nearest) to the latent's size, invert, resize (nearest) to the attention map's size, threshold at
+    a half, invert back.
     """
     outside = 1 - F.interpolate(mask_B1HW.float(), latent_size)
     return F.interpolate(outside, size)[:, 0] < 0.5

@@ -7,7 +7,7 @@ from unifashion.training.tasks.cross_modal import CrossModalTask
 __all__ = ["RETRIEVAL_TASKS"]
 
 # The tasks of the retrieval networks, by the model's name. Captions (caption.py) and try-on (tryon.py) bring libraries that take
-# seconds to import, so those who train them import them by themselves.
+# seconds to import, so they are imported only where they are trained.
 RETRIEVAL_TASKS: dict[str, type[ContrastiveTask]] = {
     "blip2_cir_cls": CrossModalTask,
     "blip2_cir_rerank": ComposedTask,

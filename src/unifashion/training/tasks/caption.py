@@ -1,4 +1,4 @@
-"""``blip2_cir_full``: what an image is, or what it asks for with feedback, becomes a caption and a drawing.
+"""``blip2_cir_full``: an image, or an image with feedback, becomes a caption and a drawing of what it shows or asks for.
 
 Image-text data: the query rows of the image (no text) predict its caption. Composed data: the query rows of reference and
 feedback predict the caption of the target, and draw the target. Losses: lm (mean over the tokens of the answers) and, with a
@@ -29,7 +29,7 @@ class CaptionTask(Task):
         """Take a model with heads.
 
         Raises:
-            UserError: nothing of it learns.
+            UserError: none of its parameters is trained.
         """
         super().__init__(model, settings.loss_weights())
         self.augment_images = augment_images
@@ -37,7 +37,7 @@ class CaptionTask(Task):
             raise UserError("trainable: nothing is left to train; name at least one part that this model has")
 
     def collate(self, rows: list[Row]) -> Batch:
-        """See ``data.batches``; the answers are in tokens of the language model."""
+        """See ``data.batches``; the answers are tokens of the language model."""
         return collate(rows, self.model.base.tokenize, self.model.language.tokenize)
 
     def prepare(self, batch: Batch, position: Position) -> Batch:

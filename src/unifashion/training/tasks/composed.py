@@ -15,7 +15,7 @@ class ComposedTask(ContrastiveTask):
 
     Without target captions ttc is left out and matching reads the feedback in their place. With captions the wrong text of
     matching is another row's caption; the original takes another row's feedback (``itm_negatives: unifashion``), which the
-    head can tell by its style alone.
+    head can recognise by its style alone.
     """
 
     losses = ("itc", "ttc", "itm")

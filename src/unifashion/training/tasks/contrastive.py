@@ -70,7 +70,7 @@ class ContrastiveTask(Task):
         """
         self.model.clamp_temperature()
         batch = prepare_images(batch, position, self.augment_images)
-        # The first token of a text is not predicted: it opens it.
+        # The first token of a text is never predicted: it opens the text.
         batch["num_targets"] = mean_over_ranks(batch["text_mask"][:, 1:].sum())
         return batch
 
@@ -112,7 +112,7 @@ class ContrastiveTask(Task):
 
     def _similarities(self, image_BQD: Tensor, text_BD: Tensor) -> tuple[Tensor, Tensor]:
         """Return image-to-text and text-to-image similarities over the temperature, both (B, M)."""
-        image_BQD, text_BD = image_BQD.float(), text_BD.float()  # a softmax over bf16 scores loses the near ties
+        image_BQD, text_BD = image_BQD.float(), text_BD.float()  # bf16 scores are too coarse to tell near ties apart
         temperature = self.model.temperature
         image_to_text_BM = best_query_scores(image_BQD, gather(text_BD)) / temperature
         text_to_image_BM = best_query_scores(gather(image_BQD), text_BD).T / temperature
@@ -132,11 +132,11 @@ class ContrastiveTask(Task):
         similarities: tuple[Tensor, Tensor],
         exclude_mask_BM: Tensor,
     ) -> ItmPairs:
-        """Choose what every row is wrongly shown with.
+        """Choose the wrong image and the wrong text of every row.
 
         Args:
             texts: ids and mask of the texts that match.
-            wrong_texts: of those that wrong ones are taken from.
+            wrong_texts: ids and mask of the texts that wrong ones are taken from.
             similarities: image-to-text, text-to-image.
             exclude_mask_BM: True where a row and a candidate belong together.
         """

@@ -1,4 +1,4 @@
-"""What the trainer asks of a task, and what every task is: a network and its named losses.
+"""What the trainer requires of a task, and the base of every task: a network and its named losses.
 
 The trainer owns epochs, accumulation, distribution, schedule, logging, checkpoints and resume. A task owns which passes run and
 which losses come out:
@@ -6,7 +6,7 @@ which losses come out:
     rows of the data set -> collate -> batch -> (device) -> prepare -> encode -> losses_of -> {"itc": ..., "itm": ...}
 
 ``encode`` holds the passes whose result for a row depends on that row alone; ``losses_of`` may compare rows. The gradient cache
-takes a task apart at this seam.
+splits a task at this seam.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ Losses = dict[str, Tensor]
 
 
 class Position(NamedTuple):
-    """Where a batch stands in a run. All chance in a batch is drawn from here, so that a resumed run draws it again."""
+    """Where a batch is in a run. All randomness in a batch is seeded from it, so that a resumed run draws the same."""
 
     seed: int
     epoch: int
@@ -40,7 +40,7 @@ class Task(nn.Module):
         losses: names of the losses, in the order in which they are printed; some may be absent from a batch.
         uses_all_parameters: whether every trained parameter takes part in every step (if not, DDP must look for the idle ones).
         model: the network that is trained; its weights are named ``model.*`` in the task's ``state_dict``.
-        weights: how much each loss counts in the sum; 1 where no setting says so.
+        weights: weight of each loss in the sum; 1 without a setting.
     """
 
     losses: ClassVar[tuple[str, ...]]
@@ -64,7 +64,7 @@ class Task(nn.Module):
         raise NotImplementedError
 
     def losses_of(self, features: Any, batch: Batch) -> Losses:
-        """Return the losses of what ``encode`` made."""
+        """Return the losses of what ``encode`` returned."""
         raise NotImplementedError
 
     def forward(self, batch: Batch) -> Losses:

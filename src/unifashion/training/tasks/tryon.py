@@ -1,7 +1,7 @@
 """UNIStableVITON: put a garment (photo or sketch, and words) on a person. Losses noise and, in the second stage, atv.
 
 The frozen parts (VAE, text encoder, the retrieval model's Q-Former) run in ``prepare``; what is wrapped by accelerate and trained
-is the denoiser alone. All that is random in a row depends on the seed, the optimiser step and the row's place in the batch of all
+is the denoiser alone. All randomness of a row depends on the seed, the optimiser step and the row's position in the batch of all
 processes: two processes take the steps of one with twice the rows.
 """
 
@@ -31,7 +31,7 @@ class TryOnTask(Task):
     def __init__(
         self, pipe: TryOnPipeline, settings: TryOnTrainingSettings, context: QFormerContext | None, encoded: bool
     ) -> None:
-        """Take a pipeline whose denoiser is frozen where it shall not train.
+        """Take a pipeline whose denoiser is already frozen where it must not train.
 
         Args:
             pipe: on the device.
