@@ -1,10 +1,10 @@
 """The person without the garment: the mask of what try-on paints, from pose and label map, for downloads without it.
 
-The mask covers what another garment may cover: body and arms as thick strokes along the pose, neck and chest, and the whole worn
-garment with a margin, so that its outline does not reveal what was worn. It leaves out head and hair, hands, held objects, and
-the clothes of the other half of the body: below an upper garment the lower clothes and legs, above a lower one the upper body.
-For a dress, all of the body is painted. The strokes follow VITON-HD's own recipe (10/16 of the shoulder distance wide). A hand is the
-skin of an arm beyond its wrist, even in front of the body.
+The mask covers what another garment may cover: body and arms as thick strokes along the pose, neck and chest, and the whole
+worn garment with a margin, so that its outline does not reveal what was worn. It leaves out head and hair, hands, held objects,
+and the clothes of the other half of the body: below an upper garment the lower clothes and legs, above a lower one the upper
+body. For a dress, all of the body is painted. The strokes follow VITON-HD's own recipe (10/16 of the shoulder distance wide). A
+hand is the skin of an arm beyond its wrist, even in front of the body.
 """
 
 from typing import Any, Literal

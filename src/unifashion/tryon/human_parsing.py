@@ -1,8 +1,9 @@
 """Where the parts of a person are: pose points and label maps, in the formats of VITON-HD and DressCode.
 
-Pose points come as BODY-25 in the photo's pixels (VITON-HD: openpose_json/N_keypoints.json) or as 18 points in pixels of a photo
-of 384 x 512 (DressCode: keypoints/N_2.json); right and left are the person's own. Label maps hold one label per pixel: LIP's 20
-in the form of VITON-HD's image-parse-v3, where 10 is the skin of neck and chest, or the 18 of ATR (DressCode: label_maps/N_4.png).
+Pose points come as BODY-25 in the photo's pixels (VITON-HD: openpose_json/N_keypoints.json) or as 18 points in pixels of a
+photo of 384 x 512 (DressCode: keypoints/N_2.json); right and left are the person's own. Label maps hold one label per pixel:
+LIP's 20 in the form of VITON-HD's image-parse-v3, where 10 is the skin of neck and chest, or the 18 of ATR (DressCode:
+label_maps/N_4.png).
 """
 
 from dataclasses import dataclass
