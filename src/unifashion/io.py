@@ -120,9 +120,8 @@ def remove_leftovers(path: Path) -> None:
 
 
 def _is_alive(process: int) -> bool:
-    with suppress(
-        PermissionError, OverflowError
-    ):  # another user's process is alive; a number too large for a PID is left alone
+    # Another user's process is alive; a number too large for a PID is not ours and is left alone.
+    with suppress(PermissionError, OverflowError):
         try:
             os.kill(process, 0)
         except ProcessLookupError:

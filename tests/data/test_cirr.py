@@ -66,7 +66,7 @@ def test_the_test_split_hides_its_targets(root):
         (["text"], None, "row 1: expected an? "),
         ({"a": 1}, None, "expected a list"),
         ([ROW], ["dev-0"], "expected an object"),
-        ([ROW], {name: 3 for name in NAMES}, "must have the path of its image, found 3"),
+        ([ROW], {name: 3 for name in NAMES}, "must be the path of its image, found 3"),
         ([ROW], {}, "lists no images"),
     ],
 )

@@ -62,7 +62,7 @@ def test_missing_images_are_named_and_repeated_ones_count_once(root, caplog):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"a/b.jpg 0.9 red\n", "row 1: expected path, score and description with tabs"),
+        (b"a/b.jpg 0.9 red\n", "row 1: expected path, score and description separated by tabs"),
         (f"{LABELS}x.jpg\tmuch\tred\n".encode(), "row 4: the second column must be a detection score, found 'much'"),
         (f"{LABELS}\t0.3\tred\n".encode(), "row 4: expected path"),
         ("x.jpg\t0.3\tschön\n".encode("latin-1"), "is not UTF-8 text"),

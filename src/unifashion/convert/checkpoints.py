@@ -71,7 +71,7 @@ def load_any(name: str | Path, tokenizer: str | None = None, vision_tower: str |
         tokenizer: folder or hub id of the tokenizer; default: the checkpoint's own, else bert-base-uncased with [DEC]. If
             it comes with the weights of a BERT, text parts that the checkpoint lacks are taken from there.
         vision_tower: for a checkpoint without image tower: ``eva_vit_g.pth``, ``clip_vit_L.pth``, or a checkpoint that has
-            it; default: one of these files beside the checkpoint.
+            it; default: one of these files in the checkpoint's folder.
 
     Returns:
         config, weights (complete, float32) and tokenizer of the model.
@@ -121,7 +121,7 @@ def convert(
 def save_lavis(path: Path, config: UniFashionConfig, weights: Weights) -> None:
     """Write ``{"epoch": 0, "<ClassName>": state dict}``, the form that the original code loads with ``strict=False``.
 
-    Our config goes beside it under a name of its own, so that ``load_any`` gives the same model back.
+    Our config is stored in it under a key of its own, so that ``load_any`` restores the same model.
 
     Raises:
         UserError: a model or a tower that LAVIS does not have.

@@ -9,7 +9,7 @@ and ``rows``, the indices of the requested rows, and ``broken``, a list of (path
 decoded. A row with a broken image is replaced by the next one, so that every process keeps its batch size; the trainer reports
 what was replaced.
 
-All randomness of a row comes from (seed, epoch, index): the order of workers and processes changes nothing.
+All randomness of a row comes from (seed, epoch, index): the number and order of workers and processes change nothing.
 """
 
 import hashlib

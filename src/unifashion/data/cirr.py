@@ -102,7 +102,7 @@ def _files(path: Path) -> dict[str, str]:
     files = read_json_object(path)
     for name, file in files.items():
         if not isinstance(file, str) or not Path(file).parts:
-            raise UserError(f"{path}: {name!r} must have the path of its image, found {file!r}")
+            raise UserError(f"{path}: {name!r} must be the path of its image, found {file!r}")
     if not files:
         raise UserError(f"{path} lists no images; fetch it again")
     return files

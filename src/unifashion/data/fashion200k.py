@@ -91,7 +91,7 @@ def _rows(root: Path, split: str) -> Iterator[tuple[str, str]]:
 def _label(line: str, where: str) -> tuple[str, str]:
     columns = line.split("\t")
     if len(columns) != 3 or not columns[0].strip():
-        raise UserError(f"{where}: expected path, score and description with tabs between them, found {line[:60]!r}")
+        raise UserError(f"{where}: expected path, score and description separated by tabs, found {line[:60]!r}")
     try:
         float(columns[1])
     except ValueError:

@@ -39,9 +39,7 @@ Form = Literal["fp16", "int8"]
 FORMS: tuple[str, ...] = get_args(Form)
 SHARD_BYTES = 128 * 2**20
 RESERVE = 2**30  # bytes of the disk that a cache leaves free
-TOWER_HASH_SIZE = (
-    12  # bytes; it is part of a cache's name, so with another size caches of earlier runs would not be found
-)
+TOWER_HASH_SIZE = 12  # bytes; another size would change the names, and earlier caches would not be found
 
 Load = Callable[[Path], Tensor]
 Encode = Callable[[Tensor], Tensor]
@@ -242,9 +240,8 @@ class _Shard:
         # Durable: after a power cut, a shard with its name but without its bytes would be read as tokens of zeros.
         with replacing_folder(self.folder / secrets.token_hex(8), durable=True) as shard:
             if self.form == "int8":
-                scales = (
-                    tokens.abs().amax(dim=-1) / 127
-                )  # one scale per token: tokens of one image differ widely in magnitude
+                # One scale per token: tokens of one image differ widely in magnitude.
+                scales = tokens.abs().amax(dim=-1) / 127
                 tokens = (tokens / scales.clamp_min(1e-12)[..., None]).round().to(torch.int8)
                 np.save(shard / "scales.npy", scales.numpy())
             np.save(shard / "tokens.npy", tokens.numpy())

@@ -94,7 +94,7 @@ def load_image(source: Path | bytes, name: Path | None = None) -> Image.Image:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(
-            path, f"more than {Image.MAX_IMAGE_PIXELS} pixels, which is refused as a decompression bomb"
+            path, f"more than {Image.MAX_IMAGE_PIXELS} pixels, which is rejected as a decompression bomb"
         ) from None
     except UnidentifiedImageError:
         raise ImageError(path, "not an image that Pillow can read") from None

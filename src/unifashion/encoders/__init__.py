@@ -1,1 +1,1 @@
-"""What turns images, texts and composed queries into vectors that can be compared."""
+"""Encoders: models that turn images, texts and composed queries into comparable vectors."""

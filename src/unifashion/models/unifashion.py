@@ -63,7 +63,7 @@ class UniFashionModel(nn.Module):
 
     @property
     def image_transform(self) -> ImageTransform:
-        """Return what turns a photo into the pixels that the model was trained on, before ``data.images.normalise``."""
+        """Return the transform from a photo to the pixels that the model was trained on, before ``data.images.normalise``."""
         return ImageTransform(self.config.image_size, pad=self.config.pad, ratio=self.config.pad_ratio)
 
     @property

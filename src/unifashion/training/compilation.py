@@ -2,7 +2,7 @@
 
 A Q-Former runs four kinds of passes over texts of any length. Compiled as a whole, each kind and length would be a program of its
 own, of twelve layers. Attention and feed-forward, where the time goes between the matrix products, are compiled with dynamic
-sizes and serve all of them.
+sizes and serve all passes.
 """
 
 import torch

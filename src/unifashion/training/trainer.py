@@ -56,9 +56,8 @@ from unifashion.training.tracking import to_track
 log = logging.getLogger(__name__)
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
-KEPT = replace(
-    WHOLE, strict=False
-)  # a frozen language model is not saved; what never had a gradient has no optimiser state
+# Not strict: a frozen language model is not saved, and what never had a gradient has no optimiser state.
+KEPT = replace(WHOLE, strict=False)
 
 
 @dataclass(frozen=True)

@@ -173,9 +173,8 @@ class TryOnDenoiser(ModelMixin, ConfigMixin):
         if (rows_BQH is None) != (self.adapter is None):
             raise ValueError("rows of the Q-Former need an adapter, and an adapter needs them")
         if rows_BQH is not None and self.adapter is not None:
-            rows_BQD = self.adapter(rows_BQH.to(self.adapter.weight.device)).to(
-                text_BLD
-            )  # the adapter may be offloaded
+            # The adapter may be offloaded to another device.
+            rows_BQD = self.adapter(rows_BQH.to(self.adapter.weight.device)).to(text_BLD)
             text_BLD = torch.cat([text_BLD, rows_BQD], dim=1)
         if drop_B is None:
             return text_BLD
