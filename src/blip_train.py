@@ -8,7 +8,7 @@ On a laptop, on the embedded catalogue:
     python src/blip_train.py --config configs/quickstart/cir_ft.yaml
     python src/blip_train.py --config configs/quickstart/caption_ft.yaml
 
-A run that was stopped, for whatever reason, continues with --resume RUN as if it had never stopped.
+A run that was stopped for any reason continues with --resume RUN as if it had never stopped.
 """
 
 import functools

@@ -97,7 +97,7 @@ def move_folder(unfinished: Path, folder: Path) -> None:
 
 
 def restore_folder(folder: Path) -> None:
-    """Clean up after a process that was killed while replacing ``folder``, and bring back the old state if need be."""
+    """Clean up after a process that was killed while replacing ``folder``, and restore the old state if needed."""
     old = folder.with_name(f".{folder.name}.old")
     if old.is_dir() and not folder.exists():
         old.replace(folder)
@@ -108,7 +108,7 @@ def restore_folder(folder: Path) -> None:
 def remove_leftovers(path: Path) -> None:
     """Remove the unfinished copies of the file or folder ``path`` that killed processes have left.
 
-    ``replacing`` does not do this by itself, as it would list a whole folder for each of its files. Call it for large files.
+    ``replacing`` does not call this, as it would list a whole folder for each of its files. Call it for large files.
     """
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
         owner = leftover.name.rpartition(".")[2]

@@ -266,10 +266,10 @@ class Attack:
 @pytest.mark.parametrize(
     ("write", "sentence"),
     [
-        (torch.save, r"holds more than weights \(its pickle asks for .*system\) and was not opened"),
+        (torch.save, r"holds more than weights \(its pickle needs .*system\) and was not opened"),
         (
             lambda x, path: path.write_bytes(pickle.dumps(x, 2)),
-            r"holds more than weights \(its pickle asks for .*system\)",
+            r"holds more than weights \(its pickle needs .*system\)",
         ),
         (lambda x, path: path.write_bytes(pickle.dumps(x, 4)), "is not a PyTorch weight file"),
     ],

@@ -314,7 +314,7 @@ def test_what_would_change_a_step_is_refused_and_what_would_not_is_taken(blip_tr
     )
     settings = parse_settings(groups, ["--resume", str(whole), "--num-workers", "3", "--keep-last", "1"], "")
     assert settings[2].num_epochs == 3 and settings[0].num_workers == 3 and settings[2].output_dir == str(whole)
-    with pytest.raises(UserError, match="it was started with --batch-size 4, now it says 8"):
+    with pytest.raises(UserError, match="it was started with --batch-size 4, now it is 8"):
         parse_settings(groups, ["--resume", str(whole), "--batch-size", "8"], "")
     with pytest.raises(UserError, match=r"not a run folder: it has no readable run\.json"):
         parse_settings(groups, ["--resume", str(shop)], "")

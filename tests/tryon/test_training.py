@@ -387,7 +387,7 @@ def test_a_run_of_version_0_1_is_refused_with_what_to_do(run, tryon_root, tmp_pa
 
 
 @pytest.mark.parametrize(("flags", "sentence"), [
-    (["--learning-rate", "0.5"], "it was started with --learning-rate 0.001, now it says 0.5"),
+    (["--learning-rate", "0.5"], "it was started with --learning-rate 0.001, now it is 0.5"),
     (["--data-root", "{other}"], "the training data has changed since the run was started"),
     (["--resume", "{other}"], "not a run folder"),
 ])  # fmt: skip

@@ -37,7 +37,7 @@ def read_torch(path: Path) -> Any:
         refused = _REFUSED.search(str(error))
         if refused:
             raise UserError(
-                f"{path} holds more than weights (its pickle asks for {refused[1]}) and was not opened; "
+                f"{path} holds more than weights (its pickle needs {refused[1]}) and was not opened; "
                 "save its state dict alone, with torch.save(model.state_dict(), FILE)"
             ) from None
         raise UserError(f"{path} is not a PyTorch weight file, or it is cut short; copy or download it again") from None

@@ -54,13 +54,13 @@ class DatasetSpec:
         blocks: data root -> rows of a protocol with fixed blocks, or None where the set comes without them.
         held_out: data root -> images that no training on any set below that root may see.
         vocabulary: data root -> texts that a vocabulary trained on any set below that root covers too.
-        score_marks: data root -> what every score on it must say, such as "leaky".
+        score_marks: data root -> marks that every score on it must carry, such as "leaky".
 
     On the disk:
         folder: its folder below the data root.
         licence, source: in a few words, as dataset/README.md lists them.
         prepare: name of the recipe of apps/prepare that fills the folder; "" = none.
-        takes: what that recipe is given as ``--source``.
+        takes: what that recipe expects as ``--source``.
         moves: for the recipe "archives": what ends a file's path in the download (a regular expression), and where that goes.
         counts: sizes of the complete set, under the names that ``unifashion doctor`` uses.
         part_of: name of the set whose folder contains this one; that one is prepared and examined.

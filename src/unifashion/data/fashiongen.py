@@ -83,7 +83,7 @@ def has_blocks(data_root: Path) -> bool:
 
 
 def read_fashiongen_blocks(data_root: Path) -> PairSplit:
-    """Read the rows of ``fashiongen/blocks100`` in order; a row that lists several views stands for its first.
+    """Read the rows of ``fashiongen/blocks100`` in order; of a row that lists several views, the first is used.
 
     Raises:
         UserError: a missing or malformed file.

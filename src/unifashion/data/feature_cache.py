@@ -5,7 +5,7 @@
     cache.fill(paths, encode, batch_size=64)      # what is cached is not computed again
     tokens_NW = cache(path)                       # the tower's tokens of one image; a drop-in for ``Photos``
 
-    features/3f9a.../about.json                   what the key stands for
+    features/3f9a.../about.json                   the settings that the key is a hash of
     features/3f9a.../<name>/tokens.npy            (rows, N, W) fp16, or int8 with scales.npy (rows, N): a finished shard
     features/3f9a.../<name>/images.txt            one line per row: the hash of the image's bytes
 
@@ -46,7 +46,7 @@ Encode = Callable[[Tensor], Tensor]
 
 
 def key_of(tower_hash: str, transform: ImageTransform, form: Form, precision: str) -> tuple[str, dict[str, object]]:
-    """Return the name of a cache, and the settings that it stands for.
+    """Return the name of a cache, and the settings that it is a hash of.
 
     Args:
         tower_hash: ``weights_hash`` of the frozen tower, of ``TOWER_HASH_SIZE`` bytes.

@@ -12,7 +12,7 @@ _STRIP = ".?, "
 
 
 def evaluation_feedback(sentences: Sequence[str]) -> str:
-    """Join feedback as in evaluation: "Is red and has longer sleeves"; one sentence stands alone, none is an empty text."""
+    """Join feedback as in evaluation: "Is red and has longer sleeves"; one sentence is used alone, none gives an empty text."""
     if not sentences:
         return ""
     first, *rest = [sentence.strip(_STRIP) for sentence in sentences]
@@ -22,7 +22,7 @@ def evaluation_feedback(sentences: Sequence[str]) -> str:
 def training_feedback(sentences: Sequence[str], rng: random.Random) -> str:
     """Join feedback as in training: "A and b", "B and a", "A" or "B", each with probability 1/4.
 
-    One sentence stands alone, none is an empty text; of more than two, the first two are used. Two sentences take exactly
+    One sentence is used alone, none gives an empty text; of more than two, the first two are used. Two sentences take exactly
     one draw from ``rng``, fewer take none.
     """
     if len(sentences) < 2:

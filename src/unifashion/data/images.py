@@ -118,7 +118,7 @@ def open_image(source: str | Path | Image.Image) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turn a loaded image as its EXIF data says. (``ImageOps.exif_transpose`` also rewrites that data, which may fail.)"""
+    """Rotate an image according to its EXIF data. (``ImageOps.exif_transpose`` also rewrites that data, which may fail.)"""
     try:
         turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
     except Exception:  # only the metadata is damaged, the pixels are intact

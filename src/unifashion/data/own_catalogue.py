@@ -200,6 +200,6 @@ def _is_image(path: Path) -> bool:
 
 
 def _split_of(product: str) -> str:
-    """Return the split that a hash of the product's id gives: the same on every machine, whatever else is in the table."""
+    """Return the split given by a hash of the product's id: the same on every machine, whatever else is in the table."""
     hashed = int.from_bytes(hashlib.sha256(product.encode()).digest()[:4], "big")
     return "val" if hashed % VALIDATION_SHARE == 0 else "train"

@@ -81,8 +81,8 @@ class EpochSampler(Sampler[list[Key]]):
         length_of, pool = self.lengths, self.length_buckets * self.global_batch
         batches = []
         for start in range(0, len(order), pool):
-            alike = sorted(order[start : start + pool], key=lambda row: length_of[row])
-            batches += [alike[i : i + self.global_batch] for i in range(0, len(alike), self.global_batch)]
+            by_length = sorted(order[start : start + pool], key=lambda row: length_of[row])
+            batches += [by_length[i : i + self.global_batch] for i in range(0, len(by_length), self.global_batch)]
         rng.shuffle(batches)
         # Rows of one global batch are shuffled again: one process should not get all the shortest texts.
         return [row for batch in batches for row in rng.sample(batch, len(batch))]

@@ -151,6 +151,6 @@ def training_texts(data: DataSettings) -> Iterator[str]:
 
 
 def root_marks(data: DataSettings) -> tuple[str, ...]:
-    """Return what every score on this data must say: "synthetic" (embedded catalogue), "leaky" (guided captions)."""
+    """Return the marks that every score on this data must carry: "synthetic" (embedded catalogue), "leaky" (guided captions)."""
     marks = ("synthetic",) if is_synthetic(data.root()) else ()
     return (*marks, *chosen_spec(data).score_marks(data.root()))

@@ -33,7 +33,7 @@ class Encoder(Protocol):
 
     @property
     def composes(self) -> bool:
-        """Whether it was trained on images with feedback, rather than on images and texts by themselves."""
+        """Whether it was trained on images with feedback, rather than on images and texts only."""
 
     def weights_hash(self) -> str:
         """Return a hash that distinguishes this model's vectors from those of every other model."""

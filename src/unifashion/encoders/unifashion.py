@@ -129,7 +129,7 @@ class UniFashion(UniFashionModel):
         assert self.tokenizer is not None
         special = {self.tokenizer.cls_token_id, self.tokenizer.sep_token_id, self.tokenizer.pad_token_id}
         if {int(token) for token in ids[0]} - special <= {self.tokenizer.unk_token_id}:
-            remarks.append(f"the model knows none of the words in {text[:40]!r}: what it finds is arbitrary")
+            remarks.append(f"the model knows none of the words in {text[:40]!r}: its results are arbitrary")
         return remarks
 
     def _embedder(self, batch_size: int) -> Embedder:
@@ -149,7 +149,7 @@ def load_encoder(name: str | Path, device: str | torch.device | None = None) -> 
     """Load a model to embed with, in evaluation mode; the one place that decides which class reads it.
 
     Args:
-        name: as ``UniFashion.from_pretrained``, which says what it raises.
+        name: as for ``UniFashion.from_pretrained``, which also documents the errors.
         device: as torch names it; default: the GPU where there is one.
     """
     return UniFashion.from_pretrained(name).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -1,4 +1,4 @@
-"""Hard negatives for image-text matching: which wrong image, which wrong text is shown with each row.
+"""Hard negatives for image-text matching: which wrong image and which wrong text each row is paired with.
 
 Shapes: B rows on this rank, M candidates on all ranks.
 """
@@ -38,7 +38,7 @@ def hard_negatives(
     # argmax of a row of -inf is 0, a candidate that is not allowed; valid_B tells the caller to leave it out.
     if mining == "unifashion":
         return scores_BM.argmax(dim=1), valid_B
-    # The constant keeps a far candidate drawable, and a row without candidates (all nan) well-formed.
+    # The constant keeps distant candidates drawable, and a row without candidates (all nan) valid.
     weights_BM = scores_BM.softmax(dim=1).nan_to_num(1.0) + 1e-4
     weights_BM = torch.where(exclude_mask_BM & valid_B[:, None], 0.0, weights_BM)
     return torch.multinomial(weights_BM, 1, generator=generator)[:, 0], valid_B

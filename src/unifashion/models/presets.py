@@ -34,7 +34,7 @@ class UniFashionConfig:
     """Everything needed to build the model and to prepare its input; stored as ``config.json`` beside the weights.
 
     ``vision`` is a transformers image-model config as a dict. ``target_queries`` names the queries that read target and
-    gallery images: a checkpoint of the original ``blip2_cir_rerank`` says ``query_tokens`` (convert/QUIRKS.md).
+    gallery images: a checkpoint of the original ``blip2_cir_rerank`` has ``query_tokens`` (convert/QUIRKS.md).
     ``marks`` are words that every score of this checkpoint must carry, such as "trained-on-val".
     ``query_passes`` is how often a composed query is read: once, or, in checkpoints of SPRC, once more without the image.
     """

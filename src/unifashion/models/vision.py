@@ -30,7 +30,7 @@ class VisionTower(nn.Module):
         self.frozen = False
 
     def freeze(self) -> None:
-        """Take the tower out of training for good: no gradients, and evaluation mode whatever the model does."""
+        """Exclude the tower from training for good: no gradients, and always in evaluation mode."""
         self.frozen = True
         self.requires_grad_(False)
         self.eval()

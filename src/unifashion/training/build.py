@@ -64,7 +64,7 @@ def _from_checkpoint(settings: ModelSettings, data: DataSettings) -> UniFashionM
     for name in ("image_size", "pad", "pad_ratio"):
         if getattr(config, name) != getattr(data, name):
             raise UserError(
-                f"{source} was trained with {name} {getattr(config, name)}, but this run says {getattr(data, name)}; "
+                f"{source} was trained with {name} {getattr(config, name)}, but this run has {getattr(data, name)}; "
                 f"set --{name.replace('_', '-')} {getattr(config, name)}"
             )
     has_prompt_tokens = VARIANTS[settings.blip_model_name].has_prompt_tokens

@@ -1,4 +1,4 @@
-"""The task of ``blip2_cir_full`` from settings: the heads that are asked for, and the rows that they learn from."""
+"""Build the task of ``blip2_cir_full`` from settings: its heads, and the texts that they learn from."""
 
 from unifashion.config import DataSettings, LanguageModelSettings, TrainingSettings
 from unifashion.data.batches import ComposedRows, PairRows

@@ -3,7 +3,7 @@
     checkpoints/step_00000120/
       model/          the model as ``from_pretrained`` reads it
       state.pt        optimiser, schedule, moving average (read with ``weights_only=True``)
-      progress.json   where the run stands; written again when the validation of this step is done
+      progress.json   the progress of the run; written again when the validation of this step is done
       manifest.json   {"files": {name: [size, hash]}}: written last; a folder that does not match it is broken
 
 ``best`` and ``last`` are hard links to the files of a checkpoint's model, so they cost no space.

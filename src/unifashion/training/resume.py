@@ -63,7 +63,7 @@ def parse_settings(
             if before != after and field.name not in FREE | {*more_free}:
                 flag = "--" + field.name.replace("_", "-")
                 raise UserError(
-                    f"--resume {run}: it was started with {flag} {before}, now it says {after}; "
+                    f"--resume {run}: it was started with {flag} {before}, now it is {after}; "
                     "leave the flag out, or start a new run"
                 )
     return tuple(replace(group, output_dir=run) if isinstance(group, RunSettings) else group for group in settings)

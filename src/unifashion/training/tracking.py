@@ -9,7 +9,7 @@ def to_track(name: str) -> str | None:
     """Return what ``Accelerator(log_with=...)`` takes for ``--tracker``.
 
     Raises:
-        UserError: its package is not installed; accelerate would then log nothing and say nothing.
+        UserError: its package is not installed; accelerate would then silently log nothing.
     """
     if name == "none":
         return None

@@ -101,7 +101,7 @@ class Cadence:
 
 @dataclass
 class Progress:
-    """Where a run stands; kept in every checkpoint."""
+    """The progress of a run; kept in every checkpoint."""
 
     step: int = 0  # optimiser steps
     epoch: int = 0  # whole epochs

@@ -142,7 +142,7 @@ def _hands(labels: Labels, pose: Pose, scheme: Scheme, margin: int) -> Mask:
     ys, xs = np.indices(labels.shape)
     for side, arm in zip(SIDES, scheme.arms, strict=True):
         if f"{side} elbow" not in pose or f"{side} wrist" not in pose:
-            continue  # without the direction of the forearm, nothing tells a hand from a bare arm
+            continue  # without the direction of the forearm, a hand cannot be told from a bare arm
         elbow, wrist = (np.array(pose[f"{side} {part}"]) for part in ("elbow", "wrist"))
         length = float(np.linalg.norm(wrist - elbow))
         if length < 1:

@@ -44,7 +44,7 @@ class Person:
     densepose      the body's surface in DensePose's colours, as in VITON-HD's image-densepose
     agnostic       the photo with that region hidden, as in VITON-HD's agnostic-v3.2; None = grey where the mask is white
 
-    VITON-HD and the embedded set bring all four; ``unifashion prepare tryon`` makes masks and agnostic pictures from parse maps
+    VITON-HD and the embedded set have all four; ``unifashion prepare tryon`` makes masks and agnostic pictures from parse maps
     and poses. The DensePose map must come from elsewhere.
     """
 

@@ -2,7 +2,7 @@
 
 It has the interface of diffusers' ``AutoencoderKL``, with a posterior of (almost) no variance, so it can take its place anywhere.
 Latents are the principal axes of the mean colours (3) and the first one of what varies within blocks (1), each of unit
-variance. The rest of a block is lost, and no denoiser can bring it back.
+variance. The rest of a block is lost, and no denoiser can restore it.
 """
 
 import torch

@@ -101,7 +101,7 @@ def run_inference(settings: TryOnInferenceSettings) -> Path | None:
 
 
 def score_marks(settings: TryOnInferenceSettings, split: TryOnSplit, root: Path) -> list[str]:
-    """Return what every score of the results must say."""
+    """Return the marks that every score of the results must carry."""
     marks = ["synthetic"] if is_synthetic(root) else []
     if split.missing:
         marks.append("incomplete")

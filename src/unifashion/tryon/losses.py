@@ -67,7 +67,7 @@ def denoise(denoiser: TryOnDenoiser, schedule: DDPMScheduler, batch: Batch, with
 
 
 def noise_loss(predicted: Denoised, schedule: DDPMScheduler, drawn: dict[str, Tensor]) -> Tensor:
-    """Return the mean squared error of the prediction: of the noise, or of v where the schedule says so."""
+    """Return the mean squared error of the prediction: of the noise, or of v if the schedule predicts v."""
     target = drawn["noise"]
     if schedule.config.prediction_type == "v_prediction":
         target = schedule.get_velocity(drawn["image"], drawn["noise"], drawn["t"])

@@ -222,9 +222,9 @@ class TryOnPipeline(DiffusionPipeline):
         if len(texts) != count:
             raise UserError(f"{len(texts)} prompts for {count} persons; give one, or one each")
         if (rows is None) != (self.denoiser.adapter is None):
-            wants = "has no adapter for" if rows is not None else "was trained with"
+            relation = "has no adapter for" if rows is not None else "was trained with"
             raise UserError(
-                f"this denoiser {wants} rows of a retrieval model; {'leave out' if rows is not None else 'name'} the retriever"
+                f"this denoiser {relation} rows of a retrieval model; {'leave out' if rows is not None else 'name'} the retriever"
             )
         text = encode.text_states(self.tokenizer, self.text_encoder, texts).to(
             self._execution_device, self.denoiser.dtype

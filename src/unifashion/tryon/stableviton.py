@@ -6,7 +6,7 @@
     control_model.cond_first_block.0.weight                  garment_encoder.controlnet_cond_embedding.weight
     learnable_vector                                         unconditional
 
-A ``.ckpt`` also brings its VAE (``first_stage_model.*``). Text encoder, tokenizer and schedule come from a Stable Diffusion 1.x
+A ``.ckpt`` also contains its VAE (``first_stage_model.*``). Text encoder, tokenizer and schedule come from a Stable Diffusion 1.x
 folder in diffusers form, which also is what training starts from: its U-Net, whose first convolution is widened to 13 channels
 with zeros. From 4 channels: those of the noisy latent. From 9 (inpainting: noisy latent 4, mask 1, masked image 4): the noisy
 latent's and, for the agnostic latent, the masked image's; the mask's, which is 1 = paint there and 1 = keep here, starts at zero.

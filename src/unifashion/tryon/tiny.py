@@ -5,7 +5,7 @@ There is nothing pretrained at this size, so three things differ from full size,
 * the VAE is a linear map of 3 x 3 pixels to 4 numbers, fitted to the training pictures in closed form (blocks_vae.py);
 * the text encoder keeps its random weights, which still distinguish words;
 * the denoiser predicts "v" (Salimans & Ho, 2022) instead of the noise, which gives global colours in far fewer steps, and DDIM
-  samples it. The scheduler's ``prediction_type`` says so; loss and sampler follow it.
+  samples it. This is the scheduler's ``prediction_type``, which loss and sampler follow.
 """
 
 from collections.abc import Iterable
