@@ -125,7 +125,7 @@ def test_inside_src_paths_are_those_of_the_top_folder_and_help_says_so(tmp_path,
     assert Path.cwd() == config.parent
     with pytest.raises(SystemExit):
         parse_from_src((TrainingSettings,), ["--help"], "Train.", tmp_path / "src")
-    assert "paths are those of the project's top folder" in " ".join(capsys.readouterr().out.split())
+    assert "paths are relative to the project's top folder" in " ".join(capsys.readouterr().out.split())
 
 
 # ---- commands: positional arguments, short flags, lists, what is required
