@@ -138,5 +138,5 @@ def test_what_cannot_be_taken_apart_is_refused(make_model):
     task.model.vision.freeze()
     with pytest.raises(UserError, match="FSDP"):
         GradCache(task, 2, Accelerator(cpu=True), is_sharded=True)
-    with pytest.raises(UserError, match="does nothing"):
+    with pytest.raises(UserError, match="has no effect"):
         GradCache(OtherTask(make_model(), {}), 2, Accelerator(cpu=True), is_sharded=False)

@@ -169,7 +169,7 @@ def test_a_widened_first_convolution_does_what_the_narrow_one_did(channels):
 
 
 def test_other_channel_counts_cannot_be_widened():
-    with pytest.raises(UserError, match=r"reads 8 channels; 4 \(Stable Diffusion\), 9"):
+    with pytest.raises(UserError, match=r"reads 8 channels; training can start from 4 \(Stable Diffusion\), 9"):
         widen(torch.zeros(6, 8, 3, 3), "x")
 
 
