@@ -4,28 +4,22 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from unifashion.config import DataSettings, ModelName
+from unifashion.data.datasets import Kind
 from unifashion.models.qformer import QFormerConfig
 
 
 @dataclass(frozen=True)
 class Variant:
-    """Parts and losses of one named model, and the kinds of data that it trains on."""
+    """What sets one named model apart: its queries, and the kinds of data that it trains on."""
 
-    losses: tuple[str, ...]
-    has_prompt_tokens: bool
-    purpose: str
-    trains_on: tuple[Literal["pairs", "composed"], ...]
+    has_prompt_tokens: bool  # queries of their own for target and gallery images
+    trains_on: tuple[Kind, ...]
 
 
 VARIANTS: dict[str, Variant] = {
-    "blip2_cir_cls": Variant(("itc", "itm", "lm"), False, "cross-modal retrieval and captioning (phase 1)", ("pairs",)),
-    "blip2_cir_rerank": Variant(("itc", "itm", "ttc"), True, "composed image retrieval (phase 2)", ("composed",)),
-    "blip2_cir_full": Variant(
-        ("lm", "q2i"),
-        True,
-        "captions through a language model, and image generation (unifashion.llm)",
-        ("pairs", "composed"),
-    ),
+    "blip2_cir_cls": Variant(False, ("image-text",)),  # phase 1: cross-modal retrieval, captions by the Q-Former
+    "blip2_cir_rerank": Variant(True, ("composed",)),  # phase 2: composed retrieval
+    "blip2_cir_full": Variant(True, ("image-text", "composed")),  # captions by a language model, images (llm/)
 }
 
 

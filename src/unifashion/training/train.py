@@ -205,7 +205,7 @@ def _read_rows(
         UserError: the data set does not fit the model, or is missing.
     """
     composed, fitting = is_composed(data.dataset), VARIANTS[model.blip_model_name].trains_on
-    if ("composed" if composed else "pairs") not in fitting:
+    if ("composed" if composed else "image-text") not in fitting:
         kind = "images with texts (--dataset fashiongen)" if composed else "composed queries (--dataset fashioniq)"
         raise UserError(f"{model.blip_model_name} trains on {kind}, not on {data.dataset}")
     if not composed:
