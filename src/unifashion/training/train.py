@@ -66,9 +66,9 @@ def train(
     network = build_model(model, data, corpus, training.seed)
     task = _make_task(network, rows, data, model, training, language)
     accelerator = make_accelerator(training, type(task))
+    sampler = make_sampler(rows, training, accelerator)
     if data.feature_cache is not None:
         rows = replace(rows, photos=_cached(rows.images(), photos, data, network, accelerator, training.batch_size))
-    sampler = make_sampler(rows, training, accelerator)
     run = open_run(training) if accelerator.is_main_process else None
     if run is not None and not training.resume:
         groups = (data, model, training, evaluation, *([language] if model.blip_model_name == "blip2_cir_full" else []))
