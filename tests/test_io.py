@@ -212,6 +212,16 @@ def test_restoring_keeps_the_new_folder_and_what_living_processes_write(tmp_path
     assert (folder / "part" / "a.txt").read_text() == "new" and names(tmp_path) == [living.name, "run"]
 
 
+def test_what_a_killed_process_of_the_same_number_left_is_no_obstacle(tmp_path):
+    leftover = tmp_path / f".model.{os.getpid()}"
+    leftover.mkdir()
+    (leftover / "half.bin").write_bytes(b"half")
+    with io.replacing_folder(tmp_path / "model") as unfinished:
+        (unfinished / "whole.bin").write_bytes(b"whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert [path.name for path in (tmp_path / "model").iterdir()] == ["whole.bin"]
+
+
 def test_restoring_where_there_is_nothing_does_nothing(tmp_path):
     restore_folder(tmp_path / "run")
     assert names(tmp_path) == []

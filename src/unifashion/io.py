@@ -73,6 +73,8 @@ def replacing_folder(folder: Path, durable: bool = False) -> Iterator[Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     restore_folder(folder)
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
+    # In a container a program that was killed often starts again under the same number, so its leftover seems alive.
+    shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
     try:
         yield unfinished
