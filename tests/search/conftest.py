@@ -24,7 +24,10 @@ def write_table(folder, rows):
 @pytest.fixture
 def shop(tmp_path):
     """A folder with 12 photos, a table, and a row whose photo is broken."""
-    folder = tmp_path / "shop"
+    return write_shop(tmp_path / "shop")
+
+
+def write_shop(folder):
     folder.mkdir()
     rows = []
     for number in range(12):

@@ -4,6 +4,7 @@ import json
 import logging
 import subprocess
 import threading
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -157,6 +158,70 @@ def test_going_back_to_the_exact_search_leaves_no_file(index):
     drop_ann(index)
     assert not list(index.folder.glob("nearest*"))
     assert searcher.search(queries(1)[0], 3) == exact_search(index, queries(1)[0], 3)
+
+
+WAYS = {
+    "exact": (None, None),
+    "flat": ("flat", None),
+    "ivf": ("ivf", None),
+    "hnsw": ("hnsw", None),
+    "milvus flat": ("flat", "milvus.db"),
+    "milvus ivf": ("ivf", "milvus.db"),
+}
+
+
+def check_state(index, way):
+    kind, uri = WAYS[way]
+    record = read_record(index.folder)
+    assert (record and (record.ann, record.uri, record.covered)) == (kind and (kind, uri, 300))
+    assert (index.folder / "nearest.faiss").exists() == (kind is not None and uri is None)
+    searcher, shares = Searcher(index), []
+    for query_D in queries():
+        if record:
+            shares.append(len(searcher._engine(record).search(query_D, 40)))
+        found, best = searcher.search(query_D, 10)[0], exact_search(index, query_D, 10)[0]
+        shares.append(len(set(found) & set(best)) / 10)
+    assert min(shares) >= (0.5 if kind in ("ivf", "hnsw") else 1)
+
+
+def go(index, way):
+    kind, uri = WAYS[way]
+    with writing(index):
+        if kind is None:
+            drop_ann(index)
+        else:
+            catch_up(index, requested_record(index, kind, uri and str(index.folder / uri)))
+    check_state(index, way)
+
+
+@pytest.mark.parametrize("pair", sorted(permutations(["exact", "flat", "ivf", "hnsw"], 2)), ids="-".join)
+def test_every_kind_can_follow_every_other_and_leaves_an_index_that_is_what_it_says(index, pair):
+    go(index, pair[0])
+    go(index, pair[1])
+
+
+def test_milvus_can_follow_faiss_and_another_kind_in_milvus(index):
+    for way in ("flat", "milvus flat", "milvus ivf", "milvus flat", "exact", "ivf", "milvus ivf", "exact"):
+        go(index, way)
+
+
+def test_what_may_be_one_server_under_two_names_is_not_deleted(index, cluster, caplog):
+    for host in ("127.0.0.1", "localhost"):
+        with writing(index):
+            catch_up(index, requested_record(index, "flat", f"http://{host}:{cluster.port}"))
+    assert "may be the same Milvus" in caplog.text
+    assert Searcher(index).search(queries(1)[0], 5) == exact_search(index, queries(1)[0], 5)
+
+
+@pytest.mark.parametrize("ann", ["ivf", "hnsw", "flat"])
+@pytest.mark.parametrize("covered", [0, 100, 299, 301, 10**12])
+def test_a_record_that_contradicts_the_file_is_put_right_by_the_next_call(index, ann, covered):
+    approximate(index, "hnsw" if ann == "flat" else "flat")
+    (index.folder / "nearest.json").write_text(json.dumps({"ann": ann, "uri": None, "covered": covered}))
+    found = Searcher(index).search(queries(1)[0], 5)
+    assert found == exact_search(index, queries(1)[0], 5)
+    approximate(index, None)
+    check_state(index, ann)
 
 
 def test_a_damaged_or_missing_file_is_named_with_the_way_out(index):

@@ -48,7 +48,12 @@ def rows_of(shop):
 def test_a_second_call_embeds_nothing(build, monkeypatch):
     assert len(build().added) == 12
     embedded = []
-    monkeypatch.setattr(Embedder, "images", lambda self, paths: (embedded.extend(paths), dict.fromkeys(paths, "no")))
+
+    def images(self, paths):
+        embedded.extend(paths)
+        return torch.zeros(len(paths), 4, 12), dict.fromkeys(paths, "no")
+
+    monkeypatch.setattr(Embedder, "images", images)
     again = build()
     assert (len(again.kept), again.added, again.updated) == (12, [], [])
     assert [path.name for path in embedded] == ["broken.png"]
@@ -288,7 +293,7 @@ def test_an_index_of_another_version_and_a_damaged_one_are_named(build, tmp_path
     file = tmp_path / "index" / "index.json"
     config = json.loads(file.read_text())
     file.write_text(json.dumps(config | {"format": 2, "more": 1}))
-    with pytest.raises(UserError, match="is an index of another version; make it again"):
+    with pytest.raises(UserError, match="is an index of another version; delete it and make it again"):
         Index.open(tmp_path / "index")
     for text in ("{", "[]", json.dumps({"format": 1}), json.dumps(config | {"more": 1})):
         file.write_text(text)

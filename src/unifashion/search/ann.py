@@ -14,7 +14,8 @@ their items are scored as the exact search does: scores are exact, only items no
 An engine has no metadata: where a filter or deletions leave a part p of the items, 1 / p times as many vectors are asked for.
 
 ``vectors.bin`` remains the source of truth. ``nearest.json`` says up to which slot the engine has the vectors; later items are
-searched exactly, so an engine that could not be reached while items were added loses nothing and catches up later.
+searched exactly, so an engine that could not be reached while items were added loses nothing and catches up later. An engine that
+has lost vectors, or has those of another index, is filled again from slot 0.
 
 Shapes: Q vectors an item, D width.
 """
@@ -24,7 +25,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import torch
@@ -55,7 +56,7 @@ class AnnEngine(Protocol):
     def add(
         self, start: int, end: int, vectors: Callable[[int, int], Tensor], on_progress: Callable[[int], Any]
     ) -> None:
-        """Add the slots from ``start`` to ``end``, or all from 0 where the earlier ones are missing.
+        """Add the slots from ``start`` to ``end``, or all from 0 where earlier ones are missing or not those of this index.
 
         Args:
             start: slots that were added before.
@@ -82,6 +83,20 @@ class AnnRecord:
     uri: str | None = None
     covered: int = 0
 
+    def __post_init__(self) -> None:
+        """Check what was read.
+
+        Raises:
+            TypeError: a value that ``catch_up`` does not write.
+        """
+        if (
+            self.ann not in get_args(Ann)
+            or not isinstance(self.uri, str | None)
+            or type(self.covered) is not int
+            or self.covered < 0
+        ):
+            raise TypeError(RECORD)
+
 
 def read_record(folder: Path) -> AnnRecord | None:
     """Return how an index is searched approximately; None if it is not.
@@ -96,8 +111,16 @@ def read_record(folder: Path) -> AnnRecord | None:
         return AnnRecord(**values)
     except TypeError:
         raise UserError(
-            f"{folder / RECORD} cannot be read; delete it and call: unifashion index {folder} --ann ivf"
+            f"{folder / RECORD} cannot be read; make it again with: unifashion index {folder} --ann ivf (or exact)"
         ) from None
+
+
+def _record_to_replace(folder: Path) -> AnnRecord | None:
+    """Return what ``read_record`` does; None also for a damaged file: whoever calls this writes a new one."""
+    try:
+        return read_record(folder)
+    except UserError:
+        return None
 
 
 def requested_record(index: Index, ann: Ann | None, uri: str | None) -> AnnRecord | None:
@@ -109,9 +132,9 @@ def requested_record(index: Index, ann: Ann | None, uri: str | None) -> AnnRecor
         uri: an address, or the path of a milvus-lite file; default: as it is, or FAISS.
 
     Raises:
-        UserError: a URI that is neither.
+        UserError: a URI that is neither; a damaged record, if nothing is asked for.
     """
-    before = read_record(index.folder)
+    before = read_record(index.folder) if ann is None and uri is None else _record_to_replace(index.folder)
     if uri is not None:
         return AnnRecord(ann or (before.ann if before else "ivf"), portable_uri(uri, index.folder))
     if ann is None or (before and before.ann == ann):
@@ -134,9 +157,10 @@ def catch_up(index: Index, wanted: AnnRecord, on_progress: Callable[[int], Any] 
     """
     slots = index.refresh().slots
     end = int(slots[-1]) + 1 if len(slots) else 0
-    before = read_record(index.folder)
+    before = _record_to_replace(index.folder)
     same = before is not None and (before.ann, before.uri) == (wanted.ann, wanted.uri)
-    record = before if before is not None and same else wanted
+    record = before if before is not None and same and before.covered <= end else replace(wanted, covered=0)
+    index.check_vectors(index.snapshot, np.flatnonzero(slots >= record.covered))
     engine = open_engine(index, record)
     with index_errors(index.folder):
         while True:
@@ -147,16 +171,25 @@ def catch_up(index: Index, wanted: AnnRecord, on_progress: Callable[[int], Any] 
             if stop >= end:
                 break
     if before is not None and not same:
-        _drop(index, before)
+        _drop_unless_shared(index, before, record)
     return record
 
 
 def drop_ann(index: Index) -> None:
     """Delete the ANN index, so that the search is exact again."""
-    record = read_record(index.folder)
-    if record is not None:
-        (index.folder / RECORD).unlink()
-        _drop(index, record)
+    record = _record_to_replace(index.folder) or AnnRecord("ivf")  # FAISS's file may be there without a record
+    (index.folder / RECORD).unlink(missing_ok=True)
+    _drop(index, record)
+
+
+def _drop_unless_shared(index: Index, before: AnnRecord, after: AnnRecord) -> None:
+    """Delete the previous ANN index, unless the new one has taken, or may have taken, its place."""
+    if before.uri is None and after.uri is None:
+        return  # one file, whatever its kind
+    if before.uri is not None and after.uri is not None and before.ann == after.ann:
+        log.warning("%s and %s may be the same Milvus, so nothing was deleted in the first", before.uri, after.uri)
+        return
+    _drop(index, before)
 
 
 def _drop(index: Index, record: AnnRecord) -> None:
@@ -175,7 +208,7 @@ class Searcher:
         Raises:
             UserError: ``uri`` for an index that is not in Milvus.
         """
-        self.index, self.exact = index, exact
+        self.index, self.uri, self.exact = index, uri, exact
         self._uri = None if uri is None else portable_uri(uri, index.folder)
         self._opened: tuple[AnnRecord, AnnEngine] | None = None
         record = read_record(index.folder)
@@ -224,5 +257,4 @@ def ann_search(
     near = known[np.isin(slots[known], engine.search(query_D, num))]
     if len(near) < k:  # what fits the filter is far from the query
         return exact_search(index, query_D, k, mask, snapshot)
-    candidates = np.concatenate([near, later])
-    return best_rows(index, query_D, k, candidates, slots[candidates])
+    return best_rows(index, query_D, k, np.concatenate([near, later]), snapshot)

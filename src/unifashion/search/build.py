@@ -3,29 +3,35 @@
     result = build_index(Path("my_shop"), model, "runs/pretrain", Path("runs/index"))
 
 An image is known by the hash of its file, so a second call embeds only what is new, the same image twice is stored once, and a
-call that was killed continues where it stopped. Items that the catalogue no longer lists stay, unless ``prune`` is set. With
-several processes (``accelerate launch``) every process embeds its share and the first one writes.
+call that was killed continues where it stopped. Items that the catalogue no longer lists stay, unless ``prune`` is set. Items
+whose vectors are damaged are embedded again, or deleted where their image is gone. With several processes (``accelerate launch``)
+every process embeds its share and the first one writes.
 """
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Container, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from unifashion.data.own_catalogue import read_products
 from unifashion.data.skipped import SkippedImages
-from unifashion.distributed import is_main_process
+from unifashion.distributed import is_main_process, merge_dicts
 from unifashion.encoders.protocol import Encoder
 from unifashion.errors import UserError
 from unifashion.io import file_hash
-from unifashion.search.index import CONFIG, SKIPPED, Index, IndexConfig, Precision, index_errors
+from unifashion.search.index import CONFIG, SKIPPED, Index, IndexConfig, Precision, check_free, index_errors
 from unifashion.search.items import Entry
-from unifashion.search.writer import Writer, writing
+from unifashion.search.writer import Writer, locked, opened_writer
 
+log = logging.getLogger(__name__)
 BATCHES_PER_COMMIT = 8  # what a call that is killed has to do again
+NOT_FINITE = "the model's vectors of it are not finite numbers"
 
 
 @dataclass
@@ -63,6 +69,11 @@ def check_model(index: Index, model: Encoder, name: str) -> None:
             f"{index.folder} was made by another model ({config.model_name} at {config.model}) than {name}: its vectors cannot "
             "be compared; give the right --model, or make a new index with another -o"
         )
+    if (model.num_vectors, model.width) != (config.num_vectors, config.width):
+        raise UserError(
+            f"{index.folder / CONFIG} says {config.num_vectors} vectors of width {config.width}, but its model makes "
+            f"{model.num_vectors} of {model.width}; correct it, or delete the folder and make the index again"
+        )
 
 
 def build_index(source: Path, model: Encoder, name: str, folder: Path, options: Options | None = None) -> BuildResult:
@@ -80,13 +91,18 @@ def build_index(source: Path, model: Encoder, name: str, folder: Path, options: 
     """
     options = options or Options()
     listed = read_entries(source)
-    index = open_or_create(folder, model, name, options.precision)
-    with writing(index) if is_main_process() else nullcontext(Writer(index)) as writer:
+    if is_main_process() and not (folder / CONFIG).is_file():
+        check_free(folder)  # before a lock is put into it
+    with locked(folder) if is_main_process() else nullcontext():
+        made = open_or_create(folder, model, name, options.precision) if is_main_process() else None
+        merge_dicts({})  # the other processes wait for it
+        index = Index.open(folder) if made is None else made
+        writer = opened_writer(index) if is_main_process() else Writer(index)
         result = _bring_up_to_date(writer, listed, model, options)
         if is_main_process():
             with index_errors(folder):
                 result.skipped.write(folder / SKIPPED)
-    index.refresh()
+        index.refresh()
     return result
 
 
@@ -123,14 +139,40 @@ def _digest(path: Path) -> str:
 
 
 def _bring_up_to_date(writer: Writer, listed: Sequence[Entry], model: Encoder, options: Options) -> BuildResult:
-    stored = writer.stored()
+    stored, damaged = _state(writer)
     result = BuildResult()
+    listed_ids = {entry.id for entry in listed}
+    if options.prune:
+        result.deleted = sorted(set(stored) - listed_ids)
+    # Not listed, so that only the index knows them: they are made again from where their images were.
+    unlisted = [_as_it_is_now(stored[item]) for item in damaged if item not in listed_ids and not options.prune]
+    leaving = {*result.deleted, *(entry.id for entry in unlisted)}
+    staying = {item_id: entry for item_id, entry in stored.items() if item_id not in leaving}
+    embed, describe = _compare(listed, staying, damaged, result)
+    if is_main_process():
+        if describe:
+            writer.describe(describe)
+        if result.deleted:
+            writer.delete(result.deleted)
+    _embed(writer, unlisted + embed, set(stored), model, options, result)
+    lost = sorted(set(damaged) - set(result.updated) - set(result.deleted))
+    if lost and is_main_process():
+        log.warning("%s: %d of the damaged items cannot be made again and are deleted", writer.index.folder, len(lost))
+        writer.delete(lost)
+    result.deleted += lost
+    return result
+
+
+def _compare(
+    listed: Sequence[Entry], stored: Mapping[str, Entry], damaged: Container[str], result: BuildResult
+) -> tuple[list[Entry], list[Entry]]:
+    """Return which listed items must be embedded, and of which only the metadata changed; notes the others in ``result``."""
     id_of_image = {entry.digest: entry.id for entry in stored.values()}
     embed, describe = [], []
     for entry in listed:
         before = stored.get(entry.id)
-        if before is not None and before.digest == entry.digest:
-            same = before.metadata == entry.metadata and before.image == str(entry.image)
+        if before is not None and before.digest == entry.digest and entry.id not in damaged:
+            same = before.metadata == entry.metadata and before.image == entry.image
             (result.kept if same else result.updated).append(entry.id)
             if not same:
                 describe.append(entry)
@@ -140,15 +182,19 @@ def _bring_up_to_date(writer: Writer, listed: Sequence[Entry], model: Encoder, o
             embed.append(entry)
             if entry.digest:
                 id_of_image[entry.digest] = entry.id
-    if options.prune:
-        result.deleted = sorted(set(stored) - {entry.id for entry in listed})
-    if is_main_process():
-        if describe:
-            writer.describe(describe)
-        if result.deleted:
-            writer.delete(result.deleted)
-    _embed(writer, embed, set(stored), model, options, result)
-    return result
+    return embed, describe
+
+
+def _state(writer: Writer) -> tuple[dict[str, Entry], dict[str, None]]:
+    """Return the stored items, and the ids of those whose vectors are damaged, on all processes as the first one read them."""
+    stored, damaged = (writer.stored(), writer.damaged()) if is_main_process() else ({}, [])
+    if damaged:
+        log.warning("%s: the vectors of %d items are damaged and are made again", writer.index.folder, len(damaged))
+    return merge_dicts(stored), merge_dicts(dict.fromkeys(damaged))
+
+
+def _as_it_is_now(entry: Entry) -> Entry:
+    return replace(entry, digest=_digest(entry.image))
 
 
 def _embed(
@@ -161,6 +207,7 @@ def _embed(
             part = entries[start : start + step]
             paths = [entry.image for entry in part]
             image_BQD, broken = model.embed_files(paths, options.batch_size, options.num_workers)
+            broken = {**{paths[row]: NOT_FINITE for row in _not_finite(image_BQD)}, **broken}
             for path, reason in broken.items():
                 result.skipped.add(path, reason)
             rows = [row for row, path in enumerate(paths) if path not in broken]
@@ -170,3 +217,7 @@ def _embed(
             for entry in good:
                 (result.updated if entry.id in before else result.added).append(entry.id)
             bar.update(len(part))
+
+
+def _not_finite(image_BQD: Tensor) -> list[int]:
+    return torch.nonzero(~image_BQD.isfinite().flatten(1).all(dim=1)).flatten().tolist()

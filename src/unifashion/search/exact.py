@@ -3,9 +3,12 @@
 Pieces are small enough for the processor's cache, and one thread processes them: several threads would have to wait for each
 other after every piece, which on a busy machine takes many times as long as the work itself.
 
+What is about to be returned is compared with its checksum, so that damaged vectors are an error and never an answer.
+
 Shapes: C items of a chunk, Q vectors an item, D width.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -34,14 +37,28 @@ def exact_scores(index: Index, query_D: Tensor, slots: NDArray[np.int64]) -> NDA
     return scores
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+class _OneThread:
+    """torch keeps the number for the program and for every thread: all go back to what it was when nobody searched."""
+
+    def __init__(self) -> None:
+        self._lock, self._searches, self._before = threading.Lock(), 0, 1
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._lock:
+            if not self._searches:
+                self._before = torch.get_num_threads()
+                torch.set_num_threads(1)
+            self._searches += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._searches -= 1
+                torch.set_num_threads(self._before)
+
+
+_one_thread = _OneThread()
 
 
 def top_k(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
@@ -65,15 +82,21 @@ def exact_search(
         mask: which rows of the snapshot; default: all.
         snapshot: the items; default: those of the index's last refresh.
     """
-    slots = (snapshot or index.snapshot).slots
-    rows = np.arange(len(slots)) if mask is None else np.flatnonzero(mask)
-    return best_rows(index, query_D, k, rows, slots[rows])
+    snapshot = snapshot or index.snapshot
+    rows = np.arange(len(snapshot.slots)) if mask is None else np.flatnonzero(mask)
+    return best_rows(index, query_D, k, rows, snapshot)
 
 
 def best_rows(
-    index: Index, query_D: Tensor, k: int, rows: NDArray[np.int64], slots: NDArray[np.int64]
+    index: Index, query_D: Tensor, k: int, rows: NDArray[np.int64], snapshot: Snapshot
 ) -> tuple[list[int], list[float]]:
-    """Return the best of some rows and their exact scores, best first; ``slots`` are theirs."""
-    scores = exact_scores(index, query_D, slots)
+    """Return the best of some rows of a snapshot and their exact scores, best first.
+
+    Raises:
+        UserError: vectors that were damaged since they were written.
+    """
+    scores = exact_scores(index, query_D, snapshot.slots[rows])
     best = top_k(scores, k)
+    # A score that is not a number is never among the best: the item would just be missing.
+    index.check_vectors(snapshot, np.union1d(rows[best], rows[~np.isfinite(scores)]))
     return rows[best].tolist(), scores[best].tolist()

@@ -1,5 +1,10 @@
-"""An ANN index kept by FAISS in a file of the index folder: 8 bits per number, memory-mapped, on all threads of this machine."""
+"""An ANN index kept by FAISS in a file of the index folder: 8 bits per number, memory-mapped, on all threads of this machine.
 
+FAISS believes what a file says, and may crash on one that is damaged. So the file ends with a seal: a hash of the name of the
+index that it was made for, of its size, and of pieces from all over it. A file without its seal is made again.
+"""
+
+import hashlib
 import logging
 import math
 from collections.abc import Callable
@@ -16,6 +21,7 @@ from unifashion.search.index import IndexConfig
 
 POINTS_PER_LIST = 39  # with fewer, FAISS warns that k-means has too little to learn from
 BLOCK = 2**24  # numbers given to FAISS at a time
+SEAL, PIECE, PIECES = 16, 2**16, 64  # bytes; a file of gigabytes is not read whole whenever a search opens it
 
 
 def num_lists(num_vectors: int) -> int:
@@ -39,13 +45,8 @@ class FaissEngine:
         """Add to the file, or rebuild it where it is missing, does not hold ``start`` slots, or now has far too few lists."""
         faiss = _import_faiss()
         per_item = self.config.num_vectors
-        faiss_index: Any = faiss.read_index(str(self.path)) if start and self.path.is_file() else None
-        if faiss_index is not None and (
-            faiss_index.ntotal != start * per_item
-            or (self.ann == "ivf" and num_lists(end * per_item) > 1.5 * faiss_index.nlist)
-        ):
-            faiss_index = None
-        if faiss_index is not None and start == end:
+        faiss_index: Any = self._usable(start, end) if start else None
+        if start == end and (faiss_index is not None or not end):
             return
         if faiss_index is None:
             start, faiss_index = 0, self._train(vectors, end)
@@ -58,10 +59,48 @@ class FaissEngine:
         try:
             with replacing(self.path, durable=True) as unfinished:
                 faiss.write_index(faiss_index, str(unfinished))
+                with unfinished.open("ab") as file:
+                    file.write(self._seal(unfinished, unfinished.stat().st_size))
         except RuntimeError as error:  # how FAISS reports a full disk
             raise UserError(
                 f"{self.path} cannot be written ({str(error).splitlines()[0][-120:]}); make room and run the same command again"
             ) from None
+
+    def _usable(self, start: int, end: int) -> Any:
+        """Return the file's index if more vectors can be added to it, else None."""
+        try:
+            faiss_index = self._read(0)
+        except (OSError, RuntimeError):
+            return None
+        right = isinstance(faiss_index, self._kind()) and faiss_index.ntotal == start * self.config.num_vectors
+        if right and self.ann == "ivf":
+            right = num_lists(end * self.config.num_vectors) <= 1.5 * faiss_index.nlist
+        return faiss_index if right else None
+
+    def _kind(self) -> Any:
+        faiss = _import_faiss()
+        return {"ivf": faiss.IndexIVF, "hnsw": faiss.IndexHNSW, "flat": faiss.IndexFlat}[self.ann]
+
+    def _read(self, flags: int) -> Any:
+        """Read the file; raises ``OSError`` or ``RuntimeError`` where it is missing, damaged, or another index's."""
+        faiss = _import_faiss()
+        size = self.path.stat().st_size - SEAL
+        with self.path.open("rb") as file:
+            file.seek(max(0, size))
+            if size <= 0 or file.read() != self._seal(self.path, size):
+                raise OSError("not sealed")
+        faiss_index = faiss.read_index(str(self.path), flags)
+        if faiss_index.d != self.config.width:
+            raise OSError("another width")
+        return faiss_index
+
+    def _seal(self, path: Path, size: int) -> bytes:
+        seal = hashlib.blake2b(f"{self.config.name} {size}".encode(), digest_size=SEAL)
+        with path.open("rb") as file:
+            for start in np.linspace(0, max(0, size - PIECE), min(PIECES, -(-size // PIECE))).astype(np.int64).tolist():
+                file.seek(start)
+                seal.update(file.read(min(PIECE, size - start)))
+        return seal.digest()
 
     def _train(self, vectors: Callable[[int, int], Tensor], end: int) -> Any:
         """Return an empty FAISS index whose k-means centres and 8-bit ranges are learned from items all over the catalogue."""
@@ -79,10 +118,12 @@ class FaissEngine:
 
     def search(self, query_D: Tensor, num: int) -> NDArray[np.int64]:
         """Return the slots of the nearest vectors; raises ``UserError`` if the file is missing."""
+        faiss = _import_faiss()
         faiss_index = self._load()
-        if self.ann == "ivf":
+        # By the file, not by ``ann``: a writer that was killed may have left the next kind's file beside this kind's record.
+        if isinstance(faiss_index, faiss.IndexIVF):
             faiss_index.nprobe = max(8, faiss_index.nlist // 32)
-        if self.ann == "hnsw":
+        if isinstance(faiss_index, faiss.IndexHNSW):
             faiss_index.hnsw.efSearch = max(256, 2 * num)
         _, ids = faiss_index.search(query_D[None].numpy().astype(np.float32), min(num, faiss_index.ntotal))
         # FAISS numbers vectors in the order in which they were added, and returns -1 where the lists it read held too few.
@@ -98,7 +139,7 @@ class FaissEngine:
         try:
             stat = self.path.stat()
             if (stat.st_mtime_ns, stat.st_ino) != self._opened_stat:
-                self._opened = faiss.read_index(str(self.path), faiss.IO_FLAG_MMAP)
+                self._opened = self._read(faiss.IO_FLAG_MMAP)
                 self._opened_stat = (stat.st_mtime_ns, stat.st_ino)
         except (OSError, RuntimeError):
             raise UserError(
@@ -117,4 +158,5 @@ def _import_faiss() -> Any:
 
 
 def _rows(vectors_BQD: Tensor) -> NDArray[np.float32]:
-    return np.ascontiguousarray(vectors_BQD.flatten(0, 1).float().numpy())
+    # Slots of deleted items may have been damaged: their numbers matter to nobody, but FAISS stops at those that are none.
+    return np.ascontiguousarray(vectors_BQD.flatten(0, 1).float().nan_to_num(0.0, 0.0, 0.0).numpy())

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unifashion.errors import UserError
 from unifashion.search.filters import Column, Kind, Mask, filter_mask
 
 NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?")  # 007 is a code, not a number
+UNKNOWN = -1  # the checksum of vectors that were written before there were checksums
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,14 @@ class Entry:
 class Snapshot:
     """The items at one moment, without the deleted ones; an item's row is its position here, in the order of slots.
 
-    A search holds on to one snapshot, so that its rows stay valid when another thread refreshes the index.
+    A search holds on to one snapshot, so that its rows stay valid when another thread refreshes the index. Metadata are read when
+    they are needed; those that are damaged are a ``UserError`` then.
     """
 
-    def __init__(self, rows: Sequence[tuple[int, str, str, str]]) -> None:
+    def __init__(self, rows: Sequence[tuple[int, str, str, str, int]]) -> None:
         self.slots: NDArray[np.int64] = np.array([row[0] for row in rows], dtype=np.int64)
         self.ids = [row[1] for row in rows]
+        self.checksums: NDArray[np.int64] = np.array([row[4] for row in rows], dtype=np.int64)
         self._images = [row[2] for row in rows]
         self._metadata = [row[3] for row in rows]
         self.row_of = {item_id: row for row, item_id in enumerate(self.ids)}
@@ -52,7 +56,7 @@ class Snapshot:
     def fields(self) -> dict[str, Kind]:
         """Every field that an item has; a number if all its values are, except ``id``."""
         kinds: dict[str, Kind] = {}
-        for metadata in map(json.loads, self._metadata):
+        for metadata in map(self._read_metadata, range(len(self.ids))):
             for name, value in metadata.items():
                 if kinds.get(name) != "text":
                     kinds[name] = "number" if NUMBER.fullmatch(value) and name != "id" else "text"
@@ -61,7 +65,7 @@ class Snapshot:
     @cached_property
     def columns(self) -> dict[str, Column]:
         """The fields by column, for filters."""
-        rows = [json.loads(text) for text in self._metadata]
+        rows = [self._read_metadata(row) for row in range(len(self.ids))]
         columns: dict[str, Column] = {}
         for name, kind in self.fields.items():
             present = np.array([name in row for row in rows], dtype=bool)
@@ -75,9 +79,28 @@ class Snapshot:
 
     def item(self, row: int) -> Item:
         """Return one item, its numbers as numbers."""
-        metadata = json.loads(self._metadata[row])
+        metadata = self._read_metadata(row)
         numbers = {name: _number(value) for name, value in metadata.items() if self.fields[name] == "number"}
         return Item(self.ids[row], Path(self._images[row]), {**metadata, **numbers})
+
+    def _read_metadata(self, row: int) -> dict[str, str]:
+        metadata = read_metadata(self._metadata[row])
+        if metadata is None:
+            raise UserError(
+                f"the metadata of the item {self.ids[row]!r} are damaged; write them again with: unifashion index SOURCE -o INDEX"
+            )
+        return metadata
+
+
+def read_metadata(text: str) -> dict[str, str] | None:
+    """Return an item's metadata from their JSON; None where it is damaged."""
+    try:
+        metadata = json.loads(text)
+    except (TypeError, ValueError):
+        return None
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        return None
+    return metadata
 
 
 def _number(text: str) -> float:

@@ -70,9 +70,11 @@ class MilvusEngine:
     def add(
         self, start: int, end: int, vectors: Callable[[int, int], Tensor], on_progress: Callable[[int], Any]
     ) -> None:
-        """Write the rows of the slots; a missing collection is created again, from slot 0."""
+        """Write the rows of the slots; from slot 0 where the collection is missing or does not hold what was written before."""
         if not self._retry(lambda client: client.has_collection(self.collection)):
             self._retry(self._create)
+            start = 0
+        elif start and self._retry(self._count) < start * self.config.num_vectors:
             start = 0
         step = max(1, ROWS_PER_CALL // self.config.num_vectors)
         for first in range(start, end, step):
@@ -106,6 +108,10 @@ class MilvusEngine:
 
     def _upsert(self, rows: list[dict[str, Any]], client: Any) -> None:
         client.upsert(self.collection, rows, timeout=TIMEOUT)
+
+    def _count(self, client: Any) -> int:
+        (answer,) = client.query(self.collection, filter="", output_fields=["count(*)"], timeout=TIMEOUT)
+        return int(answer["count(*)"])
 
     def _create(self, client: Any) -> None:
         from pymilvus import DataType

@@ -31,7 +31,7 @@ from unifashion.encoders.unifashion import load_encoder
 from unifashion.errors import UserError
 from unifashion.search.ann import Searcher
 from unifashion.search.build import check_model
-from unifashion.search.index import Index
+from unifashion.search.index import CONFIG, Index, IndexReplaced
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +51,9 @@ class Retriever:
 
     def __init__(self, index: Index, model: Encoder, searcher: Searcher | None = None) -> None:
         """Take an index and the model that made it, which the caller has checked (``check_model``)."""
-        self.index, self.model = index, model
-        self._searcher = searcher or Searcher(index)
+        self.model = model
+        self._opened = index, searcher or Searcher(index)
+        self._fingerprint = index.config.fingerprint
         self._warnings: set[str] = set()
 
     @classmethod
@@ -84,6 +85,11 @@ class Retriever:
         check_model(index, encoder, name)
         return cls(index, encoder, searcher)
 
+    @property
+    def index(self) -> Index:
+        """Return the index, which is another one after a search that found it made again."""
+        return self._opened[0]
+
     def search(
         self,
         text: str | None = None,
@@ -109,16 +115,22 @@ class Retriever:
         Raises:
             UserError: nothing to look for, a filter that cannot be read, ``rerank`` without words.
             ImageError: a reference that cannot be read.
+            IndexReplaced: the index was deleted, or made again by another model; ``from_index`` opens the new one.
         """
         if k < 1 or rerank < 0:
             raise UserError(f"k must be at least 1 and rerank at least 0, got {k} and {rerank}")
         words = (text or "").strip()
         if rerank and not words:
             raise UserError("rerank compares words with images: give words too, or leave it out")
-        snapshot = self.index.refresh()
+        searcher = self._refreshed()
+        snapshot = searcher.index.snapshot
         mask = snapshot.select(filter)  # before the model is asked: a filter with an error costs nothing
         query_D = self.embed_query(words, images)
-        rows, scores = self._searcher.search(query_D, max(k, rerank), mask, snapshot)
+        if not query_D.isfinite().all():
+            raise UserError(
+                "the model's vector of this query is not made of finite numbers; try other words or another image"
+            )
+        rows, scores = searcher.search(query_D, max(k, rerank), mask, snapshot)
         items = map(snapshot.item, rows)
         hits = [Hit(item.id, score, item.image, item.metadata) for item, score in zip(items, scores, strict=True)]
         return (self._rerank(words, hits, rerank) if rerank else hits)[:k]
@@ -151,6 +163,24 @@ class Retriever:
             parts.append(self.model.embed_texts([text])[0])
         # Both parts have unit length, so that words and images count alike, however many images there are.
         return F.normalize(torch.stack(parts).sum(dim=0), dim=0)
+
+    def _refreshed(self) -> Searcher:
+        """Return the searcher of the index as it is now: of another ``Index`` if the same model has made it again."""
+        index, searcher = self._opened
+        try:
+            index.refresh()
+        except IndexReplaced:
+            if not (index.folder / CONFIG).is_file():
+                raise
+            index = Index.open(index.folder)
+            if index.config.fingerprint != self._fingerprint:
+                config = index.config
+                raise IndexReplaced(
+                    f"{index.folder} was made again by another model ({config.model_name} at {config.model}); open it again"
+                ) from None
+            searcher = Searcher(index, searcher.uri, searcher.exact)
+            self._opened = index, searcher
+        return searcher
 
     def _warn_once(self, sentence: str) -> None:
         if sentence not in self._warnings:

@@ -3,15 +3,27 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from sqlite3 import Connection
+from pathlib import Path
+from sqlite3 import Connection, DatabaseError
 
 import numpy as np
 from torch import Tensor
 
 from unifashion.errors import UserError
-from unifashion.io import lock, to_disk
-from unifashion.search.index import DTYPES, LOCK, VECTORS, Index, index_errors
-from unifashion.search.items import Entry
+from unifashion.io import lock, remove_leftovers, to_disk
+from unifashion.search.index import (
+    CONFIG,
+    DTYPES,
+    ITEMS,
+    LOCK,
+    SKIPPED,
+    VECTORS,
+    Index,
+    checksum,
+    has_checksums,
+    index_errors,
+)
+from unifashion.search.items import UNKNOWN, Entry, Snapshot, read_metadata
 
 
 class Writer:
@@ -21,10 +33,37 @@ class Writer:
         self.index = index
 
     def stored(self) -> dict[str, Entry]:
-        """Return the items by id, as they were written."""
-        with closing(self.index.connect()) as database:
-            rows = database.execute("SELECT id, image, digest, metadata FROM items WHERE NOT dead ORDER BY slot")
-            return {row[0]: Entry(row[0], row[1], row[2], json.loads(row[3])) for row in rows}
+        """Return the items by id, as they were written; those whose metadata are damaged have none."""
+        with index_errors(self.index.folder), closing(self.index.connect()) as database:
+            rows = database.execute(
+                "SELECT id, image, digest, metadata FROM items WHERE NOT dead ORDER BY slot"
+            ).fetchall()
+        return {row[0]: Entry(row[0], Path(row[1]), row[2], read_metadata(row[3]) or {}) for row in rows}
+
+    def damaged(self) -> list[str]:
+        """Return the ids of the items whose vectors are missing or are not what was written.
+
+        Raises:
+            UserError: the table of items itself is damaged.
+        """
+        with self._transaction() as (database, _):
+            (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
+            if verdict != "ok":
+                raise DatabaseError(f"{ITEMS}: {verdict}")
+        snapshot = self.index.refresh()
+        damaged = self.index.damaged_rows(snapshot, np.arange(len(snapshot.ids)))
+        self._add_checksums(snapshot, damaged)
+        return [snapshot.ids[row] for row in damaged]
+
+    def _add_checksums(self, snapshot: Snapshot, damaged: Sequence[int]) -> None:
+        """Give the vectors of an index from before there were checksums theirs, as they are now."""
+        unknown = np.setdiff1d(snapshot.slots[snapshot.checksums == UNKNOWN], snapshot.slots[list(damaged)])
+        if len(unknown):
+            sums = [
+                (checksum(self.index.vectors(unknown[[n]])[0].numpy()), int(slot)) for n, slot in enumerate(unknown)
+            ]
+            with self._transaction() as (database, _):
+                database.executemany("UPDATE items SET checksum = ? WHERE slot = ?", sums)
 
     def put(self, entries: Sequence[Entry], vectors_BQD: Tensor) -> None:
         """Store items with their vectors; an item with a known id replaces the old one."""
@@ -32,16 +71,16 @@ class Writer:
         with self._transaction() as (database, revision):
             (slot,) = database.execute("SELECT COALESCE(MAX(slot), -1) + 1 FROM items").fetchone()
             path = self.index.folder / VECTORS
+            path.touch()  # it may have been lost
             with path.open("r+b") as file:
                 file.seek(slot * rows[:1].nbytes)  # not the end of the file: see _map_vectors
                 file.write(rows.tobytes())
             to_disk(path)  # before the commit, or a power cut could leave rows without their vectors
-            for item_slot, entry in enumerate(entries, slot):
+            for item_slot, (entry, row) in enumerate(zip(entries, rows, strict=True), slot):
                 _mark_deleted(database, entry.id, revision)
-                database.execute(
-                    "INSERT INTO items (slot, id, image, digest, metadata, revision) VALUES (?, ?, ?, ?, ?, ?)",
-                    (item_slot, entry.id, str(entry.image), entry.digest, _to_json(entry), revision),
-                )
+                values = (item_slot, entry.id, str(entry.image), entry.digest, _to_json(entry), revision, checksum(row))
+                columns = "slot, id, image, digest, metadata, revision, checksum"
+                database.execute(f"INSERT INTO items ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", values)
 
     def describe(self, entries: Sequence[Entry]) -> None:
         """Change path and metadata of items whose pictures are as they were."""
@@ -72,17 +111,36 @@ class Writer:
 
 
 @contextmanager
-def writing(index: Index) -> Iterator[Writer]:
-    """Hold the index for one writer.
+def locked(folder: Path) -> Iterator[None]:
+    """Hold an index folder, which is made if needed, for one writer; the leftovers of killed ones are removed.
 
     Raises:
         UserError: another process is writing.
     """
     with ExitStack() as stack:
-        with index_errors(index.folder):
-            refusal = f"another process is writing to {index.folder}; wait for it or stop it"
-            stack.enter_context(lock(index.folder / LOCK, refusal))
-        yield Writer(index)
+        with index_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            refusal = f"another process is writing to {folder}; wait for it or stop it"
+            stack.enter_context(lock(folder / LOCK, refusal))
+            for name in (CONFIG, SKIPPED, "nearest.json"):
+                remove_leftovers(folder / name)
+        yield
+
+
+@contextmanager
+def writing(index: Index) -> Iterator[Writer]:
+    """Hold the index for one writer; raises as ``locked``."""
+    with locked(index.folder):
+        index.refresh()
+        yield opened_writer(index)
+
+
+def opened_writer(index: Index) -> Writer:
+    """Return the writer of an index that is ``locked``; an index of an earlier version gets a column for checksums."""
+    with index_errors(index.folder), closing(index.connect()) as database:
+        if not has_checksums(database):
+            database.execute("ALTER TABLE items ADD COLUMN checksum INTEGER")
+    return Writer(index)
 
 
 def _mark_deleted(database: Connection, item_id: str, revision: int) -> bool:
