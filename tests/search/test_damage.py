@@ -1,4 +1,4 @@
-"""Whatever happens to its files, an index answers as before or says one sentence; the next call repairs it, or says what to do."""
+"""Whatever happens to its files, an index answers as before or says a sentence; the next call repairs it or says what to do."""
 
 import contextlib
 import json

@@ -32,12 +32,15 @@ class Settings:
     data_root: Path | None = setting(None, "where the set's folder goes [$UNIFASHION_DATA, else dataset/]")
     max_side: int = setting(0, "shrink larger photos to this side, pixels (catalogue); 0 = as they are")
     sketch_model: Path | None = setting(None, "TorchScript edge network for sketches, such as PiDiNet (tryon) [none]")
+    trust_sketch_model: bool = setting(False, "run that network, which is a program and can read and write your files")
     threads: int = setting(8, "files at a time", least=1)
     check: bool = setting(False, "compare the files with the manifest instead")
 
     def __post_init__(self) -> None:
         if self.sketch_model and self.set != "tryon":
             raise UserError(f"--sketch-model is for tryon, not for {self.set}")
+        if self.trust_sketch_model and not self.sketch_model:
+            raise UserError("--trust-sketch-model without --sketch-model: name the network")
 
 
 def run(settings: Settings) -> int:
@@ -54,7 +57,8 @@ def run(settings: Settings) -> int:
         return 1 if faults else 0
     outcomes: Iterable[tuple[Path, Done]]
     if is_tryon:
-        outcomes = (prepare_tryon(path, settings.sketch_model, settings.threads) for path in sources)
+        sketch = settings.sketch_model, settings.threads, True, settings.trust_sketch_model
+        outcomes = (prepare_tryon(path, *sketch) for path in sources)
     else:
         if not settings.source:
             raise UserError("--source is required: what was downloaded")

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from unifashion.convert import huggingface
 from unifashion.convert.complete import complete
-from unifashion.convert.files import Weights, is_own, read_file
+from unifashion.convert.files import is_own, read_file
 from unifashion.convert.lavis import UNUSED_HEADS, from_lavis, to_lavis
 from unifashion.convert.names import summarise
 from unifashion.convert.sizes import qformer_sizes, tower_config
@@ -30,7 +30,8 @@ from unifashion.models.presets import VARIANTS, UniFashionConfig
 from unifashion.models.pretrained import CheckpointSource, Loaded
 from unifashion.models.qformer import QFormerConfig
 from unifashion.models.tokenizer import DEC, load_tokenizer
-from unifashion.models.unifashion import UniFashionModel
+from unifashion.models.unifashion import skeleton
+from unifashion.models.weight_files import Weights
 
 log = logging.getLogger(__name__)
 
@@ -82,13 +83,13 @@ def load_any(name: str | Path, tokenizer: str | None = None, vision_tower: str |
     checkpoint = pretrained.resolve(name)
     if is_own(checkpoint):
         config, weights, own_tokenizer = pretrained.read_folder(checkpoint)
+        pretrained.check_fit(skeleton(config, str(name)), weights, str(name))
         return config, weights, own_tokenizer if tokenizer is None else _load_tokenizer(tokenizer)
     foreign = _read_lavis(checkpoint.path) if checkpoint.path.is_file() else _read_huggingface(checkpoint, str(name))
     _add_tower(foreign, vision_tower)
     own_tokenizer = _tokenizer(foreign, tokenizer)
     config = foreign.config or _config(foreign, own_tokenizer)
-    with torch.device("meta"):
-        shapes = {key: tensor.shape for key, tensor in UniFashionModel(config).state_dict().items()}
+    shapes = {key: tensor.shape for key, tensor in skeleton(config, str(name)).state_dict().items()}
     return config, complete(foreign.weights, shapes, foreign.source, tokenizer or TOKENIZER), own_tokenizer
 
 

@@ -13,12 +13,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from unifashion.convert.files import Weights, read_sharded
+from unifashion.convert.files import read_sharded
 from unifashion.convert.lavis import from_lavis
 from unifashion.convert.names import summarise
 from unifashion.errors import UserError
 from unifashion.models import pretrained
 from unifashion.models.presets import UniFashionConfig
+from unifashion.models.weight_files import Weights, check_finite
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ def complete(weights: Weights, shapes: Shapes, source: str, text_model: str) -> 
             origin = {".query_ffn.": "a copy of the text feed-forward", "prompt_tokens": "a copy of the query tokens"}
             log.warning("%s has no %s: %s", source, _PARTS[part], origin.get(part, "new, train before you rely on it"))
     _check_shapes(full, shapes, source)
+    check_finite(full, source)
     return {name: tensor.float() for name, tensor in full.items()}
 
 

@@ -1,59 +1,23 @@
-"""Read the weights in other people's files, and nothing else: no pickle is ever allowed to run code."""
+"""Find the weights in other people's files and folders."""
 
 import json
-import re
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from unifashion.errors import UserError
 from unifashion.models.pretrained import CheckpointSource, model_type
+from unifashion.models.weight_files import Weights, read_safetensors, read_torch
 
-Weights = dict[str, Tensor]
 INDEX = ".index.json"
 BLIP2 = "blip-2"
-_REFUSED = re.compile(r"GLOBAL (\S+)")
 
 
 def is_own(checkpoint: CheckpointSource) -> bool:
     """Return whether this is a UniFashion folder: every folder that is not a Hugging Face BLIP-2 is taken for one."""
     return checkpoint.path.is_dir() and model_type(checkpoint.path) != BLIP2
-
-
-def read_torch(path: Path) -> Any:
-    """Read a ``.pt``, ``.pth`` or ``.bin`` file with ``weights_only=True``.
-
-    Raises:
-        UserError: a damaged file, or one that holds more than tensors and plain values.
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # a broken pickle can raise anything
-        refused = _REFUSED.search(str(error))
-        if refused:
-            raise UserError(
-                f"{path} holds more than weights (its pickle needs {refused[1]}) and was not opened; "
-                "save its state dict alone, with torch.save(model.state_dict(), FILE)"
-            ) from None
-        raise UserError(f"{path} is not a PyTorch weight file, or it is cut short; copy or download it again") from None
-
-
-def read_safetensors(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> Weights:
-    """Read the wanted tensors of a ``.safetensors`` file.
-
-    Raises:
-        UserError: a missing or damaged file.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys() if wanted(name)}
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is missing or damaged ({error}); copy or download it again") from None
 
 
 def unwrap(content: Any, path: Path) -> tuple[str, Weights, dict[str, Any]]:
@@ -133,7 +97,10 @@ def read_sharded(checkpoint: CheckpointSource, wanted: Callable[[str], bool]) ->
 
 def _shards(index: Path, wanted: Callable[[str], bool]) -> list[str]:
     try:
-        files: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        return sorted({file for name, file in files.items() if wanted(name)})
+        weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        files = sorted({file for name, file in weight_map.items() if wanted(name)})
+        if any(Path(file).name != file for file in files):
+            raise ValueError("a shard outside the folder")
+        return files
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{index} is not an index of weight shards; copy or download it again") from None

@@ -12,10 +12,11 @@ from typing import Any
 
 from transformers import Blip2QFormerConfig, Blip2VisionConfig
 
-from unifashion.convert.files import Weights, read_sharded
+from unifashion.convert.files import read_sharded
 from unifashion.convert.names import NameTable
 from unifashion.errors import UserError
 from unifashion.models.pretrained import CONFIG, CheckpointSource
+from unifashion.models.weight_files import Weights
 
 LANGUAGE_MODEL = ("language_model.", "language_projection.")
 

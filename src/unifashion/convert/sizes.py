@@ -7,10 +7,10 @@ Dropout leaves none either: it is BERT's 0.1.
 import re
 from typing import Any
 
-from unifashion.convert.files import Weights
 from unifashion.errors import UserError
 from unifashion.models.presets import CLIP_VIT_L, EVA_VIT_G
 from unifashion.models.qformer import QFormerConfig
+from unifashion.models.weight_files import Weights
 
 _TEXT_ROWS = "qformer.word_embeddings.weight"
 _POSITIONS = "qformer.position_embeddings.weight"

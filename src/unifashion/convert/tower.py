@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from unifashion.convert import huggingface
-from unifashion.convert.files import Weights, is_own, read_file
+from unifashion.convert.files import is_own, read_file
 from unifashion.convert.lavis import TOWER, from_lavis
 from unifashion.convert.sizes import tower_config
 from unifashion.errors import UserError
 from unifashion.models import pretrained
 from unifashion.models.presets import CLIP_VIT_L, EVA_VIT_G
+from unifashion.models.weight_files import Weights
 
 TOWER_FILES = ("eva_vit_g.pth", "clip_vit_L.pth")
 _USED_BLOCKS = {tower["hidden_size"]: tower["num_hidden_layers"] for tower in (EVA_VIT_G, CLIP_VIT_L)}

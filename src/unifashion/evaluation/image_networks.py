@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from unifashion.errors import UserError
+from unifashion.models.weight_files import check_finite, load_foreign, read_torch, read_torchscript
 
 Backbone = Literal["alex", "squeeze"]
 
@@ -32,6 +33,7 @@ class WeightFile:
     name: str
     source: str
     needed_for: str
+    sha256: str = ""  # or its beginning
 
     def find(self, folder: Path) -> Path:
         """Return its path.
@@ -45,8 +47,7 @@ class WeightFile:
                 f"{self.needed_for} cannot be computed without {self.name}: fetch it from {self.source} and put it into {folder} "
                 "(or name its folder with --weights)"
             )
-        stem, _, digest = path.stem.rpartition("-")
-        if path.suffix == ".pth" and stem and not hashlib.sha256(path.read_bytes()).hexdigest().startswith(digest):
+        if self.sha256 and not hashlib.sha256(path.read_bytes()).hexdigest().startswith(self.sha256):
             raise UserError(
                 f"{path} is not the file of that name (its checksum differs); fetch it again from {self.source}"
             )
@@ -57,15 +58,20 @@ INCEPTION = WeightFile(
     "inception-2015-12-05.pt",
     "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt",
     "FID and KID",
+    sha256="f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4",  # TorchScript is a program: only this one is run
 )
 BACKBONES: dict[Backbone, WeightFile] = {
     "alex": WeightFile(
-        "alexnet-owt-7be5be79.pth", "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth", "LPIPS (alex)"
+        "alexnet-owt-7be5be79.pth",
+        "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+        "LPIPS (alex)",
+        sha256="7be5be79",
     ),
     "squeeze": WeightFile(
         "squeezenet1_1-b8a52dc0.pth",
         "https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth",
         "LPIPS (squeeze)",
+        sha256="b8a52dc0",
     ),
 }
 CLIP = WeightFile(
@@ -89,7 +95,7 @@ class Inception(nn.Module):
     def __init__(self, path: Path) -> None:
         super().__init__()
         try:
-            self.layers = torch.jit.load(str(path), map_location="cpu").eval().layers
+            self.layers = read_torchscript(path).layers
         except (RuntimeError, ValueError, AttributeError, OSError):
             raise UserError(
                 f"{path} is damaged or holds another network; fetch it again from {INCEPTION.source}"
@@ -216,7 +222,7 @@ def layer_weights(backbone: Backbone) -> list[Tensor]:
     import torchmetrics  # here, so that reading the table of metrics does not need it
 
     path = Path(torchmetrics.__file__).parent / f"functional/image/lpips_models/{backbone}.pth"
-    weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    weights: dict[str, Tensor] = read_torch(path)
     return [weights[f"lin{layer}.model.1.weight"].flatten() for layer in range(len(NETWORKS[backbone][1]))]
 
 
@@ -231,9 +237,10 @@ def open_lpips(backbone: Backbone, folder: Path) -> Lpips:
     build, taps = NETWORKS[backbone]
     features = build()
     try:
-        weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+        weights: dict[str, Tensor] = read_torch(path)
         prefix = "features."
         features.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
+        check_finite(features.state_dict(), path)
     except Exception:  # a damaged file can raise anything
         raise UserError(f"{path} is damaged or holds another network; fetch it again from {file.source}") from None
     return Lpips(features, taps, layer_weights(backbone))
@@ -282,7 +289,7 @@ def open_clip_scorer(folder: Path) -> ClipScorer:
     from transformers import AutoTokenizer, CLIPModel
 
     try:
-        return ClipScorer(CLIPModel.from_pretrained(path), AutoTokenizer.from_pretrained(path))
+        return ClipScorer(load_foreign(CLIPModel, path), load_foreign(AutoTokenizer, path))
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{path} cannot be read ({reason}); fetch it again from {CLIP.source}") from None

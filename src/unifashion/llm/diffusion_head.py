@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase
 
 from unifashion.errors import UserError, require
+from unifashion.models.weight_files import load_foreign
 
 INSERT_AT = 2  # the rows follow the opening token and one word
 NOISE: dict[str, Any] = {
@@ -175,14 +176,14 @@ def load_diffusion_head(
 
     try:
         parts = (
-            CLIPTextModel.from_pretrained(name, subfolder="text_encoder"),
-            AutoTokenizer.from_pretrained(name, subfolder="tokenizer"),
-            AutoencoderKL.from_pretrained(name, subfolder="vae"),
-            UNet2DConditionModel.from_pretrained(unet)
-            if unet
-            else UNet2DConditionModel.from_pretrained(name, subfolder="unet"),
+            load_foreign(CLIPTextModel, name, subfolder="text_encoder"),
+            load_foreign(AutoTokenizer, name, subfolder="tokenizer"),
+            load_foreign(AutoencoderKL, name, subfolder="vae"),
+            load_foreign(UNet2DConditionModel, unet or name, **({} if unet else {"subfolder": "unet"})),
         )
-        kind = DDPMScheduler.from_pretrained(name, subfolder="scheduler").config.prediction_type
+        kind = load_foreign(DDPMScheduler, name, subfolder="scheduler").config.prediction_type
+    except UserError:
+        raise
     except Exception as error:  # for a wrong or broken folder, diffusers raises all kinds of errors
         reason = " ".join(str(error).split())[:200]
         raise UserError(

@@ -10,8 +10,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from unifashion.errors import UserError, require
 from unifashion.llm.diffusion_head import DiffusionHead, load_diffusion_head
 from unifashion.llm.language_model import PrefixLanguageModel
-from unifashion.llm.loading import Kept, LoadIn, load_base
+from unifashion.llm.loading import Kept, LoadIn, load_base, read_lora_config
 from unifashion.models import pretrained
+from unifashion.models.weight_files import load_foreign
 
 HEADS, HEAD_WEIGHTS, LLM_FOLDER, UNET_FOLDER = "heads.json", "heads.safetensors", "llm", "unet"
 
@@ -64,12 +65,12 @@ def rebuild_language_model(heads: Heads, folder: Path, width: int) -> PrefixLang
         model, tokenizer = load_base(heads.llm, heads.load_in)
     try:
         if heads.kept == "whole":
-            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source))
-            tokenizer = AutoTokenizer.from_pretrained(source)
+            model = AutoModelForCausalLM.from_config(load_foreign(AutoConfig, source), trust_remote_code=False)
+            tokenizer = load_foreign(AutoTokenizer, source)
         elif heads.kept == "lora":
-            from peft import LoraConfig, get_peft_model
+            from peft import get_peft_model
 
-            model = get_peft_model(model, LoraConfig.from_pretrained(str(source)))  # type: ignore[arg-type]
+            model = get_peft_model(model, read_lora_config(source))
     except Exception as error:  # transformers and peft raise all kinds of errors
         reason = " ".join(str(error).split())[:200]
         raise UserError(

@@ -7,11 +7,12 @@ What a checkpoint keeps depends on what was trained (``Kept``):
 """
 
 import logging
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -24,6 +25,7 @@ from transformers import (
 
 from unifashion.config import LanguageModelSettings
 from unifashion.errors import UserError, require
+from unifashion.models.weight_files import check_finite, load_foreign, read_safetensors
 
 log = logging.getLogger(__name__)
 
@@ -47,12 +49,14 @@ def load_base(name: str, load_in: LoadIn = "full", exact: bool = False) -> tuple
     if load_in != "full":
         options["quantization_config"] = _quantisation(load_in)
     try:
-        config = AutoConfig.from_pretrained(name)
+        config = load_foreign(AutoConfig, name)
         if type(config) in AutoModelForCausalLM._model_mapping:
-            model: nn.Module = AutoModelForCausalLM.from_pretrained(name, **options)
+            model: nn.Module = load_foreign(AutoModelForCausalLM, name, **options)
         else:
-            model = _language_part(AutoModelForImageTextToText.from_pretrained(name, **options))
-        tokenizer = AutoTokenizer.from_pretrained(name)
+            model = _language_part(load_foreign(AutoModelForImageTextToText, name, **options))
+        tokenizer = load_foreign(AutoTokenizer, name)
+    except UserError:
+        raise
     except Exception as error:  # for a wrong or broken folder, transformers raises all kinds of errors
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
@@ -81,7 +85,7 @@ def _language_part(model: Any) -> nn.Module:
     """Return the causal language model inside a vision-language model such as LLaVA, without the rest."""
     # Only the skeleton is built: its weights are those of the vision-language model, not a second copy.
     with torch.device("meta"):
-        causal: Any = AutoModelForCausalLM.from_config(model.config.get_text_config())
+        causal: Any = AutoModelForCausalLM.from_config(model.config.get_text_config(), trust_remote_code=False)
     setattr(causal, causal.base_model_prefix, model.get_decoder())
     causal.set_output_embeddings(model.get_output_embeddings())
     # What transformers looks at to know that weights are quantised; only a quantised model has these attributes.
@@ -115,6 +119,34 @@ def add_lora(model: Any, settings: LanguageModelSettings) -> nn.Module:
         return get_peft_model(model, config)
     except ValueError as error:
         raise UserError(f"lora_targets {targets!r}: {' '.join(str(error).split())[:200]}") from None
+
+
+def read_lora_config(folder: Path) -> Any:
+    """Return the ``LoraConfig`` that ``save_language_model`` wrote.
+
+    Raises:
+        ValueError: it sets what ``add_lora`` does not: PEFT would compute other numbers, or import what a setting names.
+    """
+    from peft import LoraConfig
+
+    config = LoraConfig.from_pretrained(str(folder))
+    if not isinstance(config, LoraConfig):
+        raise ValueError(f"a {type(config).__name__}, expected LoRA")
+    default = LoraConfig()
+    ours = (
+        "base_model_name_or_path",
+        "inference_mode",
+        "task_type",
+        "r",
+        "lora_alpha",
+        "lora_dropout",
+        "target_modules",
+        "peft_version",
+    )
+    for field in fields(config):
+        if field.name not in ours and getattr(config, field.name) != getattr(default, field.name):
+            raise ValueError(f"{ADAPTER_CONFIG} sets {field.name}, which UniFashion's adapters do not")
+    return config
 
 
 def is_kept(name: str, kept: Kept) -> bool:
@@ -160,10 +192,8 @@ def read_language_model(folder: Path, kept: Kept) -> dict[str, Tensor]:
     if kept == "nothing":
         return {}
     path = folder / (ADAPTER if kept == "lora" else WEIGHTS)
-    try:
-        weights = load_file(path)
-    except Exception as error:
-        raise UserError(f"{path} is missing or damaged ({error}); train again or copy it again") from None
+    weights = read_safetensors(path)
+    check_finite(weights, path)
     return {_with_adapter_name(name): tensor for name, tensor in weights.items()} if kept == "lora" else weights
 
 

@@ -22,7 +22,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from unifashion.encoders.unifashion import UniFashion
@@ -46,6 +46,7 @@ from unifashion.models import pretrained
 from unifashion.models.presets import UniFashionConfig
 from unifashion.models.qformer import ImageMemory
 from unifashion.models.unifashion import UniFashionModel
+from unifashion.models.weight_files import check_finite, read_safetensors
 
 BASE, LLM, UNET = "base.", "language.model.", "diffusion.unet."
 ADAPTERS = ("language.projection.", "diffusion.adapter.")
@@ -120,11 +121,9 @@ class UniFashionFull(nn.Module):
         return weights
 
     def _head_weights(self, folder: Path) -> dict[str, Tensor]:
-        try:
-            weights = load_file(folder / HEAD_WEIGHTS)
-            unet = load_file(folder / UNET_FOLDER / UNET_WEIGHTS) if self.heads.keeps_unet else {}
-        except Exception as error:  # safetensors has its own exceptions beside those of files
-            raise UserError(f"the heads in {folder} are damaged ({error}); train again or copy them again") from None
+        weights = read_safetensors(folder / HEAD_WEIGHTS)
+        unet = read_safetensors(folder / UNET_FOLDER / UNET_WEIGHTS) if self.heads.keeps_unet else {}
+        check_finite({**weights, **unet}, folder)
         llm = read_language_model(folder / LLM_FOLDER, self.heads.kept)
         weights = {n.replace(DRAWING, "diffusion.", 1) if n.startswith(DRAWING) else n: t for n, t in weights.items()}
         return {**weights, **{UNET + n: t for n, t in unet.items()}, **{LLM + n: t for n, t in llm.items()}}

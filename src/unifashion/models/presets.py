@@ -1,11 +1,13 @@
 """Presets: what each named model consists of, and the sizes it comes in."""
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from unifashion.config import DataSettings, ModelName
 from unifashion.data.datasets import Kind
 from unifashion.models.qformer import QFormerConfig
+
+LARGEST, MOST_LAYERS = 2**20, 1000  # what a config may say without a look at its weights
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,42 @@ class UniFashionConfig:
     pad_ratio: float = 1.25
     max_text_tokens: int = 64
     marks: tuple[str, ...] = ()
+
+
+def wrong_settings(config: UniFashionConfig) -> str:
+    """Return what is wrong with a config that was read from a file: a type, a size out of all proportion; "" for a good one."""
+    if not isinstance(config.vision, dict) or not isinstance(config.vision.get("model_type"), str):
+        return "vision is not the config of an image tower"
+    wrong = _wrong_values(asdict(config), UniFashionConfig) or _wrong_values(asdict(config.qformer), QFormerConfig)
+    sizes = config.qformer
+    if not wrong and sizes.hidden_size % sizes.num_heads:
+        return f"a width of {sizes.hidden_size} cannot be split into {sizes.num_heads} attention heads"
+    return wrong
+
+
+def _wrong_values(values: dict[str, Any], kind: type) -> str:
+    for name, hint in get_type_hints(kind).items():
+        value, options = values[name], get_args(hint)
+        if hint is int and not (type(value) is int and 0 < value <= LARGEST):
+            return f"{name} is {value!r}, not a number from 1 to {LARGEST}"
+        if hint is float and not (type(value) in (int, float) and 0 <= value <= LARGEST):
+            return f"{name} is {value!r}, not a number from 0 to {LARGEST}"
+        if get_origin(hint) is Literal and value not in options:
+            return f"{name} is {value!r}, not one of {options}"
+    return _wrong_sizes(values)
+
+
+def _wrong_sizes(values: dict[str, Any]) -> str:
+    """Look at every number of a model's config, ours or of transformers: layers are many at 100, widths at 10,000."""
+    for name, value in values.items():
+        most = MOST_LAYERS if "layers" in name or "depths" in name else LARGEST
+        numbers = value if isinstance(value, list | tuple) else [value]
+        if len(numbers) > MOST_LAYERS or not all(0 <= n <= most for n in numbers if isinstance(n, int | float)):
+            return f"{name} is {str(value)[:60]}"
+        wrong = _wrong_sizes(value) if isinstance(value, dict) else ""
+        if wrong:
+            return wrong
+    return ""
 
 
 @dataclass(frozen=True)

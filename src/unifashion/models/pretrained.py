@@ -10,19 +10,20 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from unifashion.config import MODEL_NAMES
 from unifashion.errors import UserError
 from unifashion.io import read_json, replacing_folder, write_json
-from unifashion.models.presets import UniFashionConfig
+from unifashion.models.presets import UniFashionConfig, wrong_settings
 from unifashion.models.qformer import QFormerConfig
+from unifashion.models.weight_files import check_finite, load_foreign, read_safetensors
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 MODEL_TYPE = "unifashion"
+TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json")
 RUN_CHECKPOINTS = ("best", "last")
 Loaded = tuple[UniFashionConfig, dict[str, Tensor], PreTrainedTokenizerBase | None]
 
@@ -57,7 +58,7 @@ class CheckpointSource:
     def fetch(self, *patterns: str) -> None:
         """Download these files of the repository into the folder; does nothing for a local one."""
         if self.repo:
-            _download(self.repo, patterns)
+            download(self.repo, patterns)
 
 
 def resolve(name: str | Path) -> CheckpointSource:
@@ -78,10 +79,15 @@ def resolve(name: str | Path) -> CheckpointSource:
         raise UserError(
             f"no model in {path}: expected {CONFIG} and {WEIGHTS} there or in its {' or '.join(RUN_CHECKPOINTS)} folder"
         )
-    return CheckpointSource(_download(str(name), ("*.json", "*.txt")), str(name))
+    return CheckpointSource(download(str(name), ("*.json", "*.txt")), str(name))
 
 
-def _download(repo: str, patterns: Sequence[str]) -> Path:
+def download(repo: str, patterns: Sequence[str]) -> Path:
+    """Return a folder with those files of a hub repository that match ``patterns``.
+
+    Raises:
+        UserError: no such repository, or no way to it.
+    """
     try:
         return Path(snapshot_download(repo, allow_patterns=list(patterns)))
     except (HFValidationError, OSError, ValueError, RuntimeError):
@@ -110,14 +116,31 @@ def read_folder(source: CheckpointSource) -> Loaded:
     folder = source.path
     config = read_config(folder / CONFIG)
     source.fetch(WEIGHTS)
+    weights = read_safetensors(folder / WEIGHTS)
+    check_finite(weights, folder / WEIGHTS)
+    return config, weights, _read_tokenizer(folder, config)
+
+
+def _read_tokenizer(folder: Path, config: UniFashionConfig) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a model folder.
+
+    Raises:
+        UserError: none, a damaged one, or one that is not that of the config.
+    """
+    missing = [name for name in TOKENIZER_FILES if not (folder / name).is_file()]
     try:
-        weights = load_file(folder / WEIGHTS)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{folder / WEIGHTS} is damaged ({error}); train again or copy it again") from None
-    tokenizer = (
-        PreTrainedTokenizerFast.from_pretrained(folder) if (folder / "tokenizer_config.json").is_file() else None
-    )
-    return config, weights, tokenizer
+        tokenizer = load_foreign(PreTrainedTokenizerFast, folder)
+    except Exception as error:  # for a broken file, transformers and tokenizers raise all kinds of errors
+        reason = " ".join(str(error).split())[:160]
+        what = f"{missing[0]} is missing" if missing else f"they cannot be read: {reason}"
+        raise UserError(f"the tokenizer's files in {folder} are damaged ({what}); copy the model again") from None
+    special = (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id)
+    if None in special or len(tokenizer) > config.qformer.vocab_size or config.dec_token_id >= len(tokenizer):
+        raise UserError(
+            f"the tokenizer in {folder} ({len(tokenizer)} words) is not that of its model ({config.qformer.vocab_size}), or "
+            "lacks [CLS], [SEP], [PAD] or [DEC]; copy the model again"
+        )
+    return tokenizer
 
 
 def read_config(path: Path) -> UniFashionConfig:
@@ -131,11 +154,15 @@ def read_config(path: Path) -> UniFashionConfig:
         if values.pop("model_type") != MODEL_TYPE or values["model_name"] not in MODEL_NAMES:
             raise KeyError("model_type")
         marks = tuple(values.pop("marks", ()))
-        return UniFashionConfig(**{**values, "qformer": QFormerConfig(**values["qformer"]), "marks": marks})
+        config = UniFashionConfig(**{**values, "qformer": QFormerConfig(**values["qformer"]), "marks": marks})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(
             f"{path} is not the config of a UniFashion model (or of a BLIP-2 one); expected what save_pretrained writes"
         ) from None
+    wrong = wrong_settings(config)
+    if wrong:
+        raise UserError(f"{path} is damaged: {wrong}; expected what save_pretrained writes")
+    return config
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str | Path) -> None:

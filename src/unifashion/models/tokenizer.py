@@ -8,6 +8,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from unifashion.errors import UserError
+from unifashion.models.weight_files import load_foreign
 
 DEC = "[DEC]"
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -20,7 +21,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         UserError: no such tokenizer, or one without [CLS], [SEP] and padding.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = load_foreign(AutoTokenizer, name)
     except Exception as error:  # for a broken file, transformers and tokenizers raise all kinds of errors
         reason = " ".join(str(error).split())[:200]
         raise UserError(

@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from typing_extensions import Self
 
 from unifashion.data.images import ImageTransform
+from unifashion.errors import UserError
 from unifashion.models import pretrained
 from unifashion.models.presets import VARIANTS, UniFashionConfig
 from unifashion.models.qformer import ImageMemory, QFormer, QFormerConfig
@@ -187,6 +188,25 @@ class UniFashionModel(nn.Module):
             UserError: the weights do not fit the config.
         """
         config, weights, tokenizer = parts
+        pretrained.check_fit(
+            skeleton(config, source), weights, source
+        )  # before memory is taken for what the config says
         model = cls(config, tokenizer)
         pretrained.load_weights(model, weights, source)
         return model.eval()
+
+
+def skeleton(config: UniFashionConfig, source: str | Path) -> UniFashionModel:
+    """Return the model of a config without memory for its weights: the names and shapes that these must have.
+
+    Raises:
+        UserError: a config that no model can be built from.
+    """
+    try:
+        with torch.device("meta"):
+            return UniFashionModel(config)
+    except (
+        Exception
+    ) as error:  # for settings that do not fit one another, transformers and torch raise all kinds of errors
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"no model can be built from the config of {source} ({reason}); copy the model again") from None

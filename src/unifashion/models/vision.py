@@ -22,7 +22,9 @@ class VisionTower(nn.Module):
         if config["model_type"] == Blip2VisionConfig.model_type:
             self.encoder: nn.Module = Blip2VisionModel(Blip2VisionConfig(**options))
         else:
-            encoder = AutoModel.from_config(AutoConfig.for_model(config["model_type"], **options))
+            encoder = AutoModel.from_config(
+                AutoConfig.for_model(config["model_type"], **options), trust_remote_code=False
+            )
             self.encoder = getattr(encoder, "vision_model", encoder)  # older transformers wrap CLIP's tower once more
         if config["model_type"] in (Blip2VisionConfig.model_type, CLIPVisionConfig.model_type):
             # BLIP-2 replaces it by ln_vision, which trains; keeping both would normalise twice.

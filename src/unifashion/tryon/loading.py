@@ -7,11 +7,17 @@ from typing import Any
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError
+from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers import logging as transformers_logging
 
 from unifashion.errors import UserError
 from unifashion.io import read_json, replacing_folder
+from unifashion.models.pretrained import download
+from unifashion.models.weight_files import check_finite, load_foreign
+from unifashion.tryon.blocks_vae import BlockAutoencoder
+from unifashion.tryon.denoiser import TryOnDenoiser
 from unifashion.tryon.pipeline import TryOnPipeline, default_scheduler
 from unifashion.tryon.settings import ControlRead
 from unifashion.tryon.stableviton import from_stable_diffusion, read_ckpt
@@ -20,6 +26,8 @@ log = logging.getLogger(__name__)
 
 INDEX = "model_index.json"
 LAST = "last"
+PIPELINE_FILES = ("*.json", "*.txt", "*.safetensors")
+OWN_PARTS = tuple(kind.__module__ for kind in (TryOnDenoiser, BlockAutoencoder))
 
 
 def quiet_libraries() -> None:
@@ -45,13 +53,17 @@ def load_pipeline(name: str | Path, base: str | None = None, control: ControlRea
         pipe = _from_ckpt(path, base)
         pipe.denoiser.register_to_config(control="garment" if control == "as-trained" else control)
         return pipe
-    folder = find_pipeline(path)
-    if path.exists() and folder is None:
+    folder = find_pipeline(path if path.exists() else download(str(name), PIPELINE_FILES))
+    if folder is None:
         raise UserError(f"no try-on model in {path}: expected {INDEX} of a TryOnPipeline there or in its {LAST} folder")
+    _check_parts(folder)
     try:
-        pipe = TryOnPipeline.from_pretrained(str(folder or name), local_files_only=folder is not None)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        pipe = load_foreign(TryOnPipeline, str(folder), local_files_only=True, use_safetensors=True)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{name}: not a try-on model that can be loaded ({_reason(error, name, 200)})") from None
+    for part, module in pipe.components.items():
+        if isinstance(module, nn.Module):
+            check_finite(module.state_dict(), folder / part)
     if control not in ("as-trained", pipe.denoiser.config.control):
         raise UserError(f"{name} was trained to read the garment's {pipe.denoiser.config.control}; leave --control out")
     return pipe
@@ -64,6 +76,20 @@ def find_pipeline(path: Path) -> Path | None:
         if isinstance(index, dict) and index.get("_class_name") == TryOnPipeline.__name__:
             return folder
     return None
+
+
+def _check_parts(folder: Path) -> None:
+    """Check that no part of a pipeline is of another library: diffusers would import whatever ``model_index.json`` names.
+
+    Raises:
+        UserError: one is.
+    """
+    for part, of in read_json(folder / INDEX).items():
+        if isinstance(of, list) and (len(of) != 2 or of[0] not in ("diffusers", "transformers", *OWN_PARTS)):
+            raise UserError(
+                f"{folder / INDEX} names {of} for its part {part!r}; a try-on model has parts of diffusers, transformers and "
+                "UniFashion only"
+            )
 
 
 def start_pipeline(name: str, base: str | None, **changes: Any) -> TryOnPipeline:
@@ -137,6 +163,9 @@ def load_vae_weights(vae: AutoencoderKL, weights: dict[str, Any], source: str) -
     """
     try:
         vae.load_state_dict(convert_ldm_vae_checkpoint(weights, dict(vae.config)))
+        check_finite(vae.state_dict(), source)
+    except UserError:
+        raise
     except (RuntimeError, KeyError) as error:
         raise UserError(
             f"{source}: its VAE does not fit that of the base ({' '.join(str(error).split())[:200]})"
@@ -145,8 +174,10 @@ def load_vae_weights(vae: AutoencoderKL, weights: dict[str, Any], source: str) -
 
 def _part(kind: Any, name: str, subfolder: str) -> Any:
     try:
-        return kind.from_pretrained(name, subfolder=subfolder)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        return load_foreign(kind, name, subfolder=subfolder)
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError) as error:
         raise UserError(
             f"{name} has no usable {subfolder} ({_reason(error, name, 160)}); name a Stable Diffusion 1.x in diffusers "
             "form with --init-from or --base"

@@ -19,6 +19,7 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 
 from unifashion.errors import UserError
+from unifashion.models.weight_files import read_torchscript
 from unifashion.tryon.agnostic import Mask, grow
 
 SIGMA, WIDER = 2.0, 1.6  # sigma of the finer Gaussian, pixels at 1024 rows; that of the coarser one, as a multiple
@@ -33,12 +34,13 @@ class Sketcher:
 
     Args:
         model: file of an edge network; None = lines without one.
+        trusted: whether that file, which is a program, may run.
 
     Raises:
-        UserError: a file that is not a TorchScript network.
+        UserError: a file that is not trusted, or not a TorchScript network.
     """
 
-    def __init__(self, model: Path | None = None) -> None:
+    def __init__(self, model: Path | None = None, trusted: bool = False) -> None:
         self.network: torch.jit.ScriptModule | None = None
         self.name = "lines"
         if model is None:
@@ -47,8 +49,15 @@ class Sketcher:
             raise UserError(
                 f"--sketch-model {model} does not exist; without the flag, lines are drawn without a network"
             )
+        if not trusted:
+            raise UserError(
+                f"--sketch-model {model} is a TorchScript program, which can read and write your files; if you trust where it "
+                "comes from, add --trust-sketch-model"
+            )
         try:
-            self.network = torch.jit.load(str(model), map_location="cpu").eval()
+            self.network = read_torchscript(model)
+        except UserError:
+            raise
         except Exception:  # a damaged archive raises anything
             raise UserError(
                 f"--sketch-model {model} is not a TorchScript file; save the network with torch.jit.trace(...).save(FILE)"

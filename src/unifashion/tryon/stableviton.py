@@ -21,9 +21,10 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from unifashion.convert.files import Weights, read_file
+from unifashion.convert.files import read_file
 from unifashion.convert.names import summarise
 from unifashion.errors import UserError
+from unifashion.models.weight_files import Weights, check_finite
 from unifashion.tryon.denoiser import INPUT_CHANNELS, LATENT_CHANNELS, TryOnDenoiser
 
 log = logging.getLogger(__name__)
@@ -130,6 +131,7 @@ def from_ldm(weights: Weights, source: str, num_heads: int = 8) -> TryOnDenoiser
             len(unexpected),
             summarise(unexpected),
         )
+    check_finite({old: weights[old] for old in theirs.values()}, source)
     denoiser.load_state_dict({new: weights[old].float() for new, old in theirs.items()}, assign=True)
     return denoiser.requires_grad_(True)
 

@@ -22,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 from unifashion.apps.fashioniq_captions.backend import Dialogue, Refusal, Reply, messages
 from unifashion.apps.fashioniq_captions.settings import CaptionerSettings
 from unifashion.errors import UserError
+from unifashion.models.weight_files import load_foreign
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +123,7 @@ def _check_name(name: str) -> None:
 
 def _load(auto: Any, name: str, **options: object) -> Any:
     try:
-        return auto.from_pretrained(name, **options)
+        return load_foreign(auto, name, **options)
     except (OSError, ValueError, KeyError, ImportError) as error:
         what = "processor" if auto is AutoProcessor else "model"
         reason = " ".join(str(error).split())[:200]

@@ -1,6 +1,6 @@
 """The maps that a download of VITON-HD or DressCode lacks, made from those it has, beside them.
 
-    unifashion prepare tryon --source dataset/vitonhd dataset/dresscode [--sketch-model pidinet.pt]
+    unifashion prepare tryon --source dataset/vitonhd dataset/dresscode [--sketch-model pidinet.pt --trust-sketch-model]
 
     VITON-HD     agnostic-mask, agnostic-v3.2    from image-parse-v3 and openpose_json (BODY-25)
                  im_sketch                       of the worn garment, from the photo and image-parse-v3
@@ -71,7 +71,11 @@ class Body:
 
 
 def prepare_tryon(
-    source: Path, sketch_model: Path | None = None, num_threads: int = 8, progress: bool = True
+    source: Path,
+    sketch_model: Path | None = None,
+    num_threads: int = 8,
+    progress: bool = True,
+    trust_sketch_model: bool = False,
 ) -> tuple[Path, Done]:
     """Make what one set lacks; returns its folder and the outcome.
 
@@ -79,7 +83,7 @@ def prepare_tryon(
         UserError: neither set exists, a sketch model that cannot be used, a full disk.
     """
     root, homes, table = _find(source)
-    sketcher = Sketcher(sketch_model)
+    sketcher = Sketcher(sketch_model, trust_sketch_model)
     marks = {name: f"agnostic {VERSION}" for name in ("agnostic", "agnostic_mask", "densepose", "warped_mask")}
     marks["sketch"] = f"sketch {VERSION} {sketcher.name}"
     jobs: list[Job] = []

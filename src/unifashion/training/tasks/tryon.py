@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from unifashion.data.batches import Batch
+from unifashion.models.weight_files import load_foreign
 from unifashion.seeding import seed_for
 from unifashion.training.tasks.task import Losses, Position, Task
 from unifashion.tryon.dataset import collate, collate_encoded, encode_batch
@@ -78,5 +79,5 @@ class TryOnTask(Task):
 
     def read_weights(self, folder: Path) -> dict[str, Tensor]:
         """Read the denoiser of a pipeline folder."""
-        denoiser = TryOnDenoiser.from_pretrained(folder, subfolder="denoiser")
+        denoiser = load_foreign(TryOnDenoiser, folder, subfolder="denoiser")
         return {f"model.{name}": tensor for name, tensor in denoiser.state_dict().items()}

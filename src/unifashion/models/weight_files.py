@@ -1,0 +1,107 @@
+"""Read weights of any origin, and nothing else: no code that comes with them runs, and none of them is NaN or infinite.
+
+    read_safetensors, read_torch    files, ours and others'
+    read_torchscript                a program with its weights: the caller has made sure that it is trusted
+    load_foreign                    models, tokenizers and configs that transformers or diffusers read
+    check_finite                    once for all weights that will be used, whoever has read them
+
+The only module that opens such files: a pickle is read with ``weights_only=True``, and Python files in a model's folder are left
+alone, whatever its config asks for (``tests/test_nothing_runs.py``).
+"""
+
+import re
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from unifashion.errors import UserError
+
+Weights = dict[str, Tensor]
+_REFUSED = re.compile(r"GLOBAL (\S+)")
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def read_torch(path: Path) -> Any:
+    """Read a ``.pt``, ``.pth`` or ``.bin`` file with ``weights_only=True``.
+
+    Raises:
+        UserError: a damaged file, or one that holds more than tensors and plain values.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # a broken pickle can raise anything
+        refused = _REFUSED.search(str(error))
+        if refused:
+            raise UserError(
+                f"{path} holds more than weights (its pickle needs {refused[1]}) and was not opened; "
+                "save its state dict alone, with torch.save(model.state_dict(), FILE)"
+            ) from None
+        raise UserError(f"{path} is not a PyTorch weight file, or it is cut short; copy or download it again") from None
+
+
+def read_torchscript(path: Path) -> torch.jit.ScriptModule:
+    """Open a TorchScript program on the CPU; raises whatever a damaged archive raises.
+
+    It can read and write files with the rights of whoever runs it. So it is either known by its hash, or the user has said in so
+    many words that it is trusted.
+    """
+    program: torch.jit.ScriptModule = torch.jit.load(str(path), map_location="cpu").eval()
+    check_finite(program.state_dict(), path)
+    return program
+
+
+def read_safetensors(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> Weights:
+    """Read the wanted tensors of a ``.safetensors`` file.
+
+    Raises:
+        UserError: a missing or damaged file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys() if wanted(name)}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is missing or damaged ({error}); copy or download it again, or train again") from None
+
+
+def check_finite(weights: Mapping[str, Tensor], source: str | Path) -> None:
+    """Check that no weight is NaN or infinite.
+
+    Raises:
+        UserError: names the first tensor with such a number.
+    """
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and tensor.numel() and not tensor.is_meta:
+            values = tensor if tensor.dtype in _FLOATS else tensor.float()  # aminmax does not know 8-bit floats
+            if (
+                not torch.stack(values.aminmax()).isfinite().all()
+            ):  # one pass without a copy; NaN is both least and greatest
+                raise UserError(
+                    f"the weights in {source} are damaged, or of a training that diverged: {name} holds NaN or infinite numbers"
+                )
+
+
+def load_foreign(kind: Any, name: str | Path, **options: Any) -> Any:
+    """Return ``kind.from_pretrained(name, **options)`` of a class of transformers, peft or diffusers.
+
+    Raises:
+        UserError: it needs Python code of its own, or has weights that are not finite; for everything else, what ``kind`` raises.
+    """
+    if kind.__module__.startswith("transformers"):  # by default it asks on the terminal, and a "y" runs the code
+        options["trust_remote_code"] = False
+    try:
+        loaded = kind.from_pretrained(name, **options)
+    except ValueError as error:
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"{name} can only be opened with Python code that comes with it, and such code is never run; choose a model "
+                "whose architecture transformers or diffusers itself has"
+            ) from None
+        raise
+    if isinstance(loaded, nn.Module):
+        check_finite(loaded.state_dict(), Path(name, options.get("subfolder", "")))
+    return loaded
