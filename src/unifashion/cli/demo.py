@@ -2,7 +2,8 @@
 
     unifashion demo runs/index                                    # http://127.0.0.1:7860; only this machine reaches it
     unifashion demo runs/index --caption-model runs/pretrain --tryon-model runs/tryon
-    UNIFASHION_PASSWORD=... unifashion demo runs/index --host 0.0.0.0
+    UNIFASHION_PASSWORD=... unifashion demo runs/index --host 0.0.0.0 --allow-host shop.example.com
+    unifashion demo runs/index --proxy 127.0.0.1 --root-path /fashion --allow-host shop.example.com
 
 The API is documented at /api/docs of the running demo.
 """
@@ -12,6 +13,8 @@ from dataclasses import dataclass, fields
 
 from unifashion.errors import require
 from unifashion.flags import argument, setting
+
+REACHED = ("host", "port", "allow_host", "per_client", "proxy", "root_path", "access_log")
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,11 @@ class Settings:
     host: str = setting("127.0.0.1", "address to listen on")
     port: int = setting(7860, "0 = any free port")
     password: str | None = setting(None, "asked of every visitor [$UNIFASHION_PASSWORD]")
+    allow_host: tuple[str, ...] = setting((), "a name by which it is reached, besides its address", repeat=True)
+    per_client: int = setting(64, "requests at the same time from one address", least=1)
+    proxy: str | None = setting(None, "address of a proxy that says who its clients are (X-Forwarded-For)")
+    root_path: str = setting("", "path at which that proxy serves the demo")
+    access_log: bool = setting(False, "log every request")
     caption_model: str | None = setting(None, "describes pictures [the index's own model if it can]")
     tryon_model: str | None = setting(None, "draws products on people")
     tryon_retriever: str | None = setting(None, "the retrieval model that the try-on model was trained beside")
@@ -39,7 +47,8 @@ def run(settings: Settings) -> None:
     from unifashion.apps.demo.server import listen, serve
 
     password = settings.password if settings.password is not None else os.environ.get("UNIFASHION_PASSWORD")
-    served = DemoSettings(host=settings.host, port=settings.port, password=password)
+    given = {field.name: getattr(settings, field.name) for field in fields(Settings) if field.name in REACHED}
+    served = DemoSettings(password=password, **given)
     with listen(served.host, served.port) as listener:
         from unifashion.apps.demo.loading import Models, load_service
 

@@ -22,7 +22,7 @@ Shapes: Q vectors an item, D width.
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
@@ -34,7 +34,7 @@ from torch import Tensor
 
 from unifashion.errors import UserError
 from unifashion.io import read_json, write_json
-from unifashion.search.exact import best_rows, exact_search
+from unifashion.search.exact import Found, Wanted, best_rows, exact_search, exact_search_all
 from unifashion.search.faiss_engine import FaissEngine
 from unifashion.search.filters import Mask
 from unifashion.search.index import Index, index_errors
@@ -44,6 +44,7 @@ from unifashion.search.milvus_engine import MilvusEngine, portable_uri, usable_u
 log = logging.getLogger(__name__)
 Ann = Literal["ivf", "hnsw", "flat"]
 RECORD, FAISS_FILE = "nearest.json", "nearest.faiss"
+INFINITE = UserError("the model's vector of this query is not made of finite numbers; try other words or another image")
 EXACT_BELOW = 1000  # items; up to this many, the exact search is as fast
 
 
@@ -227,6 +228,24 @@ class Searcher:
         if record is None:
             return exact_search(self.index, query_D, k, mask, snapshot)
         return ann_search(self.index, self._engine(record), record.covered, query_D, k, mask, snapshot)
+
+    def search_all(self, wanted: Sequence[Wanted], snapshot: Snapshot) -> list[Found | UserError]:
+        """Search for several queries; the answer to one that fails is its error."""
+        answers: list[Found | UserError] = [INFINITE] * len(wanted)
+        usable = [row for row, one in enumerate(wanted) if one.query_D.isfinite().all()]
+        if usable and (self.exact or read_record(self.index.folder) is None):
+            found = exact_search_all(self.index, [wanted[row] for row in usable], snapshot)
+        else:
+            found = [self._search_one(wanted[row], snapshot) for row in usable]
+        for row, answer in zip(usable, found, strict=True):
+            answers[row] = answer
+        return answers
+
+    def _search_one(self, wanted: Wanted, snapshot: Snapshot) -> Found | UserError:
+        try:
+            return self.search(*wanted, snapshot)
+        except UserError as error:  # Milvus is not reachable
+            return error
 
     def _engine(self, record: AnnRecord) -> AnnEngine:
         wanted = AnnRecord(record.ann, self._uri or record.uri)

@@ -16,11 +16,13 @@ training (``models.losses.best_query_scores``). What the vector is depends on th
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
@@ -31,7 +33,10 @@ from unifashion.encoders.unifashion import load_encoder
 from unifashion.errors import UserError
 from unifashion.search.ann import Searcher
 from unifashion.search.build import check_model
+from unifashion.search.exact import Found, Wanted
+from unifashion.search.filters import Mask
 from unifashion.search.index import CONFIG, Index, IndexReplaced
+from unifashion.search.items import Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +49,30 @@ class Hit:
     score: float
     image: Path
     metadata: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Query:
+    """What ``Retriever.search`` is asked."""
+
+    text: str = ""
+    images: Sequence[Picture] = ()
+    k: int = 10
+    filter: str | None = None
+    rerank: int = 0
+
+
+@dataclass(frozen=True)
+class _Read:
+    """Words and opened images of a query; ``composed``: the model reads them together."""
+
+    text: str
+    images: Sequence[Image.Image]
+    composed: bool
+
+
+def _images_of(queries: Sequence[_Read]) -> list[Image.Image]:
+    return [image for query in queries for image in query.images]
 
 
 class Retriever:
@@ -117,26 +146,49 @@ class Retriever:
             ImageError: a reference that cannot be read.
             IndexReplaced: the index was deleted, or made again by another model; ``from_index`` opens the new one.
         """
-        if k < 1 or rerank < 0:
-            raise UserError(f"k must be at least 1 and rerank at least 0, got {k} and {rerank}")
-        words = (text or "").strip()
-        if rerank and not words:
-            raise UserError("rerank compares words with images: give words too, or leave it out")
+        (answer,) = self.search_all([Query(text or "", images, k, filter, rerank)])
+        if isinstance(answer, UserError):
+            raise answer
+        return answer
+
+    def search_all(self, queries: Sequence[Query]) -> list[list[Hit] | UserError]:
+        """Answer every query as ``search`` does, with one pass of the model for all; the answer to one that fails is its error.
+
+        Scores may differ from those of single queries in the seventh digit: a batch sums in another order.
+        """
         searcher = self._refreshed()
         snapshot = searcher.index.snapshot
-        mask = snapshot.select(filter)  # before the model is asked: a filter with an error costs nothing
-        query_D = self.embed_query(words, images)
-        if not query_D.isfinite().all():
-            raise UserError(
-                "the model's vector of this query is not made of finite numbers; try other words or another image"
-            )
-        rows, scores = searcher.search(query_D, max(k, rerank), mask, snapshot)
-        items = map(snapshot.item, rows)
-        hits = [Hit(item.id, score, item.image, item.metadata) for item, score in zip(items, scores, strict=True)]
-        return (self._rerank(words, hits, rerank) if rerank else hits)[:k]
+        answers: dict[int, list[Hit] | UserError] = {}
+        asked: dict[int, tuple[_Read, Mask | None]] = {}
+        for row, query in enumerate(queries):
+            try:
+                asked[row] = self._prepare(query, snapshot)
+            except UserError as error:
+                answers[row] = error
+        vectors = self._embed([read for read, _ in asked.values()])
+        wanted = [
+            Wanted(query_D, max(queries[row].k, queries[row].rerank), mask)
+            for (row, (_, mask)), query_D in zip(asked.items(), vectors, strict=True)
+        ]
+        for row, found in zip(asked, searcher.search_all(wanted, snapshot), strict=True):
+            answers[row] = self._hits(queries[row], found, snapshot)
+        return [answers[row] for row in range(len(queries))]
 
     def embed_query(self, text: str, images: Sequence[Picture] = ()) -> Tensor:
         """Return the vector (D,) of a query, of unit length, on the CPU; raises as ``search``."""
+        return self._embed([self._read(text, images)])[0]
+
+    def _prepare(self, query: Query, snapshot: Snapshot) -> tuple[_Read, Mask | None]:
+        """Return what to embed and which rows to search; it needs no model, so that a query with an error costs nothing."""
+        k, rerank, words = query.k, query.rerank, query.text.strip()
+        if k < 1 or rerank < 0:
+            raise UserError(f"k must be at least 1 and rerank at least 0, got {k} and {rerank}")
+        if rerank and not words:
+            raise UserError("rerank compares words with images: give words too, or leave it out")
+        mask = snapshot.select(query.filter)
+        return self._read(words, query.images), mask
+
+    def _read(self, text: str, images: Sequence[Picture]) -> _Read:
         if not text and not images:
             raise UserError("nothing to search for: give words, an image, or both")
         for remark in self.remarks(text) if text else ():
@@ -152,17 +204,35 @@ class Retriever:
                 f"a {self.model.name} was not trained on images with feedback, so words and image are added up; "
                 "a blip2_cir_rerank reads them together"
             )
-        if opened and text and composes:
-            fused_QD = self.model.embed_queries([text] * len(opened), opened)
-            return F.normalize(fused_QD.mean(dim=0), dim=0)
-        parts = []
-        if opened:
-            image_GVD = self.model.embed_images(opened)
-            parts.append(F.normalize(image_GVD.flatten(0, 1).mean(dim=0), dim=0))
-        if text:
-            parts.append(self.model.embed_texts([text])[0])
-        # Both parts have unit length, so that words and images count alike, however many images there are.
-        return F.normalize(torch.stack(parts).sum(dim=0), dim=0)
+        return _Read(text, opened, composed=bool(opened and text and composes))
+
+    def _embed(self, queries: Sequence[_Read]) -> list[Tensor]:
+        """Return the vectors (D,) of queries; the model reads all words, all images, and all that it composes, each together."""
+        composed = [query for query in queries if query.composed]
+        apart = [query for query in queries if not query.composed]
+        feedback = [query.text for query in composed for _ in query.images]
+        images, texts = _images_of(apart), [query.text for query in apart if query.text]
+        fused = iter(self.model.embed_queries(feedback, _images_of(composed)) if feedback else ())
+        image = iter(self.model.embed_images(images) if images else ())
+        text = iter(self.model.embed_texts(texts) if texts else ())
+        vectors = []
+        for query in queries:
+            own = list(islice(fused if query.composed else image, len(query.images)))
+            # All parts have unit length, so that words and images count alike, however many images there are.
+            parts = [F.normalize(torch.stack(own).flatten(0, -2).mean(dim=0), dim=0)] if own else []
+            parts += [next(text)] if query.text and not query.composed else []
+            vectors.append(parts[0] if query.composed else F.normalize(torch.stack(parts).sum(dim=0), dim=0))
+        return vectors
+
+    def _hits(self, query: Query, found: Found | UserError, snapshot: Snapshot) -> list[Hit] | UserError:
+        if isinstance(found, UserError):
+            return found
+        items = map(snapshot.item, found[0])
+        hits = [Hit(item.id, score, item.image, item.metadata) for item, score in zip(items, found[1], strict=True)]
+        try:
+            return (self._rerank(query.text.strip(), hits, query.rerank) if query.rerank else hits)[: query.k]
+        except UserError as error:  # a photo that cannot be read any more
+            return error
 
     def _refreshed(self) -> Searcher:
         """Return the searcher of the index as it is now: of another ``Index`` if the same model has made it again."""

@@ -41,16 +41,17 @@ def draw(colour: str, kind: str, paper: str = "#f1eee9") -> Image.Image:
 
 
 class Shop(Retriever):
-    """A retriever that notes what it is asked; ``delay`` seconds a search; ``broken`` raises."""
+    """A retriever that notes what it is asked; ``delay`` seconds for every call; ``broken`` raises."""
 
-    delay, broken = 0.0, None
+    delay, broken, num_calls = 0.0, None, 0
 
-    def search(self, text=None, images=(), k=10, filter=None, rerank=0):
-        self.asked = {"text": text, "images": list(images), "k": k, "filter": filter, "rerank": rerank}
+    def search_all(self, queries):
+        self.asked = {**vars(queries[-1]), "text": queries[-1].text or None, "images": list(queries[-1].images)}
+        self.num_calls += 1
         time.sleep(self.delay)
         if self.broken is not None:
             raise self.broken
-        return super().search(text, images, k, filter, rerank)
+        return super().search_all(queries)
 
 
 def open_shop(folder: Path, model: UniFashionModel) -> Shop:

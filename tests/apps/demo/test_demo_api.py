@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from unifashion.apps.demo.errors import Busy
 from unifashion.apps.demo.html import render
 from unifashion.apps.demo.server import build_app
-from unifashion.apps.demo.service import Service
+from unifashion.apps.demo.service import Loaded, Service
 from unifashion.apps.demo.settings import DemoSettings
 from unifashion.llm.captioner import Captioner
 
@@ -28,7 +28,11 @@ def shop(tmp_path_factory, make_model) -> Shop:
 @pytest.fixture(scope="module")
 def client(shop) -> TestClient:
     settings = DemoSettings(max_upload_bytes=200_000, max_upload_pixels=1_000_000)
-    return TestClient(build_app(Service(shop, settings, Captioner(shop.model))), raise_server_exceptions=False)
+    return TestClient(
+        build_app(Service(Loaded(shop, Captioner(shop.model)), settings)),
+        raise_server_exceptions=False,
+        base_url="http://localhost",
+    )
 
 
 def encoded(image: Image.Image, kind: str = "PNG") -> str:
@@ -254,7 +258,7 @@ def test_the_documentation_shows_requests_that_work_and_the_errors_of_each_route
     example = models["SearchRequest"]["examples"][0]
     assert client.post("/api/search", json=example).status_code == 200
     assert (
-        f"curl -s http://testserver/api/search -H 'Content-Type: application/json' \\\n     -d '{json.dumps(example)}'"
+        f"curl -s http://localhost/api/search -H 'Content-Type: application/json' \\\n     -d '{json.dumps(example)}'"
         in page
     )
     assert json.dumps(models["SearchAnswer"]["examples"][0]) in page
@@ -270,7 +274,7 @@ def test_the_address_that_a_reader_came_by_is_only_text_in_the_documentation(cli
 @pytest.fixture(scope="module")
 def protected(shop) -> TestClient:
     settings = DemoSettings(password="naïve secret")
-    return TestClient(build_app(Service(shop, settings)), follow_redirects=False)
+    return TestClient(build_app(Service(Loaded(shop), settings)), follow_redirects=False, base_url="http://localhost")
 
 
 def test_programs_send_the_password_with_every_request(protected):

@@ -8,7 +8,7 @@ import torch
 from demo_shop import NASTY, Shop, draw, open_shop, served
 from PIL import Image
 
-from unifashion.apps.demo.service import Service
+from unifashion.apps.demo.service import Loaded, Service
 from unifashion.apps.demo.settings import DemoSettings
 from unifashion.apps.demo.tryon_person import torso_mask
 from unifashion.llm.captioner import Captioner
@@ -43,7 +43,7 @@ def tryon() -> TryOn:
 @pytest.fixture(scope="module")
 def address(browser, shop, tryon):
     settings = DemoSettings(max_upload_bytes=300_000)
-    with served(Service(shop, settings, Captioner(shop.model), tryon)) as url:
+    with served(Service(Loaded(shop, Captioner(shop.model)), settings, tryon)) as url:
         yield url
 
 
@@ -279,7 +279,7 @@ def test_a_phone_shows_everything_without_scrolling_sideways(open_page):
 
 def test_a_password_is_asked_for_before_anything_is_shown(browser, shop):
     with (
-        served(Service(shop, DemoSettings(password="naïve secret"))) as url,
+        served(Service(Loaded(shop), DemoSettings(password="naïve secret"))) as url,
         browser.page(url, **PHONE) as page,
     ):
         assert "needs a password" in page.text() and "product" not in page.text()

@@ -2,6 +2,8 @@
 
 import socket
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,12 +12,12 @@ from demo_shop import COLOURS, NASTY, Shop, draw, open_shop
 from PIL import Image
 
 from unifashion.apps.demo import actions
-from unifashion.apps.demo.concurrency import Limiter
+from unifashion.apps.demo.concurrency import MOST_AT_ONCE, ModelThread
 from unifashion.apps.demo.errors import Busy
-from unifashion.apps.demo.history import History, Reference, Step
-from unifashion.apps.demo.html import STYLE, render
+from unifashion.apps.demo.history import Found, History, Reference, Step
+from unifashion.apps.demo.html import STYLE, product_address, render
 from unifashion.apps.demo.server import listen
-from unifashion.apps.demo.service import Service
+from unifashion.apps.demo.service import Loaded, Service
 from unifashion.apps.demo.settings import DemoSettings
 from unifashion.apps.demo.uploads import to_address, to_jpeg
 from unifashion.cli import main
@@ -31,11 +33,15 @@ def shop(tmp_path_factory, make_model) -> Shop:
 
 @pytest.fixture(scope="module")
 def service(shop) -> Service:
-    return Service(shop, DemoSettings(max_steps=3), Captioner(shop.model))
+    return Service(Loaded(shop, Captioner(shop.model)), DemoSettings(max_steps=3))
 
 
 def search(service: Service, history: History, text: str) -> History:
     return actions.search(service, history, text, 4, "", False).history
+
+
+def found(service: Service, history: History) -> list[Hit]:
+    return actions.hits_of(service, history.current)
 
 
 def test_a_search_goes_from_words_to_a_product_to_what_should_change_and_back(service):
@@ -57,10 +63,10 @@ def test_a_product_comes_once_and_the_one_that_a_search_starts_from_does_not_com
     assert sorted(both) == ["coat/23", "coat/23#2"]
     for item_id in both:
         clicked = actions.refer(service, History(), item_id).history
-        hits = actions.search(service, clicked, "", 24, "", False).history.current.hits
+        hits = found(service, actions.search(service, clicked, "", 24, "", False).history)
         assert len(hits) == 23 and "coat/23" not in {hit.metadata["id"] for hit in hits}
     uploaded = actions.upload(service, History(), to_address(to_jpeg(pink, 320))).history
-    hits = actions.search(service, uploaded, "", 25, "", False).history.current.hits
+    hits = found(service, actions.search(service, uploaded, "", 25, "", False).history)
     assert len(hits) == 24 and sum(hit.metadata["id"] == "coat/23" for hit in hits) == 1
 
 
@@ -113,6 +119,11 @@ def test_what_fails_leaves_the_history_and_says_why(service):
         lambda: actions.refer(service, history, {"$ne": 1}),
         lambda: actions.upload(service, history, "data:image/svg+xml;base64,PHN2Zy8+"),
         lambda: actions.search(service, history.refer(None), "  ", 4, "", False),
+        lambda: actions.search(service, history, "red\ud800", 4, "", False),
+        lambda: actions.search(service, history, None, 4, "", False),
+        lambda: actions.search(service, history, "red", 4, ["price"], False),
+        lambda: actions.search(service, history, "red", float("nan"), "", False),
+        lambda: actions.search(service, history, "red", {}, "", False),
         lambda: actions.describe(service, history),
         lambda: 1 / 0,
     ):
@@ -136,11 +147,12 @@ class Tags(HTMLParser):
 def test_names_metadata_ids_and_words_are_text_wherever_they_are_shown(tmp_path):
     hostile = Hit(NASTY, 0.5, tmp_path / "x.png", {"title": NASTY, "price": NASTY, NASTY: NASTY})
     reference = Reference(NASTY, item_id=NASTY, caption=NASTY)
-    step = Step(NASTY, reference, (hostile,))
+    step = Step(NASTY, reference, (Found(NASTY, 0.5),))
+    address = {"address_of": lambda reference, side: product_address(reference.item_id, side)}
     for page in (
-        render("results", step=step),
-        render("reference", reference=reference, item=hostile, captions=True),
-        render("trail", history=History((step, step), 0)),
+        render("results", step=step, hits=[hostile]),
+        render("reference", reference=reference, item=hostile, captions=True, **address),
+        render("trail", history=History((step, step), 0), **address),
         render("note", message=NASTY, failed=True),
         render("welcome", examples=[NASTY], items=[hostile]),
         render("tryon_result", jpeg=b"", title=NASTY),
@@ -155,60 +167,76 @@ def test_names_metadata_ids_and_words_are_text_wherever_they_are_shown(tmp_path)
 
 def test_a_card_shows_title_price_and_what_else_is_known():
     metadata = {"id": "1", "text": "A dress", "stock": 3, "price": 49.9, "weight": 0.125, "size": ""}
-    card = render("results", step=Step("", None, (Hit("1", 0.25, Path(), metadata),)))
+    card = render("results", step=Step("", None, ()), hits=[Hit("1", 0.25, Path(), metadata)])
     for words in ("A dress", "<b>49.90</b>3 · 0.125<", "0.250", "api/items/1/image"):
         assert words in card
-    assert "Nothing found" in render("results", step=Step("x", None, ()))
-    assert "filter" in render("results", step=Step("x", None, (), "a < 1"))
+    assert "Nothing found" in render("results", step=Step("x", None, ()), hits=[])
+    assert "filter" in render("results", step=Step("x", None, (), "a < 1"), hits=[])
 
 
 def test_try_on_is_offered_for_products_and_not_for_uploads():
     product, photo = (
         Hit("1", 0.25, Path(), {"text": "A dress", "price": 49.9}),
-        Reference("Your photo", jpeg=b"\xff\xd8"),
+        Reference("Your photo", upload="0"),
     )
+    address = {"address_of": lambda reference, side: "a.jpg"}
     assert "dl:not(:empty)" in STYLE, "what shows the try-on part; a line break would count as content"
-    assert "<dl></dl>" in render("reference", reference=photo, item=None, captions=True)
-    page = render("reference", reference=Reference("A dress", item_id="1"), item=product, captions=True)
+    assert "<dl></dl>" in render("reference", reference=photo, item=None, captions=True, **address)
+    page = render("reference", reference=Reference("A dress", item_id="1"), item=product, captions=True, **address)
     assert "<dl><dt>price</dt><dd>49.90</dd></dl>" in page
 
 
-def test_the_limiter_lets_few_run_some_wait_and_sends_the_rest_away():
-    limiter, running, leave = Limiter(1, 1, patience=20), threading.Event(), threading.Event()
-    order: list[str] = []
+def test_questions_that_wait_together_are_answered_together_and_what_is_too_much_is_sent_away():
+    busy, leave = threading.Event(), threading.Event()
+    batches: list[list[int]] = []
 
-    def first():
-        with limiter.slot():
-            running.set()
-            leave.wait(20)
-            order.append("first")
+    def answer_all(questions):
+        batches.append(list(questions))
+        return [ValueError(str(n)) if n == 3 else 10 * n for n in questions]
 
-    def second():
-        with limiter.slot():
-            order.append("second")
+    def occupy():
+        busy.set()
+        assert leave.wait(20)
 
-    threads = [threading.Thread(target=first), threading.Thread(target=second)]
-    threads[0].start()
-    running.wait(20)
-    threads[1].start()
-    while limiter._admitted._value:
-        pass
-    with pytest.raises(Busy, match="Too many"), limiter.slot():
-        pass
-    leave.set()
-    for thread in threads:
-        thread.join()
-    assert order == ["first", "second"]
-    with limiter.slot():
-        pass
+    models = ModelThread(answer_all, waiting=MOST_AT_ONCE + 2, patience=20)
+    with ThreadPoolExecutor(MOST_AT_ONCE + 3) as pool:
+        first = pool.submit(models.run, occupy)
+        assert busy.wait(20)
+        answers = [pool.submit(models.ask, n) for n in range(MOST_AT_ONCE + 2)]
+        while len(models._asked) < MOST_AT_ONCE + 2:
+            time.sleep(0.001)
+        with pytest.raises(Busy, match="Too many"):
+            models.ask(99)
+        leave.set()
+        assert first.result(20) is None
+        with pytest.raises(ValueError, match="3"):
+            answers[3].result(20)
+        assert [one.result(20) for n, one in enumerate(answers) if n != 3] == [
+            10 * n for n in range(MOST_AT_ONCE + 2) if n != 3
+        ]
+    assert sorted(map(len, batches)) == [2, MOST_AT_ONCE]
+    assert models.ask(1) == 10
 
 
-def test_a_wait_that_is_too_long_ends_in_busy_and_frees_its_slot():
-    limiter = Limiter(1, 1, patience=0.01)
-    with limiter.slot(), pytest.raises(Busy, match="did not start"), limiter.slot():
-        pass
-    with limiter.slot():
-        pass
+def test_a_wait_that_is_too_long_ends_in_busy_and_what_has_begun_is_waited_for():
+    leave = threading.Event()
+    models = ModelThread(lambda questions: [1 for _ in questions], waiting=1, patience=0.05)
+    with ThreadPoolExecutor(1) as pool:
+        long = pool.submit(models.run, lambda: leave.wait(20))
+        while models._places._value == 2:
+            time.sleep(0.001)
+        with pytest.raises(Busy, match="did not start"):
+            models.ask(1)
+        leave.set()
+        assert long.result(20)
+    assert models.ask(1) == 1
+
+
+def test_a_bug_reaches_those_who_asked_and_the_thread_goes_on():
+    models = ModelThread(lambda questions: [1 // question for question in questions], waiting=1, patience=20)
+    with pytest.raises(ZeroDivisionError):
+        models.ask(0)
+    assert models.ask(1) == 1
 
 
 def test_a_port_that_is_taken_and_a_host_of_another_machine_are_reported_in_one_sentence(capsys):

@@ -25,16 +25,20 @@ from unifashion.apps.demo.errors import RequestError, explain
 from unifashion.apps.demo.html import render
 from unifashion.apps.demo.middleware import error_response
 from unifashion.apps.demo.service import SearchQuery, Service
+from unifashion.apps.demo.settings import RETRY_AFTER
 from unifashion.errors import UserError
 from unifashion.search import Hit
 from unifashion.search.items import Item
 
-RETRY_AFTER = 5  # seconds that clients are asked to wait when all slots are taken
 ERRORS = {
     400: "the request cannot be used",
     401: "the password is missing or wrong",
+    403: "sent by a page of another site",
     404: "no such product, address or model",
+    408: "it took too long to arrive",
     413: "a picture, text or body above its limit",
+    421: "sent to a name that is not known here",
+    429: "too many requests at once from one address; Retry-After says when to come back",
     500: "a bug; see the log of the server",
     503: "too many requests at once; Retry-After says when to come back",
 }
@@ -188,6 +192,7 @@ def routes(service: Service) -> APIRouter:
 
 def install_errors(app: FastAPI) -> None:
     """Make every error of ``app`` a sentence with a status."""
+    install_malformed(app)
 
     @app.exception_handler(UserError)
     @app.exception_handler(Exception)
@@ -195,15 +200,19 @@ def install_errors(app: FastAPI) -> None:
         status, message = explain(error, f"{request.method} {request.url.path}")
         return error_response(status, message, {"Retry-After": str(RETRY_AFTER)} if status == 503 else None)
 
-    @app.exception_handler(RequestValidationError)
-    def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"][1:]) or "the body"
-        return error_response(400, f"{field}: {first['msg']}; see /api/docs.")
-
     @app.exception_handler(HTTPException)
     def not_served(request: Request, error: HTTPException) -> JSONResponse:
         message = str(error.detail)
         if error.status_code in (404, 405):
             message = f"There is no {request.method} {request.url.path[:200]}; see /api/docs."
-        return error_response(error.status_code, message)
+        return error_response(error.status_code, message, dict(error.headers) if error.headers else None)
+
+
+def install_malformed(app: FastAPI) -> None:
+    """Say in a sentence why a body cannot be used: FastAPI's own answer repeats the body, and fails where that is no text."""
+
+    @app.exception_handler(RequestValidationError)
+    def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"][1:]) or "the body"
+        return error_response(400, f"{field}: {first['msg']}; see /api/docs.")

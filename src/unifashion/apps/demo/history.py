@@ -3,21 +3,30 @@
     words -> click a hit -> "longer, in blue" -> click a hit -> ...
 
 Going back shows an earlier step again; the later ones stay until a new search from there replaces them.
+The server keeps the histories of many visitors for hours: they hold ids, and neither pictures nor metadata.
 """
 
 from dataclasses import dataclass, replace
 
-from unifashion.search import Hit
+FORGET = 6 * 3600  # seconds after which a history is dropped
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The picture that the next search starts from: a product (``item_id``) or an upload (``jpeg``)."""
+    """The picture that the next search starts from: a product (``item_id``) or an upload (``upload``, its id in ``Uploads``)."""
 
     title: str
     item_id: str | None = None
-    jpeg: bytes | None = None
+    upload: str | None = None
     caption: str | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """A hit: which item, and its score."""
+
+    id: str
+    score: float
 
 
 @dataclass(frozen=True)
@@ -26,7 +35,7 @@ class Step:
 
     text: str
     reference: Reference | None
-    hits: tuple[Hit, ...]
+    hits: tuple[Found, ...]
     filter: str = ""
 
 

@@ -1,8 +1,8 @@
 """The HTML of the page's parts: ``render("trail", ...)`` fills in templates/trail.html.
 
-Everything that a template is given is escaped: names, metadata, queries, ids. Product pictures are addresses of the API, uploads
-are ``data:`` addresses of re-encoded JPEGs. What can be clicked carries ``data-uf``; page.js turns a click there into an event
-with the element's data.
+Everything that a template is given is escaped: names, metadata, queries, ids. Product pictures are addresses of the API,
+uploads are ``data:`` addresses of re-encoded JPEGs, which no route serves. What can be clicked carries ``data-uf``; page.js turns
+a click there into an event with the element's data.
 """
 
 import json
@@ -13,7 +13,6 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from unifashion.apps.demo.history import Reference
 from unifashion.apps.demo.uploads import ACCEPT, to_address
 from unifashion.search import Hit
 from unifashion.search.items import Item
@@ -54,11 +53,6 @@ def product_address(item_id: str, side: int) -> str:
     return f"api/items/{quote(item_id, safe='')}/image?side={side}"
 
 
-def reference_address(reference: Reference, side: int) -> str:
-    """Return where the page finds a reference: at the API, or in the address itself for an upload, which no route serves."""
-    return to_address(reference.jpeg) if reference.jpeg else product_address(reference.item_id or "", side)
-
-
 def _text(value: Any) -> str:
     if value is None:
         return ""
@@ -79,7 +73,6 @@ TEMPLATES.globals |= {
     "accept": ACCEPT,
     "metadata_of": metadata_of,
     "product_address": product_address,
-    "reference_address": reference_address,
     "style": Markup(STYLE),
     "summary_of": summary_of,
     "title_of": title_of,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from unifashion.apps.demo.service import Service
+from unifashion.apps.demo.service import Loaded, Service
 from unifashion.apps.demo.settings import DemoSettings
 from unifashion.errors import UserError, sentence
 from unifashion.llm.captioner import Captioner
@@ -32,8 +32,12 @@ def load_service(models: Models, settings: DemoSettings) -> Service:
     Raises:
         UserError: one of them is missing or cannot be used.
     """
+    return Service(_open(models), settings, _tryon(models), reopen=lambda: _open(models))
+
+
+def _open(models: Models) -> Loaded:
     retriever = Retriever.from_index(models.index, device=models.device, uri=models.uri, model=models.model)
-    return Service(retriever, settings, _captioner(models, retriever.model), _tryon(models))
+    return Loaded(retriever, _captioner(models, retriever.model))
 
 
 def _captioner(models: Models, own: object) -> Captioner | None:

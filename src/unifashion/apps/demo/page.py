@@ -4,14 +4,16 @@ Every event of a part reaches a handler with the data of the element that was cl
 page, programs use the JSON API. The history lives on the server, so no page can write to it.
 """
 
+import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gradio as gr
 
 from unifashion.apps.demo import actions
 from unifashion.apps.demo.actions import Result
-from unifashion.apps.demo.history import History
+from unifashion.apps.demo.history import FORGET, History
 from unifashion.apps.demo.html import SCRIPT, STYLE, render
 from unifashion.apps.demo.service import Service
 from unifashion.apps.demo.tryon_tab import add_tryon, event_data
@@ -19,10 +21,9 @@ from unifashion.apps.demo.tryon_tab import add_tryon, event_data
 EXAMPLES = ("red floral dress", "blue striped shirt", "long black coat")
 NUM_SHOWN = 10  # products on the page before the first search
 ASK_WORDS, ASK_CHANGE = "Describe it in words", "What should change?"
-FORGET = 6 * 3600  # seconds after which a history is dropped
-# Events that may wait, and that run at once: more than the limiter admits to a model, so that a click that needs none, such as a
-# step back, is not stuck behind other people's searches.
-QUEUE, THREADS = 64, 8
+# Events that may wait, and that run at once: enough that searches find others to be answered with, and that a click that needs no
+# model, such as a step back, is not stuck behind other people's searches.
+QUEUE, THREADS = 64, 24
 BUSY = "(...given) => { document.body.classList.add('uf-busy'); return given; }"
 DONE = "() => { document.body.classList.remove('uf-busy'); }"
 # Own styles, system fonts, nothing from or to the network, and none of Gradio's extras.
@@ -102,7 +103,7 @@ def _options(service: Service, fields: dict[str, str]) -> list[Any]:
     number = next((name for name, kind in fields.items() if kind == "number"), None)
     text = next((name for name, kind in fields.items() if kind == "text"), None)
     parts = ([f"{number} < 50"] if number else []) + ([f"{text} == 'dress'"] if text else [])
-    known = ", ".join(f"{name} ({kind})" for name, kind in fields.items()) or "this catalogue has none"
+    known = ", ".join(f"{_as_words(name)} ({kind})" for name, kind in fields.items()) or "this catalogue has none"
     condition = gr.Textbox(
         "",
         label="Filter",
@@ -117,8 +118,18 @@ def _options(service: Service, fields: dict[str, str]) -> list[Any]:
     return [count, condition, rerank]
 
 
+def _as_words(text: str) -> str:
+    """Return a text that is shown as it is where Gradio reads Markdown and HTML: its signs as numbers."""
+    return re.sub(r"[^\w ]", lambda sign: f"&#{ord(sign[0])};", text)
+
+
 def _welcome(service: Service) -> str:
     return render("welcome", examples=EXAMPLES, items=service.some_items(NUM_SHOWN))
+
+
+def _printable(text: Any) -> str:
+    """Return what a browser sent as a text that can be sent back; a request written by hand may hold anything."""
+    return text.encode("utf-8", "replace").decode() if isinstance(text, str) else ""
 
 
 class _Handlers:
@@ -126,9 +137,10 @@ class _Handlers:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._address_of = partial(actions.address_of, service)
 
     def search(self, history: History, words: str, k: float, condition: str, rerank: bool) -> list[Any]:
-        action = lambda: actions.search(self._service, history, words, int(k), condition, rerank)  # noqa: E731
+        action = lambda: actions.search(self._service, history, words, k, condition, rerank)  # noqa: E731
         return self._show(actions.attempt(history, action), words)
 
     def click(
@@ -137,7 +149,7 @@ class _Handlers:
         data = event_data(event)
         clicked = data.get("uf")
         if clicked == "example":
-            return self.search(history, str(data.get("words", ""))[:200], k, condition, rerank)
+            return self.search(history, _printable(data.get("words"))[:200], k, condition, rerank)
         if clicked == "similar":
             return self.search(history, "", k, condition, rerank)
         known: dict[Any, Callable[[], Result]] = {
@@ -156,7 +168,7 @@ class _Handlers:
         return self._show(actions.attempt(history, lambda: actions.upload(self._service, history, picture)), words)
 
     def rejected(self, history: History, words: str, event: gr.EventData) -> list[Any]:
-        message = str(event_data(event).get("message"))[:300]
+        message = _printable(event_data(event).get("message"))[:300]
         return self._show(Result(history, message, failed=True), words)
 
     def _show(self, result: Result, words: str) -> list[Any]:
@@ -165,9 +177,11 @@ class _Handlers:
         item = actions.product_in_index(self._service, reference)
         return [
             history,
-            gr.update(value=words, placeholder=ASK_WORDS if reference is None else ASK_CHANGE),
+            gr.update(value=_printable(words), placeholder=ASK_WORDS if reference is None else ASK_CHANGE),
             render("note", message=result.message, failed=result.failed),
-            render("reference", reference=reference, item=item, captions=captions),
-            render("trail", history=history),
-            _welcome(self._service) if step is None else render("results", step=step),
+            render("reference", reference=reference, item=item, captions=captions, address_of=self._address_of),
+            render("trail", history=history, address_of=self._address_of),
+            _welcome(self._service)
+            if step is None
+            else render("results", step=step, hits=actions.hits_of(self._service, step)),
         ]

@@ -1,27 +1,40 @@
-"""What page and API can ask for: search, items, their pictures, captions, try-on; the limiter guards every use of a model."""
+"""What page and API can ask for: search, items, their pictures, captions, try-on; one thread uses the models.
+
+The index may be made again by another model while the demo runs. ``Loaded`` is an index with its model: every search uses one of
+them from its first step to its last, so that a query's vector meets only vectors of its own model. A search that finds another
+index than the one that was opened opens it again with its model, and says so where that fails.
+"""
 
 import functools
+import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from PIL import Image
 
-from unifashion.apps.demo.concurrency import Limiter
-from unifashion.apps.demo.errors import NotFound, RequestError, TooLarge
+from unifashion.apps.demo.concurrency import ModelThread
+from unifashion.apps.demo.errors import Busy, NotFound, RequestError, TooLarge
 from unifashion.apps.demo.settings import DemoSettings
-from unifashion.apps.demo.uploads import decode_base64, shrink, to_jpeg
+from unifashion.apps.demo.uploads import Uploads, decode_base64, shrink, to_jpeg
 from unifashion.data.images import ImageError, load_image
-from unifashion.errors import UserError
+from unifashion.errors import UserError, sentence
 from unifashion.llm.captioner import Captioner
 from unifashion.search import Hit, Retriever
+from unifashion.search.index import IndexReplaced
 from unifashion.search.items import Item
+from unifashion.search.retriever import Query
 
+log = logging.getLogger(__name__)
 SIDES = (240, 480, 960)  # pixels of the longer side of a picture that is served
 LARGEST = SIDES[-1]  # models look at a few hundred pixels
 VIEWS = 4  # pictures of one product that a search allows for
 NUM_CACHED = 600  # pictures in memory, some 50 kB each
+REOPEN_EVERY = 10.0  # seconds between two attempts to open an index that has taken another's place
 
 T = TypeVar("T")
 Shown = TypeVar("Shown", Item, Hit)
@@ -40,32 +53,43 @@ class SearchQuery:
     exclude: str | None = None  # a product that is not an answer; only with ``one_per_product``
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """An index with the model that made it, and what describes pictures."""
+
+    retriever: Retriever
+    captioner: Captioner | None = None
+
+
 class Service:
     """One index and the models beside it, shared by all visitors."""
 
     def __init__(
         self,
-        retriever: Retriever,
+        loaded: Loaded,
         settings: DemoSettings | None = None,
-        captioner: Captioner | None = None,
         tryon: Any = None,  # a TryOn; its import takes seconds, and few demos have one
+        reopen: Callable[[], Loaded] | None = None,
     ) -> None:
+        """Take what is served; ``reopen`` opens it again after another index has taken the place of the one that was opened."""
         self.settings = settings or DemoSettings()
-        self._retriever, self._captioner, self._tryon = retriever, captioner, tryon
-        # One limiter for all models, as they share a device: two requests at once are hardly faster than one after the other, and
-        # take twice the memory.
-        self._limiter = Limiter(self.settings.at_once, self.settings.waiting, self.settings.patience)
+        self.uploads = Uploads(self.settings.max_kept_bytes)
+        self._loaded, self._tryon, self._reopen = loaded, tryon, reopen
+        self._next_attempt = 0.0  # to open the index again
+        self._models = ModelThread(self._search_all, self.settings.waiting, self.settings.patience)
         # At full size a picture of 50 megapixels takes 150 MB, and a page asks for a dozen thumbnails at a time.
         self._decoding = threading.Semaphore(2)
         self._thumbnail = functools.lru_cache(NUM_CACHED)(self._draw_thumbnail)
+        self._small_upload = functools.lru_cache(NUM_CACHED)(self._draw_upload)
 
     def about(self) -> dict[str, Any]:
         """Return what is served: counts, fields, and which models are loaded."""
+        retriever = self._loaded.retriever
         return {
-            "items": len(self._retriever.index),
-            "model": self._retriever.model.name,
-            "fields": dict(self._retriever.index.fields),
-            "captions": self._captioner is not None,
+            "items": len(retriever.index),
+            "model": retriever.model.name,
+            "fields": dict(retriever.index.fields),
+            "captions": self._loaded.captioner is not None,
             "tryon": self._tryon is not None,
         }
 
@@ -76,7 +100,7 @@ class Service:
             RequestError: nothing to look for, or more than is allowed.
             UserError: a filter that cannot be read.
         """
-        limits, text = self.settings, query.text.strip()
+        limits, text = self.settings, readable(query.text, "text").strip()
         if not text and query.image is None:
             raise RequestError("Nothing to search for: write some words, or give a picture.")
         if len(text) > limits.max_text:
@@ -87,21 +111,52 @@ class Service:
             raise RequestError(f"rerank = {query.rerank}: give a number from 0 (off) to {10 * limits.max_results}.")
         images = [] if query.image is None else [query.image]
         k = VIEWS * (query.k + 1) if query.one_per_product else query.k
-        with self._limiter.slot():
-            # A search first reloads the index where ``unifashion index`` has written to it, so that new products need no restart.
-            # ``item`` and ``about`` do not reload: they see the catalogue of the latest search.
-            hits = self._retriever.search(
-                text=text or None, images=images, k=k, filter=query.filter.strip() or None, rerank=query.rerank
-            )
+        condition = readable(query.filter, "filter").strip() or None
+        hits = self._models.ask(Query(text, images, k, condition, query.rerank))
         return (_one_per_product(hits, query.exclude) if query.one_per_product else hits)[: query.k]
+
+    def _search_all(self, queries: Sequence[Query]) -> Sequence[list[Hit] | Exception]:
+        """Answer several queries; called on the thread of the models alone.
+
+        A search reads again what ``unifashion index`` has written, so that new products need no restart. ``item`` and ``about``
+        see the catalogue of the latest search.
+        """
+        for _ in range(3):
+            retriever = self._loaded.retriever
+            try:
+                answers = retriever.search_all(queries)
+            except IndexReplaced:
+                self._open_again()
+                continue
+            with suppress(IndexReplaced):
+                retriever.index.refresh()  # nothing that was read came from another index in its place
+                return answers
+        raise Busy("The catalogue is being indexed right now; try again in a minute.")
+
+    def _open_again(self) -> None:
+        """Open the index that has taken the place of the one that was opened, and load its model."""
+        if self._reopen is None:
+            raise Busy("The catalogue was indexed again; the demo must be restarted.")
+        if time.monotonic() >= self._next_attempt:
+            try:
+                self._loaded = self._reopen()
+                self._thumbnail.cache_clear()
+                log.warning("the index was made again, and is loaded with its model")
+                return
+            except UserError as error:
+                log.error("the index was made again and cannot be loaded: %s", sentence(error))
+            self._next_attempt = time.monotonic() + REOPEN_EVERY
+        raise Busy(
+            "The catalogue was indexed again and cannot be loaded yet; try again in a minute, or see the server's log."
+        )
 
     def remarks(self, text: str) -> list[str]:
         """Return which of a query's words the model cannot read, as sentences."""
-        return self._retriever.remarks(text) if text.strip() else []
+        return self._loaded.retriever.remarks(text) if text.strip() else []
 
     def some_items(self, count: int) -> list[Item]:
         """Return products from all over the catalogue, the same ones every time."""
-        index = self._retriever.index
+        index = self._loaded.retriever.index
         items = [index.get(item_id) for item_id in _spread(index.snapshot.ids, VIEWS * count)]
         return _spread(_one_per_product(items), count)
 
@@ -111,8 +166,9 @@ class Service:
         Raises:
             NotFound: no product has this id.
         """
+        readable(item_id, "id")
         try:
-            return self._retriever.index.get(item_id)
+            return self._loaded.retriever.index.get(item_id)
         except UserError:
             raise NotFound(f"No product has the id {item_id[:100]!r}.") from None
 
@@ -139,20 +195,26 @@ class Service:
         if side not in SIDES:  # any side at all would let one visitor fill the cache with a single product
             raise RequestError(f"side = {side}: pictures come with {', '.join(map(str, SIDES))} pixels.")
         path = self.item(item_id).image
-        changed = (
-            path.stat().st_mtime_ns if path.is_file() else 0
-        )  # part of the cache's key: a new photo is shown at once
-        return self._thumbnail(item_id, side, changed)
+        changed = path.stat().st_mtime_ns if path.is_file() else 0  # in the cache's key: a new photo is shown at once
+        return self._thumbnail(item_id, side, path, changed)
 
-    def _draw_thumbnail(self, item_id: str, side: int, changed: int) -> bytes:
+    def _draw_thumbnail(self, item_id: str, side: int, path: Path, changed: int) -> bytes:
         return to_jpeg(self.photo(item_id), side)
+
+    def upload_jpeg(self, name: str, side: int) -> bytes:
+        """Return a kept upload as JPEG, no side above ``side`` pixels; raises as ``Uploads.get``."""
+        jpeg = self.uploads.get(name)
+        return jpeg if side >= LARGEST else self._small_upload(name, side)
+
+    def _draw_upload(self, name: str, side: int) -> bytes:
+        return to_jpeg(load_image(self.uploads.get(name)), side)
 
     def caption(self, picture: Image.Image) -> str:
         """Return what a captioning model says about a picture."""
-        if self._captioner is None:
+        captioner = self._loaded.captioner
+        if captioner is None:
             raise NotFound("No captioning model is loaded; start the demo with --caption-model.")
-        with self._limiter.slot():
-            return self._captioner.caption([picture])[0].strip()
+        return self._models.run(lambda: captioner.caption([picture])[0].strip())
 
     def try_on(
         self,
@@ -172,9 +234,19 @@ class Service:
 
         garment, text = self.photo(item_id), str(self.item(item_id).metadata.get("text", ""))
         person = make_person(photo, maps, self._tryon.pipe.denoiser.config.image_size)
-        with self._limiter.slot():
-            drawn: Image.Image = self._tryon(person, garment, text, on_step=on_step)
+        drawn: Image.Image = self._models.run(lambda: self._tryon(person, garment, text, on_step=on_step))
         return drawn
+
+
+def readable(text: str, name: str) -> str:
+    """Return a text from outside, or say what is wrong with it.
+
+    Raises:
+        RequestError: half of a surrogate pair, which no encoding can hold, or NUL, which ends a text in other programs.
+    """
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise RequestError(f"The {name} holds characters that are not text; leave them out.")
+    return text
 
 
 def product_of(item: Item | Hit) -> str:

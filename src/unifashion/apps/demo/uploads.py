@@ -7,18 +7,53 @@ code. Whatever is decoded is only passed on as pixels.
 import base64
 import binascii
 import io
+import secrets
+import threading
 import warnings
+from collections import OrderedDict
 from pathlib import Path
 
 from PIL import Image
 
-from unifashion.apps.demo.errors import RequestError, TooLarge
+from unifashion.apps.demo.errors import NotFound, RequestError, TooLarge
 from unifashion.apps.demo.settings import DemoSettings
 from unifashion.data.images import ImageError, load_image
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 ACCEPT = "image/jpeg,image/png,image/webp,image/gif,image/bmp"
 NAME = Path("upload")
+
+
+class Uploads:
+    """The visitors' pictures as JPEG, under ids that nobody can guess; beyond ``max_bytes`` the longest unused are dropped."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes, self._num_bytes = max_bytes, 0
+        self._kept: OrderedDict[str, bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def keep(self, jpeg: bytes) -> str:
+        """Keep a picture; return its id."""
+        name = secrets.token_hex(16)
+        with self._lock:
+            self._kept[name] = jpeg
+            self._num_bytes += len(jpeg)
+            while self._num_bytes > self._max_bytes:
+                _, dropped = self._kept.popitem(last=False)
+                self._num_bytes -= len(dropped)
+        return name
+
+    def get(self, name: str) -> bytes:
+        """Return a picture.
+
+        Raises:
+            NotFound: it was dropped.
+        """
+        with self._lock:
+            if name not in self._kept:
+                raise NotFound("Your photo is no longer kept; add it again.")
+            self._kept.move_to_end(name)
+            return self._kept[name]
 
 
 def decode_base64(text: str, settings: DemoSettings) -> Image.Image:
