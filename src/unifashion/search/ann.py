@@ -44,7 +44,7 @@ from unifashion.search.milvus_engine import MilvusEngine, portable_uri, usable_u
 log = logging.getLogger(__name__)
 Ann = Literal["ivf", "hnsw", "flat"]
 RECORD, FAISS_FILE = "nearest.json", "nearest.faiss"
-INFINITE = UserError("the model's vector of this query is not made of finite numbers; try other words or another image")
+INFINITE = "the model's vector of this query is not made of finite numbers; try other words or another image"
 EXACT_BELOW = 1000  # items; up to this many, the exact search is as fast
 
 
@@ -231,7 +231,7 @@ class Searcher:
 
     def search_all(self, wanted: Sequence[Wanted], snapshot: Snapshot) -> list[Found | UserError]:
         """Search for several queries; the answer to one that fails is its error."""
-        answers: list[Found | UserError] = [INFINITE] * len(wanted)
+        answers: list[Found | UserError] = [UserError(INFINITE) for _ in wanted]
         usable = [row for row, one in enumerate(wanted) if one.query_D.isfinite().all()]
         if usable and (self.exact or read_record(self.index.folder) is None):
             found = exact_search_all(self.index, [wanted[row] for row in usable], snapshot)

@@ -205,7 +205,7 @@ def install_errors(app: FastAPI) -> None:
         message = str(error.detail)
         if error.status_code in (404, 405):
             message = f"There is no {request.method} {request.url.path[:200]}; see /api/docs."
-        return error_response(error.status_code, message, dict(error.headers) if error.headers else None)
+        return error_response(error.status_code, message, error.headers)
 
 
 def install_malformed(app: FastAPI) -> None:

@@ -52,7 +52,7 @@ class ModelThread(Generic[Question, Answer]):
         """Return what a function returns that uses a model in another way; raises as ``ask``."""
         done: Future[T] = Future()
         with self._place():
-            self._work.put(lambda: done.set_running_or_notify_cancel() and _fulfil([done], lambda: [job()]))
+            self._work.put(lambda: _fulfil(_begun([done]), lambda: [job()]))
             return self._result(done)
 
     @contextmanager
@@ -76,18 +76,22 @@ class ModelThread(Generic[Question, Answer]):
 
     def _answer_those_waiting(self) -> None:
         """Answer what was asked first; nothing is left for the later calls of those who are answered here too."""
-        questions, answers = [], []
-        while self._asked and len(questions) < MOST_AT_ONCE:
+        batch: list[tuple[Question, Future[Answer]]] = []
+        while self._asked and len(batch) < MOST_AT_ONCE:
             question, answer = self._asked.popleft()
-            if answer.set_running_or_notify_cancel():
-                questions.append(question)
-                answers.append(answer)
-        if questions:
-            _fulfil(answers, lambda: self._answer_all(questions))
+            batch += [(question, begun) for begun in _begun([answer])]
+        _fulfil([answer for _, answer in batch], lambda: self._answer_all([question for question, _ in batch]))
+
+
+def _begun(futures: Sequence["Future[T]"]) -> list["Future[T]"]:
+    """Return those that nobody has given up; from now on nobody can."""
+    return [future for future in futures if future.set_running_or_notify_cancel()]
 
 
 def _fulfil(futures: Sequence["Future[T]"], compute: Callable[[], Sequence[T | Exception]]) -> None:
     """Give every future its result, or all of them the exception: what fails must not end the thread."""
+    if not futures:
+        return
     try:
         results = compute()
     except BaseException as error:

@@ -16,6 +16,7 @@ import re
 import socket
 import time
 from collections import Counter
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -45,7 +46,7 @@ HEADERS = {
     b"x-frame-options": b"SAMEORIGIN",
     b"cross-origin-resource-policy": b"same-origin",
     b"cross-origin-opener-policy": b"same-origin",
-    b"referrer-policy": b"no-referrer",
+    b"referrer-policy": b"same-origin",  # without any, the origin of the login form would be "null"
 }
 
 
@@ -188,7 +189,7 @@ def path_of(scope: Scope) -> str:
     return str(scope["path"]).removeprefix(scope.get("root_path", ""))
 
 
-def error_response(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
+def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """Return an error as all routes of the API give it; what is no text in it is replaced."""
     return JSONResponse({"error": message.encode("utf-8", "replace").decode()}, status, headers)
 
