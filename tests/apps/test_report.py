@@ -74,7 +74,7 @@ def run(tmp_path):
 
 
 def page_of(run, tmp_path):
-    page, _ = write_report([run], tmp_path / "out" / "report.html")
+    page, _ = write_report([run], tmp_path / "out" / "report.html", data_roots=[tmp_path])
     return page.read_text()
 
 
@@ -134,7 +134,7 @@ def test_no_word_of_a_run_folder_can_become_markup(run, tmp_path):
     write_ranked_lists(home, answers)
     other = run.with_name("<script>other<")
     shutil.copytree(run, other)
-    page, figures = write_report([run, other], tmp_path / "report.html")
+    page, figures = write_report([run, other], tmp_path / "report.html", data_roots=[tmp_path])
     tags = []
     parser = HTMLParser()
     parser.handle_starttag = lambda tag, attributes: tags.append((tag, dict(attributes)))
@@ -281,7 +281,7 @@ def test_bad_input_is_one_sentence(run, tmp_path, capsys):
 
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_real_browser_shows_it_without_overflow_broken_images_or_network(browser, run, tmp_path, width):
-    page, _ = write_report([run], tmp_path / "report.html")
+    page, _ = write_report([run], tmp_path / "report.html", data_roots=[tmp_path])
     with browser.page(page.as_uri(), width=width) as shown:
         assert shown.sideways() <= 0 and not shown.errors and not shown.left_loopback()
         asked = [url for url in shown.requests if not url.startswith("data:")]
@@ -304,7 +304,7 @@ def test_words_stay_whole_and_bars_begin_below_each_other(browser, run, tmp_path
     asked = [answer(9 * (n % 4), photo, slices={kind: words[n % 3] for kind in "abc"}) for n in range(30)]
     asked += [answer(0, photo, slices=dict.fromkeys("abc", "burgundy"))] * 10
     write_ranked_lists(run / "validate" / "fashioniq", asked)
-    page, _ = write_report([run], tmp_path / "report.html")
+    page, _ = write_report([run], tmp_path / "report.html", data_roots=[tmp_path])
     with browser.page(page.as_uri(), width=390) as shown:
         for media, width in (("screen", 390), ("screen", 1280), ("print", 690)):
             metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}

@@ -15,6 +15,7 @@ from unifashion.evaluation.bootstrap import interval
 from unifashion.evaluation.ranked_lists import NUM_SHOWN, RankedList
 
 NUM_GROUPS = 12  # of one kind, the largest
+NUM_CURVES = 28  # in a figure, the largest; so many look different
 NUM_EXAMPLES = 4  # of hits, and of misses
 SEED = 0
 AT = 10
@@ -27,7 +28,8 @@ def answer_sections(answers: Sequence[RankedList], name: str) -> list[dict[str, 
     """
     sections = []
     for index, (protocol, own) in enumerate(by_protocol(answers).items()):
-        lines = {label: [group] for label, group in grouped(own, _curve_label).items()}
+        curves = sorted(grouped(own, _curve_label).items(), key=lambda curve: -len(curve[1]))[:NUM_CURVES]
+        lines = {label: [group] for label, group in grouped(own, _curve_label).items() if label in dict(curves)}
         directions = grouped(own, lambda answer: answer.direction)
         section = {
             "protocol": protocol,

@@ -1,16 +1,16 @@
 """Learning curves of a run and recall curves of its answers, as figures."""
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 
 from unifashion.apps.report.figures import Curve, Figure, Plot, spans_far
-from unifashion.apps.report.load_runs import Row, Run, headline_metric
+from unifashion.apps.report.load_runs import FAR, Row, Run, headline_metric
 from unifashion.evaluation.ranked_lists import RankedList
 from unifashion.evaluation.scores import MEAN
 
 NOT_A_LOSS = ("epoch", "step", "learning_rate", "seconds")
 NOT_A_SCORE = ("epoch", "step", "pairs")
+MAX_POINTS = 5000  # of a curve; of more, every second or third is drawn
 KS = tuple(range(1, 101))
 
 
@@ -56,7 +56,7 @@ def _learning_rate(run: Run) -> Figure | None:
 
 def _validation(run: Run) -> Figure | None:
     # Retrieval writes one row per score, try-on one column per score.
-    by_row = bool(run.validation) and "metric" in run.validation[0]
+    by_row = bool(run.validation) and {"metric", "category", "protocol", "value"} <= run.validation[0].keys()
     curves = _protocols(run.validation) if by_row else _columns(run.validation, NOT_A_SCORE)
     y_label = "score" if not by_row else "score (%)" if any(" " in label for label in curves) else "mean recall (%)"
     curves = {label: curve for label, curve in curves.items() if len(curve) > 1}
@@ -91,14 +91,15 @@ def _columns(rows: Sequence[Mapping[str, str | float]], without: Sequence[str]) 
 def _curve(rows: Sequence[Mapping[str, str | float]], name: str) -> Curve:
     """Return the points of a column, without cells that hold no finite number; no points if there is no such column."""
     points = []
-    for row in rows if rows and name in rows[0] else ():
+    x_label = _x_label(rows)
+    for row in rows if rows and {name, x_label} <= rows[0].keys() else ():
         try:
-            point = float(row[_x_label(rows)]), float(row[name])
+            point = float(row[x_label]), float(row[name])
         except ValueError:
             continue
-        if all(map(math.isfinite, point)):
+        if all(abs(value) < FAR for value in point):  # False for NaN, too
             points.append(point)
-    return points
+    return points[:: len(points) // MAX_POINTS + 1]
 
 
 def _x_label(rows: Sequence[Mapping[str, object]]) -> str:

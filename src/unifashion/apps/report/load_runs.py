@@ -4,6 +4,7 @@ A run may still be in progress, may have been interrupted, or may be a folder wi
 """
 
 import csv
+import io
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -13,11 +14,15 @@ from typing import Any, TypeVar
 
 import yaml
 
+from unifashion.apps.report.rows import check_rows
 from unifashion.errors import UserError
+from unifashion.evaluation.ranked_lists import FILE as ANSWERS
 from unifashion.evaluation.ranked_lists import RankedList, read_ranked_lists
 from unifashion.evaluation.scores import MEAN, Score, read_scores
 from unifashion.io import read_json
 
+MAX_BYTES, MAX_COLUMNS = 256 * 2**20, 200  # of a file, and of a table
+FAR = 1e30  # what is not below it is not a number that a run has
 Row = dict[str, str]
 R = TypeVar("R")
 S = TypeVar("S", Score, RankedList)
@@ -149,7 +154,7 @@ def _read_run(folder: Path, name: str) -> Run:
     files = sorted({*folder.glob("scores.json"), *folder.glob("validate/*/scores.json")})
     if metadata is None and not files:
         raise UserError(f"{folder} holds no run and no scores: expected run.json or scores.json in it")
-    evaluations = [Evaluation(read_scores(file), read_ranked_lists(file.parent)) for file in files]
+    evaluations = [_evaluation(file) for file in files if file.is_file()]
     evaluations = [evaluation for evaluation in evaluations if evaluation.scores]
     if metadata is None and not evaluations:
         raise UserError(f"{files[0]} holds no score; run the validation again")
@@ -167,6 +172,25 @@ def _read_run(folder: Path, name: str) -> Run:
     )
 
 
+def _evaluation(file: Path) -> Evaluation:
+    """Read scores and answers, and check that they are what an evaluation writes: the sections rely on it.
+
+    Raises:
+        UserError: they are not; names file and row.
+    """
+    answers = file.with_name(ANSWERS)
+    for path in filter(Path.is_file, (file, answers)):
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(f"{path} has more than {MAX_BYTES // 2**20} MiB, which no evaluation writes; remove it")
+    try:
+        evaluation = Evaluation(read_scores(file), read_ranked_lists(file.parent))
+    except RecursionError:
+        raise UserError(f"{file} is not a scores.json: run the evaluation again") from None
+    for path, rows in ((file, evaluation.scores), (answers, evaluation.answers)):
+        check_rows(path, rows)
+    return evaluation
+
+
 def _mapping(path: Path, read: Callable[[Path], Any]) -> dict[str, Any] | None:
     """Return what a file says about a run; None where there is no file.
 
@@ -175,21 +199,33 @@ def _mapping(path: Path, read: Callable[[Path], Any]) -> dict[str, Any] | None:
     """
     if not path.is_file():
         return None
-    content = read(path)
+    try:
+        content = read(path) if path.stat().st_size <= MAX_BYTES else None
+    except RecursionError:
+        content = None
     if not isinstance(content, dict):
         raise UserError(f"{path} is damaged; remove it, or name another run")
     return content
 
 
+class _WithoutAliases(yaml.SafeLoader):
+    """No settings have them, and a few lines of them can stand for more than a memory holds."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("an alias")
+        return super().compose_node(parent, index)
+
+
 def _read_yaml(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        return yaml.load(path.read_text(encoding="utf-8"), _WithoutAliases)
+    except (OSError, ValueError, TypeError, yaml.YAMLError):  # a key that is a list is a TypeError
         return None
 
 
 def _rows(path: Path) -> list[Row]:
-    """Return the rows of a CSV file.
+    """Return the rows of a CSV file; of rows that a torn write has left at its end, none.
 
     Raises:
         UserError: a row has too few or too many cells; names it.
@@ -197,10 +233,14 @@ def _rows(path: Path) -> list[Row]:
     if not path.is_file():
         return []
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            header, *rows = list(csv.reader(file)) or [[]]
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError
+        text = path.read_text(encoding="utf-8").rstrip("\0")  # a power cut leaves NUL where the last rows were to be
+        header, *rows = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
     except (OSError, ValueError, csv.Error):
         raise UserError(f"{path} cannot be read; remove it") from None
+    if len(set(header)) < len(header) or len(header) > MAX_COLUMNS:
+        raise UserError(f"{path} has two columns of one name, or more than {MAX_COLUMNS}; remove it")
     if rows and len(rows[-1]) != len(header):
         rows.pop()  # the run is still writing it
     for line, row in enumerate(rows, 2):
@@ -217,4 +257,6 @@ def _numbers(path: Path) -> list[dict[str, float]]:
             rows.append({name: float(cell or "nan") for name, cell in row.items()})
         except ValueError:
             raise UserError(f"{path}, row {line}: holds a cell that is not a number; remove the row") from None
+    if rows and not {"epoch", "step"} & rows[0].keys():
+        raise UserError(f"{path} has neither a column 'epoch' nor 'step'; remove it")
     return rows

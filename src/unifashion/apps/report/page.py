@@ -5,7 +5,6 @@ Python prepares the data, ``templates/`` has the words: report.html is the page,
 
 from collections.abc import Sequence
 from datetime import date
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,8 @@ from unifashion.apps.report.comparison import compare
 from unifashion.apps.report.curves import first_losses, learning_curves
 from unifashion.apps.report.figures import Figure
 from unifashion.apps.report.glossary import MARKS, STATES, UNKNOWN_MARK, is_tryon, protocol_words
-from unifashion.apps.report.load_runs import Evaluation, Run, headline_metric, over_all_categories, read_runs, slug
-from unifashion.apps.report.pictures import SHEET_SIDE, data_address
+from unifashion.apps.report.load_runs import FAR, Evaluation, Run, headline_metric, over_all_categories, read_runs, slug
+from unifashion.apps.report.pictures import SHEET_SIDE, Photos
 from unifashion.apps.report.published import published_tables, why_no_table
 from unifashion.apps.report.score_tables import fixed, score_table
 from unifashion.evaluation.scores import Score
@@ -28,13 +27,16 @@ from unifashion.io import atomic_write, disk_errors
 from unifashion.tryon.results import EXAMPLES
 
 
-def write_report(runs: Sequence[Path], out: Path, figures: Path | None = None) -> tuple[Path, list[Path]]:
+def write_report(
+    runs: Sequence[Path], out: Path, figures: Path | None = None, data_roots: Sequence[Path] = ()
+) -> tuple[Path, list[Path]]:
     """Write the report of some runs.
 
     Args:
         runs: run folders, or folders with a ``scores.json``.
         out: HTML file; replaced whole or not at all.
         figures: folder for the PNGs; default: beside the page, named after it.
+        data_roots: folders whose pictures may be shown, besides those of the runs themselves.
 
     Returns:
         the page, and the PNG files.
@@ -43,12 +45,14 @@ def write_report(runs: Sequence[Path], out: Path, figures: Path | None = None) -
         UserError: a folder that is not a run, or a path that cannot be written.
     """
     loaded = read_runs(runs)
-    comparison, sections = compare(loaded), [_run_section(run) for run in loaded]
+    comparison, sections = compare(loaded), [_run_section(run, data_roots) for run in loaded]
     page = _render(loaded, comparison, sections)
     folder = figures or out.with_name(f"{out.stem}_figures")
     drawn = _figures(comparison, sections)
-    contents: dict[Path, str | bytes] = {folder / f"{figure.name}.png": figure.png for figure in drawn}
-    for path, content in (contents | {out: page}).items():
+    contents = {folder / f"{figure.name}.png": figure.png for figure in drawn}
+    for path, content in (
+        contents | {out: page.encode("utf-8", "replace")}
+    ).items():  # a run's files may hold half a character
         with disk_errors(path, "name another file with -o, or another folder with --figures"):
             path.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(path, content)
@@ -76,7 +80,6 @@ def _render(runs: Sequence[Run], comparison: dict[str, Any], sections: Sequence[
         lstrip_blocks=True,
     )
     environment.globals.update(states=STATES, recall_at=AT, seed=SEED, sheet_side=SHEET_SIDE)
-    environment.filters["data_address"] = cache(data_address)  # a photo that is shown twice is encoded once
     environment.filters["file_name"] = lambda path: Path(path).name
     environment.filters.update(fixed=fixed, protocol_words=protocol_words)
     environment.filters["thousands"] = "{:,}".format
@@ -118,14 +121,15 @@ def _headline(run: Run) -> tuple[str, Score | str]:
         score = next(score for score in whole if score.metric == metric)
         return f"{score.protocol} {score.metric}", score
     last = run.metadata.get("validation")
-    if isinstance(last, dict) and isinstance(last.get("ssim"), float):
+    if isinstance(last, dict) and _is_number(last.get("ssim")):
         return f"SSIM of {last.get('pairs', '?')} pairs in training", f"{last['ssim']:.3f}"
     return "not validated", ""
 
 
-def _run_section(run: Run) -> dict[str, Any]:
+def _run_section(run: Run, data_roots: Sequence[Path]) -> dict[str, Any]:
     return {
         "run": run,
+        "photos": Photos(run.folder, data_roots),
         "details": _details(run),
         "first_losses": first_losses(run),
         "curves": learning_curves(run),
@@ -153,21 +157,23 @@ def _evaluation_section(evaluation: Evaluation, run: Run, name: str) -> dict[str
 def _details(run: Run) -> dict[str, Any]:
     """Return what is known about a run, under the names that the page prints."""
     metadata, settings = run.metadata, run.settings
-    data, versions, best = (metadata.get(name) or {} for name in ("data", "versions", "best"))
+    data, versions, best = (_part(metadata, name) for name in ("data", "versions", "best"))
     commit = str(metadata.get("git") or "")
     details = {
         "Model": run.model,
         "Started from": settings.get("init_from"),
         "Data": run.data,
-        "Data fingerprint": data.get("fingerprint") if isinstance(data, dict) else None,
+        "Data fingerprint": data.get("fingerprint"),
         "Started": str(metadata.get("started") or "").replace("T", " ").replace("Z", " UTC"),
         "Duration": _duration(metadata.get("seconds")),
         "Length": ", ".join(
-            f"{metadata[name]:,} {name}" for name in ("epochs", "steps") if isinstance(metadata.get(name), int)
+            f"{metadata[name]:,} {name}" for name in ("epochs", "steps") if _is_number(metadata.get(name))
         ),
         "Batch": settings.get("batch_size"),
         "Seed": settings.get("seed"),
-        "Best checkpoint": f"{best['value']:.2f} after epoch {best['epoch']}" if best else "",
+        "Best checkpoint": f"{best['value']:.2f} after epoch {best.get('epoch')}"
+        if _is_number(best.get("value"))
+        else "",
         "Images skipped": metadata.get("broken_images") or "",
         "Machine": metadata.get("machine"),
         "Commit": commit[:10] + (" with changes" if commit.endswith("+changes") else ""),
@@ -176,8 +182,17 @@ def _details(run: Run) -> dict[str, Any]:
     return {name: value for name, value in details.items() if value not in (None, "")}
 
 
+def _part(metadata: dict[str, Any], name: str) -> dict[str, Any]:
+    value = metadata.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) < FAR
+
+
 def _duration(seconds: Any) -> str:
-    if not isinstance(seconds, int | float):
+    if not _is_number(seconds):
         return ""
     if seconds < 90:
         return f"{seconds:.0f} seconds"
