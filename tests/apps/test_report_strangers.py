@@ -151,7 +151,7 @@ def test_the_data_folder_is_a_flag(make_run, tmp_path, monkeypatch, capsys):
 
 TEXTS = st.text(max_size=6) | st.sampled_from(["\ud800", "\0", "epoch", "step", "x" * 500, "9" * 5000])
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
+    st.none() | st.booleans() | st.integers() | st.just(10**400) | st.floats() | TEXTS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
     max_leaves=4,
 )
@@ -265,6 +265,32 @@ def test_a_bomb_of_aliases_is_a_sentence(make_run):
     (run / "config.yaml").write_text("\n".join(lines))
     with pytest.raises(UserError, match=r"config\.yaml is damaged"):
         page_of(run)
+
+
+@pytest.mark.parametrize("value", [10**400, float("nan"), "60", True, None, [60.0]])
+def test_a_score_that_is_no_number_is_a_sentence(make_run, value):
+    run = make_run()
+    (run / "validate" / "fashioniq" / "scores.json").write_text(json.dumps([{**SCORE, "value": value}]))
+    with pytest.raises(UserError, match=r"scores\.json"):
+        page_of(run)
+
+
+@pytest.mark.parametrize(
+    "change", [{"direction": "sideways"}, {"rank": -1}, {"rank": "0"}, {"gallery": None}, {"top": [1]}]
+)
+def test_an_answer_that_no_evaluation_writes_is_a_sentence(make_run, change):
+    run = make_run()
+    file = run / "validate" / "fashioniq" / "answers.jsonl"
+    file.write_text(json.dumps({**answer("a.png"), **change}))
+    with pytest.raises(UserError, match=r"answers\.jsonl, row 1"):
+        page_of(run)
+
+
+def test_a_best_checkpoint_at_an_epoch_of_hundreds_of_digits_is_not_drawn(make_run):
+    run = make_run()
+    (run / "run.json").write_text(json.dumps({"best": {"epoch": 10**400, "value": 10**400}}))
+    (run / "validation_metrics.csv").write_text("epoch,ssim\n1,0.5\n2,0.6\n")
+    assert "Validation. At the end: ssim 0.6." in page_of(run)
 
 
 def test_what_no_evaluation_writes_is_not_drawn_for_hours(make_run):

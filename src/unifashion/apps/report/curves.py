@@ -63,7 +63,8 @@ def _validation(run: Run) -> Figure | None:
     if not curves:
         return None
     x_label, best = _x_label(run.validation), run.metadata.get("best")
-    best_x = best.get(x_label) if isinstance(best, dict) and isinstance(best.get(x_label), int) else None
+    best_x = best.get(x_label) if isinstance(best, dict) else None
+    best_x = best_x if isinstance(best_x, int) and abs(best_x) < FAR else None
     at_end = ", ".join(f"{label} {curve[-1][1]:.4g}" for label, curve in curves.items())
     words = f"Validation. At the end: {at_end}."
     words += "" if best_x is None else f" The line marks the best checkpoint, {x_label} {best_x}."

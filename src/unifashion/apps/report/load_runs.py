@@ -184,7 +184,7 @@ def _evaluation(file: Path) -> Evaluation:
             raise UserError(f"{path} has more than {MAX_BYTES // 2**20} MiB, which no evaluation writes; remove it")
     try:
         evaluation = Evaluation(read_scores(file), read_ranked_lists(file.parent))
-    except RecursionError:
+    except (RecursionError, OverflowError):  # brackets within brackets; a number of hundreds of digits
         raise UserError(f"{file} is not a scores.json: run the evaluation again") from None
     for path, rows in ((file, evaluation.scores), (answers, evaluation.answers)):
         check_rows(path, rows)

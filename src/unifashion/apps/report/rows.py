@@ -3,20 +3,20 @@
 A dataclass takes whatever it is given, and JSON may hold anything.
 """
 
-import math
 import types
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from unifashion.errors import UserError
+from unifashion.evaluation.ranked_lists import RankedItem, RankedList
+from unifashion.evaluation.scores import Score
 
 LEAST = {"rank": 0, "gallery": 1, "n": 0}
 MAX_NUMBER = 1e15
 MAX_PROTOCOLS = 20  # of the rows of one file: each has sections and figures of its own
 MAX_WORDS = 200  # characters of what is a name, which figures and headings hold
+KINDS: dict[type, dict[str, Any]] = {kind: get_type_hints(kind) for kind in (Score, RankedList, RankedItem)}
 NAMES = ("protocol", "category", "dataset", "split", "metric", "slices")
 
 
@@ -35,7 +35,7 @@ def check_rows(path: Path, rows: Sequence[Any]) -> None:
 
 
 def _wrong_field(row: Any) -> str:
-    for name, kind in _kinds(type(row)):
+    for name, kind in KINDS[type(row)].items():
         value = getattr(row, name)
         is_long = name in NAMES and max(map(len, _words(value)), default=0) > MAX_WORDS
         if is_long or not _fits(value, kind) or (name in LEAST and value is not None and value < LEAST[name]):
@@ -46,12 +46,6 @@ def _wrong_field(row: Any) -> str:
 def _words(value: Any) -> list[str]:
     texts = [*value, *value.values()] if isinstance(value, dict) else [value]
     return list(map(str, texts))
-
-
-@cache
-def _kinds(kind: type) -> list[tuple[str, Any]]:
-    hints = get_type_hints(kind)
-    return [(field.name, hints[field.name]) for field in fields(kind)]
 
 
 def _fits(value: Any, kind: Any) -> bool:
@@ -65,7 +59,7 @@ def _fits(value: Any, kind: Any) -> bool:
     if origin is dict:
         pairs = value.items() if isinstance(value, dict) else [(None, None)]
         return all(_fits(name, inner[0]) and _fits(one, inner[1]) for name, one in pairs)
-    if is_dataclass(kind):
+    if kind in KINDS:
         return isinstance(value, kind) and not _wrong_field(value)
     return _is_one(value, kind)
 
@@ -73,7 +67,7 @@ def _fits(value: Any, kind: Any) -> bool:
 def _is_one(value: Any, kind: Any) -> bool:
     if kind in (int, float):
         is_number = isinstance(value, int | float if kind is float else int) and not isinstance(value, bool)
-        return is_number and math.isfinite(value) and abs(value) < MAX_NUMBER
+        return is_number and abs(value) < MAX_NUMBER  # False for NaN, too
     if kind is str:
         return isinstance(value, str) and _is_text(value)
     return value is None if kind is types.NoneType else isinstance(value, kind)
