@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from unifashion.io import (
     move_file,
     read_json,
     remove_leftovers,
+    remove_leftovers_below,
     replacing,
     replacing_folder,
     restore_folder,
@@ -376,6 +378,58 @@ def test_a_disk_that_cannot_be_written_is_one_sentence(number, sentence):
     with pytest.raises(UserError) as refused, disk_errors(Path("out/a")):
         raise OSError(number, os.strerror(number))
     assert str(refused.value) == sentence
+
+
+@pytest.mark.parametrize("fault", [OSError(errno.ENOSPC, "x"), Exception("No space left on device (os error 28)")])
+@pytest.mark.parametrize("replace", [replacing, replacing_folder])
+def test_a_full_disk_is_one_sentence_from_whatever_library_it_comes(tmp_path, replace, fault):
+    with pytest.raises(UserError, match=r"/a\.txt cannot be written: the disk is full; make room and run the same"):
+        with replace(tmp_path / "a.txt") as unfinished:
+            path = unfinished / "weights" if unfinished.is_dir() else unfinished
+            path.write_text("half")
+            raise fault
+    assert not names(tmp_path)
+
+
+def test_a_fault_inside_an_unfinished_folder_names_the_folder_that_is_wanted(tmp_path):
+    sentence = r"/model cannot be written: the disk is full; make room and continue with --resume"
+    with pytest.raises(UserError, match=sentence), replacing_folder(tmp_path / "model", again="continue with --resume"):
+        with replacing(tmp_path / names(tmp_path)[0] / "config.json"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_file_in_the_way_of_a_folder_is_one_sentence(tmp_path):
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(UserError, match=r"/out/new/a\.txt cannot be written \(Not a directory\); make it writable"):
+        atomic_write(tmp_path / "out" / "new" / "a.txt", "text")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [OSError(errno.ENOENT, "gone", "photo.jpg"), OSError("cannot identify image"), OSError(errno.ECONNREFUSED, "x")],
+)
+def test_a_fault_of_another_file_is_not_one_of_the_written_file(tmp_path, fault):
+    with pytest.raises(OSError, match=re.escape(str(fault))) as caught, replacing(tmp_path / "a.txt"):
+        raise fault
+    assert caught.value is fault and not names(tmp_path)
+
+
+def test_the_next_writer_removes_what_a_killed_one_left(tmp_path):
+    (tmp_path / ".a.txt.999999999").write_text("half")
+    (tmp_path / f".a.txt.{os.getpid()}").write_text("of a killed process with the same number")
+    atomic_write(tmp_path / "a.txt", "whole")
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_leftovers_of_a_whole_tree_are_removed(tmp_path):
+    living = f".a.txt.{os.getpid()}"
+    (tmp_path / "b" / ".c.999999999").mkdir(parents=True)
+    for name in (living, ".hidden", ".hidden.txt", "b/.a.jpg.999999999", "b/.c.999999999/d", "b/c.99999999"):
+        (tmp_path / name).write_text("")
+    remove_leftovers_below(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == sorted(
+        [living, ".hidden", ".hidden.txt", "b", "c.99999999"]
+    )
 
 
 def test_other_errors_pass_through(tmp_path):

@@ -10,6 +10,7 @@
 power cut. Without it, a crash of the machine (not of the program) may lose the newest state.
 
 An unfinished file is called ``.NAME.PID`` and is in the same folder, because a rename is atomic only within one file system.
+A disk that is full or cannot be written is one sentence (``UserError``) that names the file, whichever library was writing.
 """
 
 import csv
@@ -21,6 +22,7 @@ import io
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -31,23 +33,49 @@ from unifashion.errors import UserError
 
 log = logging.getLogger(__name__)
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+AGAIN = "run the same command again"
+
+
+class DiskError(UserError):
+    """``path`` cannot be written; ``number`` is the system's for the reason."""
+
+    path: Path | str = ""
+    number = 0
+
 
 # One file or folder ---------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def replacing(path: Path, durable: bool = False) -> Iterator[Path]:
-    """Yield a path to write to; what was written replaces ``path`` when the block ends without an exception."""
+def replacing(path: Path, durable: bool = False, one_of_many: bool = False) -> Iterator[Path]:
+    """Yield a path to write to; what was written replaces ``path`` when the block ends without an exception.
+
+    Args:
+        path: the file; its folder is made if needed.
+        durable: see the module.
+        one_of_many: of a folder with many files, which should not be listed for each of them: leftovers of killed processes
+            remain, until ``remove_leftovers_below``.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        yield unfinished
-        if durable:
-            to_disk(unfinished)
-        unfinished.replace(path)
-        if durable:
-            to_disk(path.parent)
+        with _disk_errors_of(path, unfinished, AGAIN):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not one_of_many:
+                remove_leftovers(path)
+            unfinished.unlink(missing_ok=True)  # of a killed process with the same number, see ``replacing_folder``
+            yield unfinished
+            if durable:
+                to_disk(unfinished)
+            unfinished.replace(path)
+            if durable:
+                to_disk(path.parent)
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
 
 
 def move_file(source: Path, path: Path) -> None:
@@ -64,26 +92,30 @@ def atomic_write(path: Path, content: str | bytes, durable: bool = False) -> Non
 
 
 @contextmanager
-def replacing_folder(folder: Path, durable: bool = False) -> Iterator[Path]:
+def replacing_folder(folder: Path, durable: bool = False, again: str = AGAIN) -> Iterator[Path]:
     """Yield an empty folder to fill; it replaces ``folder`` when the block ends without an exception.
 
     A folder that is not empty cannot be replaced in one step: for a moment the old one is called ``.NAME.old``. A process that is
     killed in that moment leaves it there, and ``restore_folder`` (which this function calls first) puts it back.
+
+    Raises:
+        UserError: the folder cannot be written; ``again`` is what to do once there is room.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    restore_folder(folder)
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
-    # In a container a program that was killed often starts again under the same number, so its leftover seems alive.
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
     try:
-        yield unfinished
-        if durable:
-            for path in (*files_below(unfinished), unfinished):
-                to_disk(path)
-        move_folder(unfinished, folder)
-        if durable:
-            to_disk(folder.parent)
+        with _disk_errors_of(folder, unfinished, again):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            restore_folder(folder)
+            # In a container a program that was killed often starts again under the same number, so its leftover seems alive.
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir()
+            yield unfinished
+            if durable:
+                for path in (*files_below(unfinished), unfinished):
+                    to_disk(path)
+            move_folder(unfinished, folder)
+            if durable:
+                to_disk(folder.parent)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -110,15 +142,25 @@ def restore_folder(folder: Path) -> None:
 def remove_leftovers(path: Path) -> None:
     """Remove the unfinished copies of the file or folder ``path`` that killed processes have left.
 
-    ``replacing`` does not call this, as it would list a whole folder for each of its files. Call it for large files.
+    ``replacing`` and ``replacing_folder`` call it.
     """
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        owner = leftover.name.rpartition(".")[2]
-        if owner.isdigit() and not _is_alive(int(owner)):
-            if leftover.is_dir():
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                leftover.unlink(missing_ok=True)
+        _remove_leftover(leftover)
+
+
+def remove_leftovers_below(folder: Path) -> None:
+    """``remove_leftovers`` for every file that could be in a folder which only this program fills, and in its subfolders."""
+    for leftover in folder.rglob(".*.*"):
+        _remove_leftover(leftover)
+
+
+def _remove_leftover(path: Path) -> None:
+    owner = path.name.rpartition(".")[2]
+    if owner.isdigit() and not _is_alive(int(owner)):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _is_alive(process: int) -> bool:
@@ -211,7 +253,8 @@ def lock(path: Path, refusal: str) -> Iterator[None]:
     Raises:
         UserError: another process holds it; ``refusal`` is the message.
     """
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o644)
+    with disk_errors(path, f"make it writable and {AGAIN}"):
+        handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -251,9 +294,12 @@ def claim(record: Path, settings: Mapping[str, Any], subject: str, remedy: str) 
     return True
 
 
+# A full disk ----------------------------------------------------------------------------------------------------------
+
+
 @contextmanager
 def disk_errors(path: Path | str, remedy: str = "name another folder") -> Iterator[None]:
-    """Turn a full or read-only disk into a one-sentence error.
+    """Turn a full or read-only disk into a one-sentence error, where files are not written by ``replacing``.
 
     Raises:
         UserError: for every ``OSError`` inside the block.
@@ -261,8 +307,60 @@ def disk_errors(path: Path | str, remedy: str = "name another folder") -> Iterat
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                f"{path} cannot be written: the disk is full; make room and run the same command again"
-            ) from None
-        raise UserError(f"{path} cannot be written ({error.strerror}); {remedy}") from None
+        raise _cannot_write(path, error.errno or errno.EIO, AGAIN, remedy) from None
+
+
+@contextmanager
+def _disk_errors_of(path: Path, unfinished: Path, again: str) -> Iterator[None]:
+    """``disk_errors`` for one file or folder: what else fails in the block, such as reading another file, passes through."""
+    try:
+        yield
+    except DiskError as error:
+        if unfinished not in Path(error.path).parents:
+            raise
+        raise _cannot_write(path, error.number, again, f"make it writable and {again}") from None
+    except UserError:
+        raise
+    except Exception as error:
+        number = _errno(error)
+        if number is None and isinstance(error, OSError | RuntimeError) and _is_full(unfinished):
+            number = errno.ENOSPC  # torch.save and numpy.save say only that less was written than they had
+        if number is None or (
+            number not in (*FULL, errno.EROFS, errno.EFBIG) and not _is_about(error, path, unfinished)
+        ):
+            raise
+        raise _cannot_write(path, number, again, f"make it writable and {again}") from None
+
+
+def _cannot_write(path: Path | str, number: int, again: str, remedy: str) -> DiskError:
+    full = f": the disk is full; make room and {again}"
+    error = DiskError(f"{path} cannot be written{full if number in FULL else f' ({os.strerror(number)}); {remedy}'}")
+    error.path, error.number = path, number
+    return error
+
+
+def _errno(error: Exception) -> int | None:
+    """Return the system's number of an error, which libraries written in Rust and C++ put into their sentences."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    if said := re.search(r"\(os error (\d+)\)", str(error)):
+        return int(said[1])
+    return next((number for number in FULL if os.strerror(number) in str(error)), None)
+
+
+def _is_full(unfinished: Path) -> bool:
+    """Return whether nothing more can be written where an unfinished file or folder is, which is then removed."""
+    probe = unfinished / "probe" if unfinished.is_dir() else unfinished
+    try:
+        with probe.open("ab") as file:
+            file.write(bytes(1 << 16))
+    except OSError as error:
+        return error.errno in FULL
+    return False
+
+
+def _is_about(error: Exception, path: Path, unfinished: Path) -> bool:
+    """Return whether an error names a file that is being written, or one of the folders above it."""
+    named = [getattr(error, name, None) for name in ("filename", "filename2")]
+    paths = [Path(os.fsdecode(name)) for name in named if isinstance(name, str | bytes | os.PathLike)]
+    return any(name in (path, *path.parents) or unfinished in (name, *name.parents) for name in paths)
