@@ -10,6 +10,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import kill
 import pytest
 
 from unifashion import io
@@ -115,6 +116,20 @@ def test_a_writer_that_is_killed_leaves_the_old_file_and_a_leftover_that_can_be_
     assert names(tmp_path) == sorted([living.name, *others, path.name])
 
 
+def test_a_writer_that_is_killed_anywhere_leaves_the_old_file_or_the_new_one(tmp_path):
+    path, found = tmp_path / "a.txt", []
+    path.write_text("old")
+
+    def write():
+        atomic_write(path, "new" * 10, durable=True)
+
+    for point in kill.points(kill.operations(write, tmp_path)):
+        path.write_text("old")
+        kill.killed_at(write, tmp_path, point)
+        found.append(path.read_text())
+    assert {*found} == {"old", "new" * 10}
+
+
 @pytest.mark.parametrize("durable", [False, True])
 def test_durable_forces_the_file_to_the_disk_before_the_rename_and_its_name_after_it(tmp_path, monkeypatch, durable):
     path, steps = tmp_path / "a.txt", []
@@ -173,35 +188,29 @@ def test_an_exception_while_filling_leaves_the_old_folder_and_nothing_else(tmp_p
     assert (folder / "part" / "a.txt").read_text() == "old" and names(tmp_path) == ["run"]
 
 
-def test_a_process_killed_while_it_fills_leaves_the_old_folder_and_the_next_one_tidies_up(tmp_path, killed_at):
+def test_a_process_killed_anywhere_leaves_the_old_folder_or_the_new_one_and_the_next_one_tidies_up(tmp_path):
     folder = tmp_path / "run"
-    make_folder(folder, "old")
-    process = killed_at(f"""
-    with io.replacing_folder(Path({str(folder)!r})) as unfinished:
-        (unfinished / "b.txt").write_text("half")
-        stop_here()
-    """)
-    assert (folder / "part" / "a.txt").read_text() == "old" and names(tmp_path) == [f".run.{process}", "run"]
-    make_folder(folder, "new")
-    assert (folder / "part" / "a.txt").read_text() == "new" and names(tmp_path) == ["run"]
 
+    def fill():
+        with replacing_folder(folder, durable=True) as unfinished:
+            (unfinished / "part").mkdir()
+            (unfinished / "part" / "a.txt").write_text("new" * 10)
+            (unfinished / "b.txt").write_text("new")
 
-def test_a_process_killed_between_the_two_renames_loses_nothing(tmp_path, killed_at):
-    folder = tmp_path / "run"
     make_folder(folder, "old")
-    process = killed_at(f"""
-    folder, rename = Path({str(folder)!r}), Path.replace
-    def replace(self, target):
-        if target == folder:
-            stop_here()
-        return rename(self, target)
-    Path.replace = replace
-    with io.replacing_folder(folder) as unfinished:
-        (unfinished / "b.txt").write_text("new")
-    """)
-    assert names(tmp_path) == [f".run.{process}", ".run.old"]
-    restore_folder(folder)
-    assert (folder / "part" / "a.txt").read_text() == "old" and names(tmp_path) == ["run"]
+    old = kill.contents(folder)
+    operations = kill.operations(fill, tmp_path)
+    new = kill.contents(folder)
+    found = []
+    for point in kill.points(operations):
+        for mend in (lambda: restore_folder(folder), fill):
+            make_folder(folder, "old")
+            kill.killed_at(fill, tmp_path, point)
+            mend()
+            found.append(kill.contents(folder))
+            assert found[-1] in (old, new) and names(tmp_path) == ["run"], point
+        assert found[-1] == new
+    assert old in found and new in found
 
 
 def test_restoring_keeps_the_new_folder_and_what_living_processes_write(tmp_path):
