@@ -15,7 +15,7 @@ from unifashion.models.presets import UniFashionConfig
 from unifashion.models.qformer import QFormerConfig
 from unifashion.models.tokenizer import train_wordpiece
 
-pytest_plugins = ["browser"]  # the fixture ``browser``
+pytest_plugins = ["browser", "small_disk"]  # the fixtures of these names
 torch.set_num_threads(1)  # toy tensors: threads only wait for one another
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,9 +10,10 @@ import sys
 import textwrap
 from pathlib import Path
 
-import kill
 import pytest
 
+import kill
+from small_disk import filled
 from unifashion import io
 from unifashion.errors import UserError
 from unifashion.io import (
@@ -446,3 +447,16 @@ def test_other_errors_pass_through(tmp_path):
         raise ZeroDivisionError
     with pytest.raises(UserError, match=r"^own sentence$"), disk_errors(tmp_path):
         raise UserError("own sentence")
+
+
+def test_a_full_disk_is_one_sentence_and_the_old_file_stays(small_disk):
+    disk = small_disk(1)
+    path = disk / "a.txt"
+    atomic_write(path, "old")
+    for leave in (0, 8):
+        with filled(disk, leave):
+            with pytest.raises(UserError, match="the disk is full"), disk_errors(path):
+                atomic_write(path, "new" * 10_000, durable=True)
+            assert path.read_text() == "old" and names(disk) == [".filler", "a.txt"]
+    atomic_write(path, "new" * 10_000)
+    assert names(disk) == ["a.txt"]
