@@ -128,6 +128,8 @@ def test_a_writer_that_is_killed_anywhere_leaves_the_old_file_or_the_new_one(tmp
         path.write_text("old")
         kill.killed_at(write, tmp_path, point)
         found.append(path.read_text())
+        write()
+        assert names(tmp_path) == ["a.txt"]
     assert {*found} == {"old", "new" * 10}
 
 
@@ -440,6 +442,36 @@ def test_leftovers_of_a_whole_tree_are_removed(tmp_path):
     assert sorted(path.name for path in tmp_path.rglob("*")) == sorted(
         [living, ".hidden", ".hidden.txt", "b", "c.99999999"]
     )
+
+
+def test_a_file_is_locked_beside_it_while_it_is_replaced_and_the_lock_goes_away(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    with io.lock_beside(path, "at work"):
+        atomic_write(path, "text")
+        with pytest.raises(UserError, match="^at work$"), io.lock_beside(path, "at work"):
+            pass
+        assert path.read_text() == "text"
+    assert names(path.parent) == ["a.txt"]
+
+
+def test_who_opened_a_lock_that_its_owner_then_removed_does_not_hold_it(tmp_path, monkeypatch):
+    path, flock = tmp_path / "lock", io.fcntl.flock
+
+    def owner_ends(handle, how):
+        path.unlink()
+        flock(handle, how)
+
+    monkeypatch.setattr(io.fcntl, "flock", owner_ends)
+    with pytest.raises(UserError, match="^at work$"), lock(path, "at work"):
+        pass
+
+
+def test_a_folder_that_is_locked_and_stays_empty_is_removed(tmp_path):
+    for name in ("empty", "full"):
+        with io.lock_folder(tmp_path / name, "at work"):
+            if name == "full":
+                (tmp_path / name / "a").write_text("")
+    assert names(tmp_path) == ["full"]
 
 
 def test_other_errors_pass_through(tmp_path):

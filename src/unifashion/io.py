@@ -3,7 +3,7 @@
     atomic_write(path, text)                        a file, written next to its final path and renamed
     with replacing(path) as unfinished: ...         the same, for writers that want a path
     with replacing_folder(folder) as unfinished: ...     a folder; the old one stays until the new one is complete
-    with lock(path, "... is at work"): ...          one process at a time
+    with lock(path, "... is at work"): ...          one process at a time; also lock_beside(file), lock_folder(folder)
     claim(record, settings, ...)                    was the work in this folder begun with the same settings?
 
 ``durable=True`` fsyncs the bytes before the rename and the folder after it: for what is reported as saved and must survive a
@@ -262,9 +262,55 @@ def lock(path: Path, refusal: str) -> Iterator[None]:
             raise UserError(refusal) from None
         except OSError as error:
             log.debug("%s cannot be locked (%s)", path, error)
+        if not _is_at(
+            handle, path
+        ):  # its owner, who ended a moment ago, has removed it: the next call would lock another
+            raise UserError(refusal)
         yield
     finally:
         os.close(handle)
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def lock_beside(path: Path, refusal: str) -> Iterator[None]:
+    """``lock`` for a file that is replaced while it is locked: locks a hidden file beside it, which is removed at the end.
+
+    Raises:
+        UserError: another process holds it; ``refusal`` is the message. The folder cannot be written.
+    """
+    beside = path.with_name(f".{path.name}.lock")
+    with disk_errors(path, f"make it writable and {AGAIN}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with lock(beside, refusal):
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                beside.unlink()
+
+
+@contextmanager
+def lock_folder(folder: Path, refusal: str) -> Iterator[None]:
+    """``lock`` for a folder, which is made if needed, and removed again if nothing was put into it.
+
+    Raises:
+        UserError: another process holds it; ``refusal`` is the message. The folder cannot be written.
+    """
+    with disk_errors(folder, f"make it writable and {AGAIN}"):
+        folder.mkdir(parents=True, exist_ok=True)
+    with lock(folder, refusal):
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def claim(record: Path, settings: Mapping[str, Any], subject: str, remedy: str) -> bool:
@@ -325,9 +371,7 @@ def _disk_errors_of(path: Path, unfinished: Path, again: str) -> Iterator[None]:
         number = _errno(error)
         if number is None and isinstance(error, OSError | RuntimeError) and _is_full(unfinished):
             number = errno.ENOSPC  # torch.save and numpy.save say only that less was written than they had
-        if number is None or (
-            number not in (*FULL, errno.EROFS, errno.EFBIG) and not _is_about(error, path, unfinished)
-        ):
+        if number is None or (number not in FULL and not _is_about(error, number, path, unfinished)):
             raise
         raise _cannot_write(path, number, again, f"make it writable and {again}") from None
 
@@ -359,8 +403,10 @@ def _is_full(unfinished: Path) -> bool:
     return False
 
 
-def _is_about(error: Exception, path: Path, unfinished: Path) -> bool:
-    """Return whether an error names a file that is being written, or one of the folders above it."""
+def _is_about(error: Exception, number: int, path: Path, unfinished: Path) -> bool:
+    """Return whether an error names what is being written, or a folder above it, or names nothing and is one of writing."""
     named = [getattr(error, name, None) for name in ("filename", "filename2")]
     paths = [Path(os.fsdecode(name)) for name in named if isinstance(name, str | bytes | os.PathLike)]
+    if not paths:
+        return number in (errno.EROFS, errno.EFBIG)
     return any(name in (path, *path.parents) or unfinished in (name, *name.parents) for name in paths)
