@@ -24,7 +24,6 @@ from unifashion.io import (
     file_hash,
     file_stamp,
     lock,
-    move_file,
     read_json,
     remove_leftovers,
     remove_leftovers_below,
@@ -141,15 +140,6 @@ def test_durable_forces_the_file_to_the_disk_before_the_rename_and_its_name_afte
     atomic_write(path, "new", durable)
     assert steps == ([(f".a.txt.{os.getpid()}", "old"), (tmp_path.name, "new")] if durable else [])
     assert path.read_text() == "new"
-
-
-def test_a_complete_file_is_forced_to_the_disk_before_it_gets_its_final_name(tmp_path, monkeypatch):
-    part, path, steps = tmp_path / "a.part", tmp_path / "a.txt", []
-    part.write_text("new")
-    path.write_text("old")
-    monkeypatch.setattr(io, "to_disk", lambda forced: steps.append((forced.name, path.read_text())))
-    move_file(part, path)
-    assert steps == [("a.part", "old"), (tmp_path.name, "new")] and names(tmp_path) == ["a.txt"]
 
 
 def test_to_disk_forces_files_and_folders_and_closes_them(tmp_path, monkeypatch):
@@ -448,7 +438,7 @@ def test_a_file_is_locked_beside_it_while_it_is_replaced_and_the_lock_goes_away(
     path = tmp_path / "new" / "a.txt"
     with io.lock_beside(path, "at work"):
         atomic_write(path, "text")
-        with pytest.raises(UserError, match="^at work$"), io.lock_beside(path, "at work"):
+        with pytest.raises(UserError, match=r"^at work$"), io.lock_beside(path, "at work"):
             pass
         assert path.read_text() == "text"
     assert names(path.parent) == ["a.txt"]
@@ -462,7 +452,7 @@ def test_who_opened_a_lock_that_its_owner_then_removed_does_not_hold_it(tmp_path
         flock(handle, how)
 
     monkeypatch.setattr(io.fcntl, "flock", owner_ends)
-    with pytest.raises(UserError, match="^at work$"), lock(path, "at work"):
+    with pytest.raises(UserError, match=r"^at work$"), lock(path, "at work"):
         pass
 
 

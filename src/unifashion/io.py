@@ -78,13 +78,6 @@ def replacing(path: Path, durable: bool = False, one_of_many: bool = False) -> I
             unfinished.unlink(missing_ok=True)
 
 
-def move_file(source: Path, path: Path) -> None:
-    """Fsync a complete file and rename it to ``path``, replacing what was there."""
-    to_disk(source)
-    source.replace(path)
-    to_disk(path.parent)
-
-
 def atomic_write(path: Path, content: str | bytes, durable: bool = False) -> None:
     """Write text (UTF-8, line ends as given) or bytes; ``path`` keeps its old content until the new one is complete."""
     with replacing(path, durable) as unfinished:
