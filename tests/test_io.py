@@ -458,9 +458,9 @@ def test_who_opened_a_lock_that_its_owner_then_removed_does_not_hold_it(tmp_path
 
 def test_a_folder_that_is_locked_and_stays_empty_is_removed(tmp_path):
     for name in ("empty", "full"):
-        with io.lock_folder(tmp_path / name, "at work"):
+        with io.lock_folder(tmp_path / name / "new", "at work"):
             if name == "full":
-                (tmp_path / name / "a").write_text("")
+                (tmp_path / name / "new" / "a").write_text("")
     assert names(tmp_path) == ["full"]
 
 

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 AGAIN = "run the same command again"
+REMEDY = "make it writable, or name another"
 
 
 class DiskError(UserError):
@@ -42,6 +43,7 @@ class DiskError(UserError):
 
     path: Path | str = ""
     number = 0
+    reason = ""
 
 
 # One file or folder ---------------------------------------------------------------------------------------------------
@@ -238,16 +240,17 @@ def file_stamp(path: Path) -> list[int | str]:
 
 
 @contextmanager
-def lock(path: Path, refusal: str) -> Iterator[None]:
+def lock(path: Path, refusal: str) -> Iterator[bool]:
     """Lock ``path`` (a folder, or a file, created if needed) for this process; the lock ends with the process at the latest.
 
-    On file systems without locks, such as some network disks, everybody is let in.
+    On file systems without locks, such as some network disks, everybody is let in, and False is yielded.
 
     Raises:
         UserError: another process holds it; ``refusal`` is the message.
     """
-    with disk_errors(path, f"make it writable and {AGAIN}"):
+    with disk_errors(path, REMEDY):
         handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o644)
+    held = True
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -255,11 +258,12 @@ def lock(path: Path, refusal: str) -> Iterator[None]:
             raise UserError(refusal) from None
         except OSError as error:
             log.debug("%s cannot be locked (%s)", path, error)
+            held = False
         if not _is_at(
             handle, path
         ):  # its owner, who ended a moment ago, has removed it: the next call would lock another
             raise UserError(refusal)
-        yield
+        yield held
     finally:
         os.close(handle)
 
@@ -279,7 +283,7 @@ def lock_beside(path: Path, refusal: str) -> Iterator[None]:
         UserError: another process holds it; ``refusal`` is the message. The folder cannot be written.
     """
     beside = path.with_name(f".{path.name}.lock")
-    with disk_errors(path, f"make it writable and {AGAIN}"):
+    with disk_errors(path, REMEDY):
         path.parent.mkdir(parents=True, exist_ok=True)
     with lock(beside, refusal):
         try:
@@ -291,19 +295,21 @@ def lock_beside(path: Path, refusal: str) -> Iterator[None]:
 
 @contextmanager
 def lock_folder(folder: Path, refusal: str) -> Iterator[None]:
-    """``lock`` for a folder, which is made if needed, and removed again if nothing was put into it.
+    """``lock`` for a folder, which is made if needed, and then removed again if nothing was put into it.
 
     Raises:
         UserError: another process holds it; ``refusal`` is the message. The folder cannot be written.
     """
-    with disk_errors(folder, f"make it writable and {AGAIN}"):
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    with disk_errors(folder, REMEDY):
         folder.mkdir(parents=True, exist_ok=True)
-    with lock(folder, refusal):
-        try:
+    try:
+        with lock(folder, refusal):
             yield
-        finally:
-            with suppress(OSError):
-                folder.rmdir()
+    finally:
+        with suppress(OSError):
+            for path in made:
+                path.rmdir()
 
 
 def claim(record: Path, settings: Mapping[str, Any], subject: str, remedy: str) -> bool:
@@ -346,7 +352,7 @@ def disk_errors(path: Path | str, remedy: str = "name another folder") -> Iterat
     try:
         yield
     except OSError as error:
-        raise _cannot_write(path, error.errno or errno.EIO, AGAIN, remedy) from None
+        raise _cannot_write(path, error.errno or 0, error.strerror or str(error), AGAIN, remedy) from None
 
 
 @contextmanager
@@ -357,7 +363,7 @@ def _disk_errors_of(path: Path, unfinished: Path, again: str) -> Iterator[None]:
     except DiskError as error:
         if unfinished not in Path(error.path).parents:
             raise
-        raise _cannot_write(path, error.number, again, f"make it writable and {again}") from None
+        raise _cannot_write(path, error.number, error.reason, again) from None
     except UserError:
         raise
     except Exception as error:
@@ -366,13 +372,13 @@ def _disk_errors_of(path: Path, unfinished: Path, again: str) -> Iterator[None]:
             number = errno.ENOSPC  # torch.save and numpy.save say only that less was written than they had
         if number is None or (number not in FULL and not _is_about(error, number, path, unfinished)):
             raise
-        raise _cannot_write(path, number, again, f"make it writable and {again}") from None
+        raise _cannot_write(path, number, os.strerror(number), again) from None
 
 
-def _cannot_write(path: Path | str, number: int, again: str, remedy: str) -> DiskError:
+def _cannot_write(path: Path | str, number: int, reason: str, again: str, remedy: str = REMEDY) -> DiskError:
     full = f": the disk is full; make room and {again}"
-    error = DiskError(f"{path} cannot be written{full if number in FULL else f' ({os.strerror(number)}); {remedy}'}")
-    error.path, error.number = path, number
+    error = DiskError(f"{path} cannot be written{full if number in FULL else f' ({reason}); {remedy}'}")
+    error.path, error.number, error.reason = path, number, reason
     return error
 
 

@@ -24,7 +24,7 @@ from unifashion.apps.report.pictures import SHEET_SIDE, data_address
 from unifashion.apps.report.published import published_tables, why_no_table
 from unifashion.apps.report.score_tables import fixed, score_table
 from unifashion.evaluation.scores import Score
-from unifashion.io import atomic_write, disk_errors
+from unifashion.io import atomic_write
 from unifashion.tryon.results import EXAMPLES
 
 
@@ -49,9 +49,7 @@ def write_report(runs: Sequence[Path], out: Path, figures: Path | None = None) -
     drawn = _figures(comparison, sections)
     contents: dict[Path, str | bytes] = {folder / f"{figure.name}.png": figure.png for figure in drawn}
     for path, content in (contents | {out: page}).items():
-        with disk_errors(path, "name another file with -o, or another folder with --figures"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(path, content)
+        atomic_write(path, content)
     return out, list(contents)
 
 
