@@ -343,14 +343,25 @@ def claim(record: Path, settings: Mapping[str, Any], subject: str, remedy: str) 
 
 
 @contextmanager
-def disk_errors(path: Path | str, remedy: str = "name another folder") -> Iterator[None]:
+def disk_errors(
+    path: Path | str, remedy: str = "name another folder", unfinished: Path | None = None
+) -> Iterator[None]:
     """Turn a full or read-only disk into a one-sentence error, where files are not written by ``replacing``.
+
+    Args:
+        path: what the sentence names, also for files below ``unfinished``.
+        remedy: how it ends where the disk is not full.
+        unfinished: a folder that is filled and then becomes ``path``.
 
     Raises:
         UserError: for every ``OSError`` inside the block.
     """
     try:
         yield
+    except DiskError as error:
+        if unfinished not in Path(error.path).parents:
+            raise
+        raise _cannot_write(path, error.number, error.reason, AGAIN, remedy) from None
     except OSError as error:
         raise _cannot_write(path, error.errno or 0, error.strerror or str(error), AGAIN, remedy) from None
 

@@ -38,6 +38,7 @@ def write_once(root: Path, manifest: Mapping[str, Any], write: Callable[[Path], 
         folder.parent.mkdir(parents=True, exist_ok=True)
         with (
             tempfile.TemporaryDirectory(UNFINISHED, f".{folder.name}-", folder.parent) as scratch,
+            disk_errors(root, unfinished=Path(scratch)),
             lock(Path(scratch), f"{root} is being drawn by another process too; run the same command again"),
         ):
             new = Path(scratch) / "new"
