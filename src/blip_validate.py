@@ -44,7 +44,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     from unifashion.distributed import is_main_process
     from unifashion.evaluation.results import format_table
     from unifashion.evaluation.retrieval import submit_checkpoint, validate_checkpoint
-    from unifashion.evaluation.scores import write_scores
 
     if data.wants_embedded():
         from unifashion.apps.toy_catalogue import provide
@@ -58,7 +57,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     scores, folder = validate_checkpoint(*run)
     if not is_main_process():
         return
-    write_scores(folder, scores)
     print(format_table(scores))
     print(f"scores.json, scores.csv, answers.jsonl and examples.png are in {folder}")
 

@@ -50,21 +50,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     from unifashion.evaluation.captions import PROFILES, score_files
     from unifashion.evaluation.results import format_table
-    from unifashion.evaluation.scores import write_scores
+    from unifashion.evaluation.scores import scoring_into, write_scores
 
     predictions = Path(settings.predictions)
-    scores = score_files(
-        predictions,
-        Path(settings.references),
-        profiles=PROFILES if settings.profile == "both" else (settings.profile,),
-        dataset=settings.dataset,
-        split=settings.split,
-        model=settings.model,
-        max_missing=settings.max_missing,
-        per_item=Path(settings.per_item) if settings.per_item else None,
-    )
     folder = Path(settings.output_dir) if settings.output_dir else predictions.parent / "scores"
-    write_scores(folder, scores)
+    with scoring_into(folder):
+        scores = score_files(
+            predictions,
+            Path(settings.references),
+            profiles=PROFILES if settings.profile == "both" else (settings.profile,),
+            dataset=settings.dataset,
+            split=settings.split,
+            model=settings.model,
+            max_missing=settings.max_missing,
+            per_item=Path(settings.per_item) if settings.per_item else None,
+        )
+        write_scores(folder, scores)
     print(format_table(scores))
     print(f"scores.json and scores.csv are in {folder}")
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+import kill
+from small_disk import filled
 from unifashion import io
 from unifashion.errors import UserError
 from unifashion.io import (
@@ -21,9 +24,9 @@ from unifashion.io import (
     file_hash,
     file_stamp,
     lock,
-    move_file,
     read_json,
     remove_leftovers,
+    remove_leftovers_below,
     replacing,
     replacing_folder,
     restore_folder,
@@ -113,6 +116,22 @@ def test_a_writer_that_is_killed_leaves_the_old_file_and_a_leftover_that_can_be_
     assert names(tmp_path) == sorted([living.name, *others, path.name])
 
 
+def test_a_writer_that_is_killed_anywhere_leaves_the_old_file_or_the_new_one(tmp_path):
+    path, found = tmp_path / "a.txt", []
+    path.write_text("old")
+
+    def write():
+        atomic_write(path, "new" * 10, durable=True)
+
+    for point in kill.points(kill.operations(write, tmp_path)):
+        path.write_text("old")
+        kill.killed_at(write, tmp_path, point)
+        found.append(path.read_text())
+        write()
+        assert names(tmp_path) == ["a.txt"]
+    assert {*found} == {"old", "new" * 10}
+
+
 @pytest.mark.parametrize("durable", [False, True])
 def test_durable_forces_the_file_to_the_disk_before_the_rename_and_its_name_after_it(tmp_path, monkeypatch, durable):
     path, steps = tmp_path / "a.txt", []
@@ -121,15 +140,6 @@ def test_durable_forces_the_file_to_the_disk_before_the_rename_and_its_name_afte
     atomic_write(path, "new", durable)
     assert steps == ([(f".a.txt.{os.getpid()}", "old"), (tmp_path.name, "new")] if durable else [])
     assert path.read_text() == "new"
-
-
-def test_a_complete_file_is_forced_to_the_disk_before_it_gets_its_final_name(tmp_path, monkeypatch):
-    part, path, steps = tmp_path / "a.part", tmp_path / "a.txt", []
-    part.write_text("new")
-    path.write_text("old")
-    monkeypatch.setattr(io, "to_disk", lambda forced: steps.append((forced.name, path.read_text())))
-    move_file(part, path)
-    assert steps == [("a.part", "old"), (tmp_path.name, "new")] and names(tmp_path) == ["a.txt"]
 
 
 def test_to_disk_forces_files_and_folders_and_closes_them(tmp_path, monkeypatch):
@@ -171,35 +181,29 @@ def test_an_exception_while_filling_leaves_the_old_folder_and_nothing_else(tmp_p
     assert (folder / "part" / "a.txt").read_text() == "old" and names(tmp_path) == ["run"]
 
 
-def test_a_process_killed_while_it_fills_leaves_the_old_folder_and_the_next_one_tidies_up(tmp_path, killed_at):
+def test_a_process_killed_anywhere_leaves_the_old_folder_or_the_new_one_and_the_next_one_tidies_up(tmp_path):
     folder = tmp_path / "run"
-    make_folder(folder, "old")
-    process = killed_at(f"""
-    with io.replacing_folder(Path({str(folder)!r})) as unfinished:
-        (unfinished / "b.txt").write_text("half")
-        stop_here()
-    """)
-    assert (folder / "part" / "a.txt").read_text() == "old" and names(tmp_path) == [f".run.{process}", "run"]
-    make_folder(folder, "new")
-    assert (folder / "part" / "a.txt").read_text() == "new" and names(tmp_path) == ["run"]
 
+    def fill():
+        with replacing_folder(folder, durable=True) as unfinished:
+            (unfinished / "part").mkdir()
+            (unfinished / "part" / "a.txt").write_text("new" * 10)
+            (unfinished / "b.txt").write_text("new")
 
-def test_a_process_killed_between_the_two_renames_loses_nothing(tmp_path, killed_at):
-    folder = tmp_path / "run"
     make_folder(folder, "old")
-    process = killed_at(f"""
-    folder, rename = Path({str(folder)!r}), Path.replace
-    def replace(self, target):
-        if target == folder:
-            stop_here()
-        return rename(self, target)
-    Path.replace = replace
-    with io.replacing_folder(folder) as unfinished:
-        (unfinished / "b.txt").write_text("new")
-    """)
-    assert names(tmp_path) == [f".run.{process}", ".run.old"]
-    restore_folder(folder)
-    assert (folder / "part" / "a.txt").read_text() == "old" and names(tmp_path) == ["run"]
+    old = kill.contents(folder)
+    operations = kill.operations(fill, tmp_path)
+    new = kill.contents(folder)
+    found = []
+    for point in kill.points(operations):
+        for mend in (lambda: restore_folder(folder), fill):
+            make_folder(folder, "old")
+            kill.killed_at(fill, tmp_path, point)
+            mend()
+            found.append(kill.contents(folder))
+            assert found[-1] in (old, new) and names(tmp_path) == ["run"], point
+        assert found[-1] == new
+    assert old in found and new in found
 
 
 def test_restoring_keeps_the_new_folder_and_what_living_processes_write(tmp_path):
@@ -378,8 +382,103 @@ def test_a_disk_that_cannot_be_written_is_one_sentence(number, sentence):
     assert str(refused.value) == sentence
 
 
+@pytest.mark.parametrize("fault", [OSError(errno.ENOSPC, "x"), Exception("No space left on device (os error 28)")])
+@pytest.mark.parametrize("replace", [replacing, replacing_folder])
+def test_a_full_disk_is_one_sentence_from_whatever_library_it_comes(tmp_path, replace, fault):
+    with pytest.raises(UserError, match=r"/a\.txt cannot be written: the disk is full; make room and run the same"):
+        with replace(tmp_path / "a.txt") as unfinished:
+            path = unfinished / "weights" if unfinished.is_dir() else unfinished
+            path.write_text("half")
+            raise fault
+    assert not names(tmp_path)
+
+
+def test_a_fault_inside_an_unfinished_folder_names_the_folder_that_is_wanted(tmp_path):
+    sentence = r"/model cannot be written: the disk is full; make room and continue with --resume"
+    with pytest.raises(UserError, match=sentence), replacing_folder(tmp_path / "model", again="continue with --resume"):
+        with replacing(tmp_path / names(tmp_path)[0] / "config.json"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_file_in_the_way_of_a_folder_is_one_sentence(tmp_path):
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(UserError, match=r"/out/new/a\.txt cannot be written \(Not a directory\); make it writable"):
+        atomic_write(tmp_path / "out" / "new" / "a.txt", "text")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [OSError(errno.ENOENT, "gone", "photo.jpg"), OSError("cannot identify image"), OSError(errno.ECONNREFUSED, "x")],
+)
+def test_a_fault_of_another_file_is_not_one_of_the_written_file(tmp_path, fault):
+    with pytest.raises(OSError, match=re.escape(str(fault))) as caught, replacing(tmp_path / "a.txt"):
+        raise fault
+    assert caught.value is fault and not names(tmp_path)
+
+
+def test_the_next_writer_removes_what_a_killed_one_left(tmp_path):
+    (tmp_path / ".a.txt.999999999").write_text("half")
+    (tmp_path / f".a.txt.{os.getpid()}").write_text("of a killed process with the same number")
+    atomic_write(tmp_path / "a.txt", "whole")
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_leftovers_of_a_whole_tree_are_removed(tmp_path):
+    living = f".a.txt.{os.getpid()}"
+    (tmp_path / "b" / ".c.999999999").mkdir(parents=True)
+    for name in (living, ".hidden", ".hidden.txt", "b/.a.jpg.999999999", "b/.c.999999999/d", "b/c.99999999"):
+        (tmp_path / name).write_text("")
+    remove_leftovers_below(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == sorted(
+        [living, ".hidden", ".hidden.txt", "b", "c.99999999"]
+    )
+
+
+def test_a_file_is_locked_beside_it_while_it_is_replaced_and_the_lock_goes_away(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    with io.lock_beside(path, "at work"):
+        atomic_write(path, "text")
+        with pytest.raises(UserError, match=r"^at work$"), io.lock_beside(path, "at work"):
+            pass
+        assert path.read_text() == "text"
+    assert names(path.parent) == ["a.txt"]
+
+
+def test_who_opened_a_lock_that_its_owner_then_removed_does_not_hold_it(tmp_path, monkeypatch):
+    path, flock = tmp_path / "lock", io.fcntl.flock
+
+    def owner_ends(handle, how):
+        path.unlink()
+        flock(handle, how)
+
+    monkeypatch.setattr(io.fcntl, "flock", owner_ends)
+    with pytest.raises(UserError, match=r"^at work$"), lock(path, "at work"):
+        pass
+
+
+def test_a_folder_that_is_locked_and_stays_empty_is_removed(tmp_path):
+    for name in ("empty", "full"):
+        with io.lock_folder(tmp_path / name / "new", "at work"):
+            if name == "full":
+                (tmp_path / name / "new" / "a").write_text("")
+    assert names(tmp_path) == ["full"]
+
+
 def test_other_errors_pass_through(tmp_path):
     with pytest.raises(ZeroDivisionError), disk_errors(tmp_path):
         raise ZeroDivisionError
     with pytest.raises(UserError, match=r"^own sentence$"), disk_errors(tmp_path):
         raise UserError("own sentence")
+
+
+def test_a_full_disk_is_one_sentence_and_the_old_file_stays(small_disk):
+    disk = small_disk(1)
+    path = disk / "a.txt"
+    atomic_write(path, "old")
+    for leave in (0, 8):
+        with filled(disk, leave):
+            with pytest.raises(UserError, match="the disk is full"), disk_errors(path):
+                atomic_write(path, "new" * 10_000, durable=True)
+            assert path.read_text() == "old" and names(disk) == [".filler", "a.txt"]
+    atomic_write(path, "new" * 10_000)
+    assert names(disk) == ["a.txt"]

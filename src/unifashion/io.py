@@ -3,13 +3,14 @@
     atomic_write(path, text)                        a file, written next to its final path and renamed
     with replacing(path) as unfinished: ...         the same, for writers that want a path
     with replacing_folder(folder) as unfinished: ...     a folder; the old one stays until the new one is complete
-    with lock(path, "... is at work"): ...          one process at a time
+    with lock(path, "... is at work"): ...          one process at a time; also lock_beside(file), lock_folder(folder)
     claim(record, settings, ...)                    was the work in this folder begun with the same settings?
 
 ``durable=True`` fsyncs the bytes before the rename and the folder after it: for what is reported as saved and must survive a
 power cut. Without it, a crash of the machine (not of the program) may lose the newest state.
 
 An unfinished file is called ``.NAME.PID`` and is in the same folder, because a rename is atomic only within one file system.
+A disk that is full or cannot be written is one sentence (``UserError``) that names the file, whichever library was writing.
 """
 
 import csv
@@ -21,6 +22,7 @@ import io
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -31,30 +33,51 @@ from unifashion.errors import UserError
 
 log = logging.getLogger(__name__)
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+AGAIN = "run the same command again"
+REMEDY = "make it writable, or name another"
+
+
+class DiskError(UserError):
+    """``path`` cannot be written; ``number`` is the system's for the reason."""
+
+    path: Path | str = ""
+    number = 0
+    reason = ""
+
 
 # One file or folder ---------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def replacing(path: Path, durable: bool = False) -> Iterator[Path]:
-    """Yield a path to write to; what was written replaces ``path`` when the block ends without an exception."""
+def replacing(path: Path, durable: bool = False, one_of_many: bool = False) -> Iterator[Path]:
+    """Yield a path to write to; what was written replaces ``path`` when the block ends without an exception.
+
+    Args:
+        path: the file; its folder is made if needed.
+        durable: see the module.
+        one_of_many: of a folder with many files, which should not be listed for each of them: leftovers of killed processes
+            remain, until ``remove_leftovers_below``.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        yield unfinished
-        if durable:
-            to_disk(unfinished)
-        unfinished.replace(path)
-        if durable:
-            to_disk(path.parent)
+        with _disk_errors_of(path, unfinished, AGAIN):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not one_of_many:
+                remove_leftovers(path)
+            unfinished.unlink(missing_ok=True)  # of a killed process with the same number, see ``replacing_folder``
+            yield unfinished
+            if durable:
+                to_disk(unfinished)
+            unfinished.replace(path)
+            if durable:
+                to_disk(path.parent)
     finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def move_file(source: Path, path: Path) -> None:
-    """Fsync a complete file and rename it to ``path``, replacing what was there."""
-    to_disk(source)
-    source.replace(path)
-    to_disk(path.parent)
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
 
 
 def atomic_write(path: Path, content: str | bytes, durable: bool = False) -> None:
@@ -64,26 +87,30 @@ def atomic_write(path: Path, content: str | bytes, durable: bool = False) -> Non
 
 
 @contextmanager
-def replacing_folder(folder: Path, durable: bool = False) -> Iterator[Path]:
+def replacing_folder(folder: Path, durable: bool = False, again: str = AGAIN) -> Iterator[Path]:
     """Yield an empty folder to fill; it replaces ``folder`` when the block ends without an exception.
 
     A folder that is not empty cannot be replaced in one step: for a moment the old one is called ``.NAME.old``. A process that is
     killed in that moment leaves it there, and ``restore_folder`` (which this function calls first) puts it back.
+
+    Raises:
+        UserError: the folder cannot be written; ``again`` is what to do once there is room.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    restore_folder(folder)
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
-    # In a container a program that was killed often starts again under the same number, so its leftover seems alive.
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
     try:
-        yield unfinished
-        if durable:
-            for path in (*files_below(unfinished), unfinished):
-                to_disk(path)
-        move_folder(unfinished, folder)
-        if durable:
-            to_disk(folder.parent)
+        with _disk_errors_of(folder, unfinished, again):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            restore_folder(folder)
+            # In a container a program that was killed often starts again under the same number, so its leftover seems alive.
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir()
+            yield unfinished
+            if durable:
+                for path in (*files_below(unfinished), unfinished):
+                    to_disk(path)
+            move_folder(unfinished, folder)
+            if durable:
+                to_disk(folder.parent)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -110,15 +137,25 @@ def restore_folder(folder: Path) -> None:
 def remove_leftovers(path: Path) -> None:
     """Remove the unfinished copies of the file or folder ``path`` that killed processes have left.
 
-    ``replacing`` does not call this, as it would list a whole folder for each of its files. Call it for large files.
+    ``replacing`` and ``replacing_folder`` call it.
     """
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        owner = leftover.name.rpartition(".")[2]
-        if owner.isdigit() and not _is_alive(int(owner)):
-            if leftover.is_dir():
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                leftover.unlink(missing_ok=True)
+        _remove_leftover(leftover)
+
+
+def remove_leftovers_below(folder: Path) -> None:
+    """``remove_leftovers`` for every file that could be in a folder which only this program fills, and in its subfolders."""
+    for leftover in folder.rglob(".*.*"):
+        _remove_leftover(leftover)
+
+
+def _remove_leftover(path: Path) -> None:
+    owner = path.name.rpartition(".")[2]
+    if owner.isdigit() and not _is_alive(int(owner)):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _is_alive(process: int) -> bool:
@@ -203,15 +240,17 @@ def file_stamp(path: Path) -> list[int | str]:
 
 
 @contextmanager
-def lock(path: Path, refusal: str) -> Iterator[None]:
+def lock(path: Path, refusal: str) -> Iterator[bool]:
     """Lock ``path`` (a folder, or a file, created if needed) for this process; the lock ends with the process at the latest.
 
-    On file systems without locks, such as some network disks, everybody is let in.
+    On file systems without locks, such as some network disks, everybody is let in, and False is yielded.
 
     Raises:
         UserError: another process holds it; ``refusal`` is the message.
     """
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o644)
+    with disk_errors(path, REMEDY):
+        handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o644)
+    held = True
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -219,9 +258,58 @@ def lock(path: Path, refusal: str) -> Iterator[None]:
             raise UserError(refusal) from None
         except OSError as error:
             log.debug("%s cannot be locked (%s)", path, error)
-        yield
+            held = False
+        if not _is_at(
+            handle, path
+        ):  # its owner, who ended a moment ago, has removed it: the next call would lock another
+            raise UserError(refusal)
+        yield held
     finally:
         os.close(handle)
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def lock_beside(path: Path, refusal: str) -> Iterator[None]:
+    """``lock`` for a file that is replaced while it is locked: locks a hidden file beside it, which is removed at the end.
+
+    Raises:
+        UserError: another process holds it; ``refusal`` is the message. The folder cannot be written.
+    """
+    beside = path.with_name(f".{path.name}.lock")
+    with disk_errors(path, REMEDY):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with lock(beside, refusal):
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                beside.unlink()
+
+
+@contextmanager
+def lock_folder(folder: Path, refusal: str) -> Iterator[None]:
+    """``lock`` for a folder, which is made if needed, and then removed again if nothing was put into it.
+
+    Raises:
+        UserError: another process holds it; ``refusal`` is the message. The folder cannot be written.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    with disk_errors(folder, REMEDY):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with lock(folder, refusal):
+            yield
+    finally:
+        with suppress(OSError):
+            for path in made:
+                path.rmdir()
 
 
 def claim(record: Path, settings: Mapping[str, Any], subject: str, remedy: str) -> bool:
@@ -251,18 +339,84 @@ def claim(record: Path, settings: Mapping[str, Any], subject: str, remedy: str) 
     return True
 
 
+# A full disk ----------------------------------------------------------------------------------------------------------
+
+
 @contextmanager
-def disk_errors(path: Path | str, remedy: str = "name another folder") -> Iterator[None]:
-    """Turn a full or read-only disk into a one-sentence error.
+def disk_errors(
+    path: Path | str, remedy: str = "name another folder", unfinished: Path | None = None
+) -> Iterator[None]:
+    """Turn a full or read-only disk into a one-sentence error, where files are not written by ``replacing``.
+
+    Args:
+        path: what the sentence names, also for files below ``unfinished``.
+        remedy: how it ends where the disk is not full.
+        unfinished: a folder that is filled and then becomes ``path``.
 
     Raises:
         UserError: for every ``OSError`` inside the block.
     """
     try:
         yield
+    except DiskError as error:
+        if unfinished not in Path(error.path).parents:
+            raise
+        raise _cannot_write(path, error.number, error.reason, AGAIN, remedy) from None
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                f"{path} cannot be written: the disk is full; make room and run the same command again"
-            ) from None
-        raise UserError(f"{path} cannot be written ({error.strerror}); {remedy}") from None
+        raise _cannot_write(path, error.errno or 0, error.strerror or str(error), AGAIN, remedy) from None
+
+
+@contextmanager
+def _disk_errors_of(path: Path, unfinished: Path, again: str) -> Iterator[None]:
+    """``disk_errors`` for one file or folder: what else fails in the block, such as reading another file, passes through."""
+    try:
+        yield
+    except DiskError as error:
+        if unfinished not in Path(error.path).parents:
+            raise
+        raise _cannot_write(path, error.number, error.reason, again) from None
+    except UserError:
+        raise
+    except Exception as error:
+        number = _errno(error)
+        if number is None and isinstance(error, OSError | RuntimeError) and _is_full(unfinished):
+            number = errno.ENOSPC  # torch.save and numpy.save say only that less was written than they had
+        if number is None or (number not in FULL and not _is_about(error, number, path, unfinished)):
+            raise
+        raise _cannot_write(path, number, os.strerror(number), again) from None
+
+
+def _cannot_write(path: Path | str, number: int, reason: str, again: str, remedy: str = REMEDY) -> DiskError:
+    full = f": the disk is full; make room and {again}"
+    error = DiskError(f"{path} cannot be written{full if number in FULL else f' ({reason}); {remedy}'}")
+    error.path, error.number, error.reason = path, number, reason
+    return error
+
+
+def _errno(error: Exception) -> int | None:
+    """Return the system's number of an error, which libraries written in Rust and C++ put into their sentences."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    if said := re.search(r"\(os error (\d+)\)", str(error)):
+        return int(said[1])
+    return next((number for number in FULL if os.strerror(number) in str(error)), None)
+
+
+def _is_full(unfinished: Path) -> bool:
+    """Return whether nothing more can be written where an unfinished file or folder is, which is then removed."""
+    probe = unfinished / "probe" if unfinished.is_dir() else unfinished
+    try:
+        with probe.open("ab") as file:
+            file.write(bytes(1 << 16))
+    except OSError as error:
+        return error.errno in FULL
+    return False
+
+
+def _is_about(error: Exception, number: int, path: Path, unfinished: Path) -> bool:
+    """Return whether an error names what is being written, or a folder above it, or names nothing and is one of writing."""
+    named = [getattr(error, name, None) for name in ("filename", "filename2")]
+    paths = [Path(os.fsdecode(name)) for name in named if isinstance(name, str | bytes | os.PathLike)]
+    if not paths:
+        return number in (errno.EROFS, errno.EFBIG)
+    return any(name in (path, *path.parents) or unfinished in (name, *name.parents) for name in paths)

@@ -271,7 +271,7 @@ def test_bad_input_is_one_sentence(run, tmp_path, capsys):
             main(["report", str(folder)])
         assert left.value.code == 2 and words in capsys.readouterr().err
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"file.*cannot be written .*name another file with -o, or another folder with"):
+    with pytest.raises(UserError, match=r"file.*cannot be written .*make it writable, or name another"):
         write_report([run], tmp_path / "file" / "report.html")
     (run / "run.json").write_text("{")
     with pytest.raises(UserError, match="is damaged"):

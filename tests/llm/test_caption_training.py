@@ -2,11 +2,8 @@
 
 import csv
 import json
-import os
-import signal
-import subprocess
+import shutil
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from tiny_heads import write_diffusion, write_llm
 
+import kill
 from unifashion.cli import main as unifashion
 from unifashion.llm.captioner import Captioner
 from unifashion.training.trainer import Trainer
@@ -97,27 +95,29 @@ def test_lora_and_drawing_train_and_a_stopped_run_takes_the_same_steps(blip_trai
 
 def test_captions_of_phase_1_survive_a_kill_without_loss_or_repetition(start, shop, tmp_path):
     run, _ = start
-    out = tmp_path / "captions.jsonl"
-    command = ["caption", str(shop), "--model", str(run), "-o", str(out), "--batch-size", "1", "--num-beams", "2"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "unifashion.cli", *command],
-        env={**os.environ, "PYTHONPATH": str(SOURCE)},
-        stderr=subprocess.DEVNULL,
-    )
-    part = out.with_name("captions.jsonl.part")
-    while process.poll() is None and not (part.exists() and part.stat().st_size):
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    if part.exists():
-        with part.open("a") as file:
-            file.write('{"id": "torn')
-    unifashion(command)
+    out = tmp_path / "captions" / "captions.jsonl"
+    command = ["caption", str(shop), "--model", str(run), "-o", str(out), "--batch-size", "5", "--sample"]
+    out.parent.mkdir()
+    points = kill.points(kill.operations(lambda: unifashion(command), out.parent))
+    whole = kill.contents(out.parent)
+    for point in points[:: len(points) // 4]:
+        shutil.rmtree(out.parent)
+        out.parent.mkdir()
+        kill.killed_at(lambda: unifashion(command), out.parent, point)
+        unifashion(command)
+        assert kill.contents(out.parent) == whole, point
     rows = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [row["image"] for row in rows] == sorted(map(str, shop.glob("*.png"))) and not part.exists()
-    unifashion([*command[:4], "-o", str(tmp_path / "other.jsonl"), "--batch-size", "16", "--num-beams", "2"])
-    others = [json.loads(line) for line in (tmp_path / "other.jsonl").read_text().splitlines()]
-    assert rows == others
+    assert [row["image"] for row in rows] == sorted(map(str, shop.glob("*.png")))
+
+
+def test_the_size_of_a_batch_does_not_change_captions(start, shop, tmp_path):
+    rows = []
+    for size in ("1", "16"):
+        out = tmp_path / f"{size}.jsonl"
+        command = ["caption", str(shop), "--model", str(start[0]), "-o", str(out), "--num-beams", "2"]
+        unifashion([*command, "--batch-size", size])
+        rows.append(out.read_text())
+    assert rows[0] == rows[1] and rows[0].count("\n") == 16
 
 
 def test_bad_input_of_caption_is_one_sentence(start, shop, tmp_path, capsys):

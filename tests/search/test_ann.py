@@ -247,7 +247,7 @@ def test_a_full_disk_leaves_the_old_file_and_says_so(index, monkeypatch):
         raise RuntimeError("write error in nearest.faiss: 10 != 20 (No space left on device)")
 
     monkeypatch.setattr(faiss, "write_index", no_room)
-    with pytest.raises(UserError, match=r"nearest.faiss cannot be written.*No space left.*make room"):
+    with pytest.raises(UserError, match=r"nearest.faiss cannot be written.*the disk is full; make room"):
         approximate(index, None)
     assert (index.folder / "nearest.faiss").read_bytes() == before and read_record(index.folder).covered == 300
     index.refresh()

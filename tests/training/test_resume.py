@@ -280,7 +280,7 @@ def test_a_full_disk_is_one_sentence_and_the_run_can_go_on(blip_train, flags, wh
             blip_train.main([*flags, "--output-dir", str(run)])
     assert left.value.code == 2
     error = capsys.readouterr().err
-    assert "No space left on device); earlier checkpoints are untouched; make room and continue with " in error
+    assert " cannot be written: the disk is full; make room and continue with " in error
     assert error.endswith(f"--resume {run}\n")
     assert not [*(run / "checkpoints").glob(".*")]
     blip_train.main([*flags, "--resume", str(run)])

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import errno
 import importlib.util
 import json
 import re
@@ -427,11 +428,11 @@ def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_stays(tryon_root, t
     def save(state, path, save=torch.save):
         if "step_00000004" in str(path):
             Path(path).write_bytes(b"half of it")
-            raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos")
+            raise OSError(errno.ENOSPC, "No space left on device")
         save(state, path)
 
     monkeypatch.setattr(torch, "save", save)
-    with pytest.raises(UserError, match=r"the checkpoint of step 4 could not be written .* --resume"):
+    with pytest.raises(UserError, match=r"step_00000004 cannot be written: the disk is full; .* --resume"):
         train(*settings(tryon_root, tmp_path / "run"))
     assert state_of(tmp_path / "run")[1]["step"] == 2
     assert not list((tmp_path / "run").rglob(".*"))

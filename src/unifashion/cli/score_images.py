@@ -51,7 +51,7 @@ def run(settings: Settings) -> None:
     from unifashion.data.synthetic import is_synthetic
     from unifashion.evaluation.image_networks import weights_folder
     from unifashion.evaluation.results import format_table
-    from unifashion.evaluation.scores import write_scores
+    from unifashion.evaluation.scores import scoring_into, write_scores
     from unifashion.evaluation.tryon_results import read_results, score_folder
     from unifashion.tryon.results import read_record, write_examples
     from unifashion.tryon.settings import data_root
@@ -63,21 +63,22 @@ def run(settings: Settings) -> None:
     pairs = settings.pairs or drawn.get("pairs") or "paired"
     needs = ("image", "agnostic_mask") if "mgd" in settings.profile else ("image",)
     split = read_tryon(dataset, root, settings.split or drawn.get("split") or "test", needs, pairs)
-    folder = read_results(settings.results, split, settings.repaint, settings.model)
-    scores, lacking = score_folder(
-        folder,
-        split,
-        "paired" if all(item.is_paired for item in split.items) else "unpaired",
-        settings.profile,
-        weights_folder(settings.weights),
-        dataset=dataset,
-        synthetic=is_synthetic(find_tryon(dataset, root)),
-        max_missing=settings.max_missing,
-        batch_size=settings.batch_size,
-        device=settings.device or ("cuda" if torch.cuda.is_available() else "cpu"),
-    )
-    write_scores(settings.results, scores)
-    write_examples(settings.results, folder.items, [result.picture for result in folder.results])
+    with scoring_into(settings.results):
+        folder = read_results(settings.results, split, settings.repaint, settings.model)
+        scores, lacking = score_folder(
+            folder,
+            split,
+            "paired" if all(item.is_paired for item in split.items) else "unpaired",
+            settings.profile,
+            weights_folder(settings.weights),
+            dataset=dataset,
+            synthetic=is_synthetic(find_tryon(dataset, root)),
+            max_missing=settings.max_missing,
+            batch_size=settings.batch_size,
+            device=settings.device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        )
+        write_scores(settings.results, scores)
+        write_examples(settings.results, folder.items, [result.picture for result in folder.results])
     sys.stdout.write(format_table(scores) + "\n")
     for sentence in lacking:
         sys.stdout.write(f"left out: {sentence}\n")

@@ -132,7 +132,6 @@ def save_lavis(path: Path, config: UniFashionConfig, weights: Weights) -> None:
     if not fitting:
         raise UserError(f"LAVIS has no model like this one ({config.model_name}, {config.query_passes} query passes)")
     content = {"epoch": 0, fitting[0]: to_lavis(weights, config.vision["model_type"]), OWN_CONFIG: asdict(config)}
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as unfinished:
         torch.save(content, unfinished)
 

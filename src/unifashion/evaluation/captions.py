@@ -227,5 +227,4 @@ def write_items(
         for result in results
         for name, values in result.items.items()
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_csv(path, ["id", "profile", *names, "prediction", "references"], rows)

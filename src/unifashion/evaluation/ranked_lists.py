@@ -64,7 +64,6 @@ class EvaluationResult:
 
 def write_ranked_lists(folder: Path, ranked_lists: Iterable[RankedList]) -> Path:
     """Write ``answers.jsonl`` into ``folder`` (made if needed), whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
     write_jsonl(folder / FILE, map(asdict, ranked_lists))
     return folder / FILE
 

@@ -8,6 +8,7 @@ others        DATASET/full
 
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -25,7 +26,7 @@ from unifashion.evaluation.cross_modal import score_cross_modal
 from unifashion.evaluation.examples import write_examples
 from unifashion.evaluation.protocols.inputs import split_queries
 from unifashion.evaluation.ranked_lists import write_ranked_lists
-from unifashion.evaluation.scores import MEAN, Score, as_scores
+from unifashion.evaluation.scores import MEAN, Score, as_scores, scoring_into, write_scores
 from unifashion.evaluation.submissions import write_submission
 from unifashion.models.presets import VARIANTS
 from unifashion.models.unifashion import UniFashionModel
@@ -90,13 +91,16 @@ def headline(scores: Sequence[Score], dataset: str) -> float:
 def validate_checkpoint(
     model_path: str, model_name: str, output_dir: str | None, data: DataSettings, evaluation: EvaluationSettings
 ) -> tuple[list[Score], Path]:
-    """Load a checkpoint, validate it, and return its scores with the folder they belong to, which already holds its ranked lists.
+    """Load a checkpoint, validate it, and return its scores with the folder that they and its ranked lists were written into.
 
     Raises:
-        UserError: no checkpoint there, or one of another model; see also ``validate``.
+        UserError: no checkpoint there, or one of another model; another call is at work in the folder; see also ``validate``.
     """
     model, folder = _load(model_path, model_name, output_dir, data)
-    scores, _ = validate(model, data, evaluation, model_path, output=folder)
+    with scoring_into(folder) if is_main_process() else nullcontext():
+        scores, _ = validate(model, data, evaluation, model_path, output=folder)
+        if is_main_process():
+            write_scores(folder, scores)
     return scores, folder
 
 
@@ -125,8 +129,9 @@ def submit_checkpoint(
             f"{num_unusable} of the {len(split.queries)} queries of {data.dataset} {split.split} lack images, and its server "
             "expects an answer to every query; complete the images"
         )
-    scored = score_split(embedder, evaluation, split, data.max_missing)
-    return write_submission(folder, scored.split, scored.scores) if is_main_process() else []
+    with scoring_into(folder) if is_main_process() else nullcontext():
+        scored = score_split(embedder, evaluation, split, data.max_missing)
+        return write_submission(folder, scored.split, scored.scores) if is_main_process() else []
 
 
 def _embedder(model: UniFashionModel, data: DataSettings, evaluation: EvaluationSettings, progress: bool) -> Embedder:

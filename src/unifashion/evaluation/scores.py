@@ -10,12 +10,13 @@ model, missing data, marks), which makes ``Score`` rows; ``write_scores`` stores
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from unifashion.errors import UserError
-from unifashion.io import write_csv, write_json
+from unifashion.io import lock_folder, write_csv, write_json
 
 MEAN = "mean"  # the metric that averages the others of its line, and the category that averages categories
 
@@ -116,9 +117,19 @@ def _compared_by(score: Score) -> tuple[str, str, str, bool]:
     return score.protocol, score.dataset, score.split, "synthetic" in score.marks
 
 
+@contextmanager
+def scoring_into(folder: Path) -> Iterator[None]:
+    """Keep others from ``folder`` while its scores are computed and written: files of two calls must not be mixed.
+
+    Raises:
+        UserError: another call is at work in it, or it cannot be written.
+    """
+    with lock_folder(folder, f"{folder}: another call is at work in it; wait until it ends, or name another folder"):
+        yield
+
+
 def write_scores(folder: Path, rows: Sequence[Score]) -> None:
     """Write ``scores.json`` and ``scores.csv`` into ``folder`` (made if needed); each file is replaced whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "scores.json", [asdict(row) for row in rows], durable=True)  # may be the result of hours
     write_csv(folder / "scores.csv", [field.name for field in fields(Score)], (row.row() for row in rows))
 

@@ -55,7 +55,6 @@ def write_submission(folder: Path, split: ComposedSplit, scores_QG: Tensor) -> l
     else:
         ranked = circo.ranked_names(split, scores_QG)
         files = {"circo.json": {id_: [int(name) for name in names] for id_, names in ranked.items()}}
-    folder.mkdir(parents=True, exist_ok=True)
     return [_write(folder / name, content, split) for name, content in files.items()]
 
 

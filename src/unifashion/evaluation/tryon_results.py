@@ -11,7 +11,7 @@ from unifashion.errors import UserError
 from unifashion.evaluation.image_inputs import PROFILES, Pairing, ProfileName, Result
 from unifashion.evaluation.images import Networks, open_networks, score_images, wanted_metrics
 from unifashion.evaluation.scores import Score, as_scores
-from unifashion.tryon.results import read_record
+from unifashion.tryon.results import check_names, read_record
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ def read_results(folder: Path, split: TryOnSplit, repaint: bool = False, model: 
         UserError: there is no result of the split, two files for one, a damaged ``inference.json``.
     """
     record = read_record(folder)
+    check_names(split.items)
     files = _pictures(folder)
     items = tuple(item for item in split.items if item.name in files)
     if not items:

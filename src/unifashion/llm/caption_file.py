@@ -1,14 +1,14 @@
 """A file of captions that can be continued after a run was killed.
 
 captions.jsonl                {"id": "17", "image": "shop/17.jpg", "caption": "A red dress ..."}, in the order of the images
-captions.jsonl.part           the same while it is written; the next run with the same settings continues there
+captions.jsonl.part           new rows while they are written; the next run with the same settings continues there
 captions.settings.json        model and decoding; a run with different ones must name another file or overwrite
 captions.quarantine.csv       images that could not be read, with the reason (only if there were any)
 """
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,13 @@ from unifashion.data.image_files import SUFFIXES
 from unifashion.data.images import ImageError, ImageTransform, load_image
 from unifashion.data.skipped import SkippedImages
 from unifashion.errors import UserError
-from unifashion.io import claim, cut_torn_line, disk_errors, move_file, write_json
+from unifashion.io import atomic_write, claim, cut_torn_line, disk_errors, lock_beside, write_json
 from unifashion.llm.captioner import Captioner
 from unifashion.models.generation import Decoding
 
 log = logging.getLogger(__name__)
+
+Row = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -65,13 +67,16 @@ def find_files(names: Sequence[str]) -> list[Path]:
 
 
 def name_images(images: Sequence[Path]) -> list[str]:
-    """Return an id for every image: its file name without suffix, or the whole path where names repeat."""
+    """Return an id for every image: its file name without suffix, or the path where names repeat, with suffix if it must be."""
     stems = [image.stem for image in images]
-    return stems if len(set(stems)) == len(stems) else [image.with_suffix("").as_posix() for image in images]
+    paths = [image.with_suffix("").as_posix() for image in images]
+    return next((ids for ids in (stems, paths) if len(set(ids)) == len(ids)), [image.as_posix() for image in images])
 
 
 def caption_files(captioner: Captioner, job: Job, made_with: dict[str, Any], overwrite: bool = False) -> SkippedImages:
     """Caption images into ``job.out``, continuing where an earlier run with the same settings stopped.
+
+    Rows of other images in the file are kept, before those of this job.
 
     Args:
         captioner: the model.
@@ -83,35 +88,42 @@ def caption_files(captioner: Captioner, job: Job, made_with: dict[str, Any], ove
         the images that could not be read; they have no row.
 
     Raises:
-        UserError: the file exists and was made with other settings, or cannot be written; no image can be read.
+        UserError: the file exists and was made with other settings, holds other things, is being written by another call, or
+            cannot be written; no image can be read.
     """
     settings = {**made_with, "decoding": vars(job.decoding), "instruction": job.instruction, "seed": job.seed}
     part = job.out.with_name(f"{job.out.name}.part")
-    with disk_errors(f"-o {job.out}:", "name another file"):
-        job.out.parent.mkdir(parents=True, exist_ok=True)
+    with lock_beside(job.out, f"-o {job.out}: another call is writing it; wait until it ends, or name another file"):
         _claim(job.out, part, settings, overwrite)
-        done = _captioned(part)
-        skipped = _write(captioner, job, part, done)
+        rows = _read_part(part) | _read_rows(job.out)
+        _check_ids(job, rows)
+        with disk_errors(part):
+            skipped = _write(captioner, job, part, rows)
         _write_skipped(job.out, skipped)
         if len(skipped) == len(job.images):
-            part.unlink()
+            if not rows:
+                part.unlink()
             raise UserError(f"none of the {len(job.images)} images can be read; {skipped.summary()}")
-        move_file(part, job.out)
+        others = [image for image in rows if image not in {*map(str, job.images)}]
+        _write_rows(job.out, (rows[image] for image in [*others, *map(str, job.images)] if image in rows))
+        part.unlink(missing_ok=True)
     return skipped
 
 
-def _write(captioner: Captioner, job: Job, part: Path, done: set[str]) -> SkippedImages:
-    """Append the rows that are missing, batch by batch."""
+def _write(captioner: Captioner, job: Job, part: Path, rows: dict[str, Row]) -> SkippedImages:
+    """Add the rows that are missing, batch by batch; a batch is captioned as a whole, as if nothing had stopped it."""
     skipped = SkippedImages()
-    names = name_images(job.images)
-    left = [index for index, image in enumerate(job.images) if str(image) not in done]
-    if done:
-        log.info("%d of %d images already have captions", len(job.images) - len(left), len(job.images))
+    names, images = name_images(job.images), [*map(str, job.images)]
+    starts = range(0, len(images), job.batch_size)
+    batches = [list(range(first, min(first + job.batch_size, len(images)))) for first in starts]
+    left = [batch for batch in batches if any(images[index] not in rows for index in batch)]
+    if rows:
+        log.info("%d of %d images already have captions", sum(image in rows for image in images), len(images))
     with (
-        part.open("a", encoding="utf-8", newline="\n") as file,
+        part.open("a", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
         tqdm(
-            total=len(job.images),
-            initial=len(job.images) - len(left),
+            total=len(images),
+            initial=len(images) - sum(map(len, left)),
             desc="captions",
             disable=not job.progress,
             dynamic_ncols=True,
@@ -120,24 +132,26 @@ def _write(captioner: Captioner, job: Job, part: Path, done: set[str]) -> Skippe
         for batch in _loader(captioner.transform, job, left):
             good = [(index, pixels) for index, pixels, reason in batch if not reason]
             for index, _, reason in batch:
-                if reason:
+                if reason and images[index] not in rows:
                     skipped.add(job.images[index], reason)
-            if good:
+            if any(images[index] not in rows for index, _ in good):
                 pixels = torch.stack([pixels for _, pixels in good])
                 captions = captioner.caption_pixels(pixels, job.decoding, job.instruction, job.seed + good[0][0])
-                rows = [
-                    {"id": names[index], "image": str(job.images[index]), "caption": caption}
+                new: dict[str, Row] = {
+                    images[index]: {"id": names[index], "image": images[index], "caption": caption}
                     for (index, _), caption in zip(good, captions, strict=True)
-                ]
-                file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+                    if images[index] not in rows
+                }
+                file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in new.values()))
                 file.flush()
+                rows |= new
             bar.update(len(batch))
     return skipped
 
 
 def _claim(out: Path, part: Path, settings: dict[str, Any], overwrite: bool) -> None:
-    """Make sure that an existing file was made with the same settings, and turn it into the part to continue."""
-    record = out.with_name(f"{out.stem}.settings.json")
+    """Make sure that what exists was made with the same settings."""
+    record = _beside(out, "settings.json")
     if overwrite:
         for path in (out, part, record):
             path.unlink(missing_ok=True)
@@ -145,20 +159,74 @@ def _claim(out: Path, part: Path, settings: dict[str, Any], overwrite: bool) -> 
     if begun and not claim(record, settings, f"-o {out}", "name another file, or --overwrite it"):
         raise UserError(f"-o {out}: it already exists; name another file, or --overwrite it")
     write_json(record, settings)
-    if out.exists() and not part.exists():
-        move_file(out, part)
 
 
-def _captioned(part: Path) -> set[str]:
-    """Return the images that have rows."""
+def _beside(out: Path, what: str) -> Path:
+    """Return where a file about the captions goes; captions.txt and captions.jsonl have their own."""
+    return out.with_name(f"{out.stem if out.suffix == '.jsonl' else out.name}.{what}")
+
+
+def _read_rows(out: Path) -> dict[str, Row]:
+    """Return the rows of a finished file by their images.
+
+    Raises:
+        UserError: a line that is not one of our rows.
+    """
+    if not out.exists():
+        return {}
+    rows: dict[str, Row] = {}
+    for number, line in enumerate(_lines(out), 1):
+        row = _row(line)
+        if row is None:
+            raise UserError(
+                f"{out}, row {number}: not a row of captions; remove it, name another file with -o, or --overwrite this one"
+            )
+        rows.setdefault(row["image"], row)
+    return rows
+
+
+def _read_part(part: Path) -> dict[str, Row]:
+    """Return the rows of a part; a damaged one is left out, and its image captioned again."""
     cut_torn_line(part)
-    if not part.exists():
-        return set()
-    return {json.loads(line)["image"] for line in part.read_text(encoding="utf-8").split("\n") if line}
+    rows = [_row(line) for line in _lines(part)] if part.exists() else []
+    if damaged := rows.count(None):
+        log.warning("%s: %d damaged rows; their images are captioned again", part, damaged)
+    return {row["image"]: row for row in reversed(rows) if row is not None}
+
+
+def _lines(path: Path) -> list[bytes]:
+    # Split at \n alone: splitlines() would also split at the \u2028 that a caption may hold.
+    return [line for line in path.read_bytes().split(b"\n") if line]
+
+
+def _row(line: bytes) -> Row | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    is_ours = isinstance(row, dict) and all(isinstance(row.get(key), str) for key in ("id", "image", "caption"))
+    return row if is_ours else None
+
+
+def _check_ids(job: Job, rows: dict[str, Row]) -> None:
+    """Raise where a row that exists would get another id, or share one with an image of this job."""
+    names = dict(zip(name_images(job.images), map(str, job.images), strict=True))
+    ids = {image: name for name, image in names.items()}
+    for image, row in rows.items():
+        if ids.get(image, row["id"]) != row["id"] or names.get(row["id"], image) != image:
+            raise UserError(
+                f"-o {job.out}: it holds {image} with the id {row['id']!r}, which these images would change or use again; "
+                "name another file, or --overwrite it"
+            )
+
+
+def _write_rows(path: Path, rows: Iterable[Row]) -> None:
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    atomic_write(path, text.encode("utf-8", "backslashreplace"), durable=True)
 
 
 def _write_skipped(out: Path, skipped: SkippedImages) -> None:
-    path = out.with_name(f"{out.stem}.quarantine.csv")
+    path = _beside(out, "quarantine.csv")
     path.unlink(missing_ok=True)
     if len(skipped):
         skipped.write(path)
@@ -167,22 +235,21 @@ def _write_skipped(out: Path, skipped: SkippedImages) -> None:
 class _Pixels(Dataset[tuple[int, Tensor, str]]):
     """(index, uint8 pixels, why it is broken or '')."""
 
-    def __init__(self, transform: ImageTransform, images: Sequence[Path], left: Sequence[int]) -> None:
-        self.transform, self.images, self.left = transform, images, left
+    def __init__(self, transform: ImageTransform, images: Sequence[Path]) -> None:
+        self.transform, self.images = transform, images
 
     def __len__(self) -> int:
-        return len(self.left)
+        return len(self.images)
 
-    def __getitem__(self, position: int) -> tuple[int, Tensor, str]:
-        index = self.left[position]
+    def __getitem__(self, index: int) -> tuple[int, Tensor, str]:
         try:
             return index, self.transform(load_image(self.images[index])), ""
         except ImageError as error:
             return index, torch.empty(0, dtype=torch.uint8), error.reason
 
 
-def _loader(transform: ImageTransform, job: Job, left: Sequence[int]) -> Iterator[list[tuple[int, Tensor, str]]]:
+def _loader(transform: ImageTransform, job: Job, batches: list[list[int]]) -> Iterator[list[tuple[int, Tensor, str]]]:
     loader: DataLoader[Any] = DataLoader(
-        _Pixels(transform, job.images, left), batch_size=job.batch_size, num_workers=job.num_workers, collate_fn=list
+        _Pixels(transform, job.images), batch_sampler=batches, num_workers=job.num_workers, collate_fn=list
     )
     return iter(loader)

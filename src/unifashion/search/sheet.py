@@ -8,6 +8,7 @@ from PIL import Image
 from unifashion.data.contact_sheet import contact_sheet
 from unifashion.data.images import ImageError, open_image
 from unifashion.errors import UserError
+from unifashion.io import replacing
 from unifashion.search.retriever import Hit
 
 COLUMNS, CELL = 5, 200
@@ -18,7 +19,7 @@ def write_sheet(path: Path, text: str, references: Sequence[str | Path], hits: S
     """Write the picture.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the file cannot be written, or its name does not end like a picture's.
     """
     cells = [(open_image(reference), text or Path(reference).name) for reference in references]
     cells = cells or [(Image.new("RGB", (CELL, CELL), (235, 238, 245)), text)]
@@ -26,12 +27,11 @@ def write_sheet(path: Path, text: str, references: Sequence[str | Path], hits: S
     cells += [(_picture(hit), f"{rank}. {hit.score:.3f} {_words(hit)}") for rank, hit in enumerate(hits, 1)]
     images, captions = zip(*cells, strict=True)
     sheet = contact_sheet(images, COLUMNS, CELL, captions, dict.fromkeys(range(num_queries), BLUE))
-    try:
-        sheet.save(path)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"--sheet {path} cannot be written ({error}); name a .png file in a folder that exists"
-        ) from None
+    form = Image.registered_extensions().get(path.suffix.lower())
+    if form not in Image.SAVE:
+        raise UserError(f"--sheet {path}: no picture has this ending; name a .png or .jpg file")
+    with replacing(path) as unfinished:
+        sheet.save(unfinished, form)
 
 
 def _picture(hit: Hit) -> Image.Image:

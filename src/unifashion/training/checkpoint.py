@@ -17,9 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
-from unifashion.errors import UserError
 from unifashion.io import file_stamp, files_below, read_json, replacing_folder, write_json
 
 log = logging.getLogger(__name__)
@@ -47,23 +45,12 @@ def write_checkpoint(
     """
     home = run / FOLDER
     folder = home / f"step_{step:08d}"
-    try:
-        with replacing_folder(folder, durable=True) as unfinished:
-            save_model(unfinished / "model")
-            torch.save(state, unfinished / STATE)
-            files = {path.relative_to(unfinished).as_posix(): file_stamp(path) for path in files_below(unfinished)}
-            write_json(unfinished / PROGRESS, progress)
-            write_json(unfinished / MANIFEST, {"step": step, "files": files})
-    except (
-        OSError,
-        RuntimeError,
-        SafetensorError,
-    ) as error:  # torch and safetensors report a full disk in their own ways
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
-        raise UserError(
-            f"the checkpoint of step {step} could not be written to {home} ({reason}); earlier checkpoints are untouched; "
-            f"make room and continue with --resume {run}"
-        ) from None
+    with replacing_folder(folder, durable=True, again=f"continue with --resume {run}") as unfinished:
+        save_model(unfinished / "model")
+        torch.save(state, unfinished / STATE)
+        files = {path.relative_to(unfinished).as_posix(): file_stamp(path) for path in files_below(unfinished)}
+        write_json(unfinished / PROGRESS, progress)
+        write_json(unfinished / MANIFEST, {"step": step, "files": files})
     for old in _newest_first(run)[max(keep_last, 1) :]:
         shutil.rmtree(old, ignore_errors=True)
     return folder

@@ -10,6 +10,7 @@ Every result has its own seed, made of --seed and its name: the picture does not
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from unifashion.data.splits import find_tryon, read_tryon
 from unifashion.data.synthetic import is_synthetic
 from unifashion.data.tryon import TryOnItem, TryOnSplit
 from unifashion.errors import UserError
-from unifashion.io import read_json, replacing, write_json
+from unifashion.io import lock_folder, read_json, replacing, write_json
 from unifashion.models.pretrained import weights_hash
 from unifashion.seeding import seed_for
 from unifashion.tryon.api import TryOn
@@ -34,7 +35,7 @@ from unifashion.tryon.loading import quiet_libraries
 from unifashion.tryon.maps import load_maps, to_share, to_unit
 from unifashion.tryon.pipeline import TryOnPipeline
 from unifashion.tryon.qformer_context import QFormerContext
-from unifashion.tryon.results import RECORD, write_examples
+from unifashion.tryon.results import EXAMPLES, RECORD, check_names, write_examples
 from unifashion.tryon.settings import TryOnInferenceSettings, data_root
 
 log = logging.getLogger(__name__)
@@ -79,24 +80,32 @@ def run_inference(settings: TryOnInferenceSettings) -> Path | None:
         "used": used,
         "marks": score_marks(settings, split, find_tryon(settings.dataset, root)),
     }
-    if state.is_main_process:
-        _open_folder(out, record, settings.overwrite)
-    state.wait_for_everyone()
-    share = items[state.process_index :: state.num_processes]
-    todo = [item for item in share if settings.overwrite or not _path(out, item).is_file()]
-    hidden = not state.is_main_process
-    with tqdm(
-        total=len(share), initial=len(share) - len(todo), desc="drawing", disable=hidden, dynamic_ncols=True
-    ) as bar:
-        for batch in _batches(todo, settings.batch_size):
-            for item, picture in zip(batch, _draw(pipe, batch, size, settings, tryon.context), strict=True):
-                with replacing(_path(out, item)) as unfinished:
-                    picture.save(unfinished, format="PNG")
-                bar.update()
-    state.wait_for_everyone()
-    if not state.is_main_process:
-        return None
-    write_examples(out, items, [_path(out, item) for item in items])
+    check_names(split.items)
+    if out.is_file():
+        raise UserError(f"--output-dir {out} is a file; name a folder")
+    refusal = f"--output-dir {out}: another call is drawing into it; wait until it ends, or name another folder"
+    with lock_folder(out, refusal) if state.is_main_process else nullcontext():
+        if state.is_main_process:
+            _open_folder(out, record, split.items, settings.overwrite)
+        state.wait_for_everyone()
+        share = items[state.process_index :: state.num_processes]
+        todo = [item for item in share if not _path(out, item).is_file()]
+        with tqdm(
+            total=len(share),
+            initial=len(share) - len(todo),
+            desc="drawing",
+            disable=not state.is_main_process,
+            dynamic_ncols=True,
+        ) as bar:
+            for batch in _batches(todo, settings.batch_size):
+                for item, picture in zip(batch, _draw(pipe, batch, size, settings, tryon.context), strict=True):
+                    with replacing(_path(out, item), durable=True) as unfinished:
+                        picture.save(unfinished, format="PNG")
+                    bar.update()
+        state.wait_for_everyone()
+        if not state.is_main_process:
+            return None
+        write_examples(out, items, [_path(out, item) for item in items])
     return out
 
 
@@ -151,21 +160,22 @@ def _path(out: Path, item: TryOnItem) -> Path:
     return out / f"{item.name}.png"
 
 
-def _open_folder(out: Path, record: dict[str, Any], overwrite: bool) -> None:
-    """Write the record, unless the folder holds results made with other settings."""
-    if out.is_file():
-        raise UserError(f"--output-dir {out} is a file; name a folder")
-    if out.is_dir() and any(out.iterdir()) and not overwrite:
-        previous = read_json(out / RECORD)
-        if not isinstance(previous, dict):
-            raise UserError(f"--output-dir {out} holds other files; name another folder")
-        differing = [name for name in record if previous.get(name) != record[name]]
-        if differing and any(out.glob("*.png")):
-            old, new = previous.get("settings", {}), record["settings"]
-            changed = [name for name in new if old.get(name) != new[name]] or differing
-            raise UserError(
-                f"--output-dir {out} holds results made with another {', '.join(changed)}; "
-                "name another folder, or add --overwrite"
-            )
-    out.mkdir(parents=True, exist_ok=True)
+def _open_folder(out: Path, record: dict[str, Any], items: Sequence[TryOnItem], overwrite: bool) -> None:
+    """Write the record, unless the folder holds results of other settings; ``overwrite`` removes those of ``items`` first."""
+    previous = read_json(out / RECORD)
+    if overwrite:
+        for item in items:
+            _path(out, item).unlink(missing_ok=True)
+    elif not isinstance(previous, dict) and any(not path.name.startswith(".") for path in out.iterdir()):
+        what = f"a damaged {RECORD}" if (out / RECORD).exists() else "other files"
+        raise UserError(f"--output-dir {out} holds {what}; name another folder, or add --overwrite")
+    differing = [name for name in record if isinstance(previous, dict) and previous.get(name) != record[name]]
+    if differing and any(path.name != EXAMPLES for path in out.glob("*.png")):
+        assert isinstance(previous, dict), "only then something differs"
+        old, new = previous.get("settings"), record["settings"]
+        changed = [name for name in new if not isinstance(old, dict) or old.get(name) != new[name]]
+        raise UserError(
+            f"--output-dir {out} holds results made with another {', '.join(changed or differing)}; name another folder"
+            + (", or remove them" if overwrite else ", or add --overwrite")
+        )
     write_json(out / RECORD, record)

@@ -40,6 +40,23 @@ def read_record(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path} is damaged; draw the results again, or remove it and name --pairs yourself") from None
 
 
+def check_names(items: Sequence[TryOnItem]) -> None:
+    """Raise ``UserError`` where the results of two pairs would be one file, as with persons ``a`` and ``a_b``."""
+    owners: dict[str, TryOnItem] = {}
+    for item in items:
+        other = owners.setdefault(item.name, item)
+        if other is not item or item.name == Path(EXAMPLES).stem:
+            with_what = f"the pair {_pair(other)}" if other is not item else "the sheet of examples"
+            raise UserError(
+                f"the pair {_pair(item)} and {with_what} would both be {item.name}.png; rename a photo, or leave one out "
+                "with --pairs FILE"
+            )
+
+
+def _pair(item: TryOnItem) -> str:
+    return " ".join(part for part in (item.category, item.person, item.garment) if part)
+
+
 def write_examples(folder: Path, items: Sequence[TryOnItem], pictures: Sequence[Path]) -> None:
     """Write ``examples.png``: the first pairs with their results, two per line."""
     shown = [pair for pair in zip(items, pictures, strict=True) if "garment" in pair[0].maps][:NUM_EXAMPLES]

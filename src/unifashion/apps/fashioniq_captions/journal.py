@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from unifashion.errors import UserError
-from unifashion.io import claim, cut_torn_line, lock, read_json, to_disk, write_json
+from unifashion.io import claim, cut_torn_line, disk_errors, lock, read_json, to_disk, write_json
 
 log = logging.getLogger(__name__)
 
@@ -46,23 +46,26 @@ class Journal:
         self._unsynced, self._synced_at = 0, time.monotonic()
 
     def __enter__(self) -> "Journal":
-        cut_torn_line(self.path)
-        self._file: IO[bytes] = self.path.open("ab")
+        with disk_errors(self.path):
+            cut_torn_line(self.path)
+            self._file: IO[bytes] = self.path.open("ab")
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        try:
-            self._sync()
-        finally:
-            self._file.close()
+        with disk_errors(self.path):
+            try:
+                self._sync()
+            finally:
+                self._file.close()
 
     def add(self, entry: Entry) -> None:
         """Append one answer."""
-        self._file.write((json.dumps(asdict(entry), ensure_ascii=False) + "\n").encode("utf-8", "replace"))
-        self._file.flush()  # enough if this process is killed; only a crash of the machine needs the sync below
-        self._unsynced += 1
-        if self._unsynced >= SYNC_ROWS or time.monotonic() - self._synced_at > SYNC_SECONDS:
-            self._sync()
+        with disk_errors(self.path):
+            self._file.write((json.dumps(asdict(entry), ensure_ascii=False) + "\n").encode("utf-8", "replace"))
+            self._file.flush()  # enough if this process is killed; only a crash of the machine needs the sync below
+            self._unsynced += 1
+            if self._unsynced >= SYNC_ROWS or time.monotonic() - self._synced_at > SYNC_SECONDS:
+                self._sync()
 
     def _sync(self) -> None:
         self._file.flush()
@@ -82,7 +85,8 @@ def opened(
     """
     if not overwrite:
         _refuse_others(folder, settings, outputs)
-    folder.mkdir(parents=True, exist_ok=True)
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     with lock(folder / "lock", f"another run is writing captions into {folder.parents[1]}; wait for it or stop it"):
         if read_json(folder / RECORD) != settings:
             for old in folder.glob("*.jsonl"):
@@ -113,12 +117,20 @@ def read_entries(folder: Path) -> dict[str, Entry]:
         for line in path.read_bytes().split(b"\n"):
             if not line.strip():
                 continue
-            try:
-                entry = Entry(**json.loads(line))
-            except (ValueError, TypeError):
+            entry = _entry(line)
+            if entry is None:
                 damaged += 1
-                continue
-            entries[entry.key] = entry
+            else:
+                entries[entry.key] = entry
     if damaged:
         log.warning("%s: %d damaged lines; their photos are captioned again", folder, damaged)
     return entries
+
+
+def _entry(line: bytes) -> Entry | None:
+    try:
+        entry = Entry(**json.loads(line))
+    except (ValueError, TypeError, RecursionError):
+        return None
+    texts = entry.key, entry.text, entry.attributes
+    return entry if all(isinstance(text, str) for text in texts) and isinstance(entry.finished, bool) else None

@@ -8,6 +8,7 @@ that was stopped continues where it stopped, and a changed source is noticed.
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,7 +17,15 @@ from typing import Any
 from tqdm import tqdm
 
 import unifashion
-from unifashion.io import disk_errors, file_stamp, lock, read_json, replacing, write_csv, write_json
+from unifashion.io import (
+    file_stamp,
+    lock_folder,
+    read_json,
+    remove_leftovers_below,
+    replacing,
+    write_csv,
+    write_json,
+)
 
 MANIFEST = "manifest.json"
 FAILURES = "failed.csv"
@@ -51,6 +60,18 @@ class Done:
     failed: tuple[tuple[str, str], ...]
 
 
+@contextmanager
+def preparing(folder: Path) -> Iterator[None]:
+    """Keep other calls from a set's folder, and remove what killed ones have left half written there.
+
+    Raises:
+        UserError: another call is at work in the folder, or it cannot be written.
+    """
+    with lock_folder(folder, f"{folder} is being prepared by another call; wait until it ends"):
+        remove_leftovers_below(folder)
+        yield
+
+
 def run_jobs(
     folder: Path, jobs: Iterable[Job], total: int, title: str, num_threads: int, progress: bool = True
 ) -> Done:
@@ -65,14 +86,10 @@ def run_jobs(
         progress: show the bar.
 
     Raises:
-        UserError: the disk is full or cannot be written, or another call is at work in the folder.
+        UserError: the disk is full or cannot be written.
     """
     made, kept, failed = 0, 0, []
-    with (
-        lock(folder, f"{folder} is being prepared by another call; wait until it ends"),
-        disk_errors(folder, "make room and run the same command again"),
-        tqdm(total=total, desc=title, disable=not progress, dynamic_ncols=True) as bar,
-    ):
+    with tqdm(total=total, desc=title, disable=not progress, dynamic_ncols=True) as bar:
         for job, reason in _results(folder, jobs, num_threads):
             made, kept = made + (reason is None), kept + (reason == "")
             if reason:
@@ -106,9 +123,8 @@ def _do(folder: Path, job: Job) -> str | None:
     path = folder / job.name
     if path.is_file() and path.stat().st_mtime >= job.changed:
         return ""
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with replacing(path) as unfinished:
+        with replacing(path, one_of_many=True) as unfinished:
             job.make(unfinished)
     except JobError as error:
         return str(error)
@@ -164,7 +180,9 @@ def write_manifest(
 def read_manifest(folder: Path, manifest: str = MANIFEST) -> dict[str, Any] | None:
     """Return the manifest of a folder that ``prepare`` finished, else None."""
     content = read_json(folder / manifest)
-    return content if isinstance(content, dict) and "files" in content and "set" in content else None
+    keys = {"set", "sources", "settings", "failed"}
+    is_ours = isinstance(content, dict) and keys <= content.keys() and isinstance(content.get("files"), dict)
+    return content if is_ours else None
 
 
 def faults(folder: Path, manifest: dict[str, Any]) -> list[str]:
@@ -174,7 +192,7 @@ def faults(folder: Path, manifest: dict[str, Any]) -> list[str]:
         try:
             if file_stamp(folder / name) != stamp:
                 sentences.append(f"{name} was changed")
-        except OSError:
+        except (OSError, ValueError):  # a damaged manifest may hold names that no file can have
             sentences.append(f"{name} is missing")
     return sentences
 

@@ -19,6 +19,7 @@ from unifashion.apps.prepare.job_runner import (
     JobError,
     describe_source,
     faults,
+    preparing,
     read_manifest,
     run_jobs,
     write_manifest,
@@ -31,7 +32,7 @@ from unifashion.data.image_files import SUFFIXES
 from unifashion.data.images import ImageError, load_image
 from unifashion.data.records import ImageText
 from unifashion.errors import UserError, nearest
-from unifashion.io import disk_errors, write_jsonl
+from unifashion.io import write_jsonl
 
 
 def prepared_sets() -> list[DatasetSpec]:
@@ -62,12 +63,11 @@ def prepare(
     if before is not None and not before["failed"] and (before["sources"], before["settings"]) == (stamps, settings):
         return folder, None
     plan = RECIPES[spec.prepare](spec, sources, options)
-    with disk_errors(folder, "name another --data-root"):
-        folder.mkdir(parents=True, exist_ok=True)
     num_threads = 1 if plan.in_order else options.num_threads
-    done = run_jobs(folder, plan.jobs, plan.total, f"preparing {name}", num_threads, progress)
-    plan.finish(folder, done)
-    write_manifest(folder, name, stamps, settings, done)
+    with preparing(folder):
+        done = run_jobs(folder, plan.jobs, plan.total, f"preparing {name}", num_threads, progress)
+        plan.finish(folder, done)
+        write_manifest(folder, name, stamps, settings, done)
     return folder, done
 
 

@@ -30,6 +30,7 @@ from unifashion.apps.prepare.job_runner import (
     JobError,
     describe_source,
     faults,
+    preparing,
     read_manifest,
     run_jobs,
     write_manifest,
@@ -41,6 +42,7 @@ from unifashion.data.contact_sheet import contact_sheet
 from unifashion.data.images import ImageError, load_image
 from unifashion.data.tryon import MapTable
 from unifashion.errors import UserError
+from unifashion.io import replacing
 from unifashion.tryon.agnostic import Half, Mask, agnostic_mask, agnostic_picture
 from unifashion.tryon.densepose import colour_parts
 from unifashion.tryon.human_parsing import ATR, LIP, Pose, Scheme, read_body_25, read_coco_18, read_labels
@@ -89,14 +91,15 @@ def prepare_tryon(
     jobs: list[Job] = []
     for home in homes:
         jobs += _jobs(root, home, table, sketcher, marks)
-    done = run_jobs(root, jobs, len(jobs), "preparing try-on", num_threads, progress)
-    lost = {name for name, _ in done.failed}
-    made = [job.name for job in jobs if job.name not in lost]
-    for home in homes:
-        made += _write_sheet(root, home, table)
-    settings = {"sketch": sketcher.name, "version": VERSION}
-    sources = [describe_source(home / _folder_of_labels(home)) for home in homes if _folder_of_labels(home)]
-    write_manifest(root, "tryon", sources, settings, done, made, PREPARED)
+    with preparing(root):
+        done = run_jobs(root, jobs, len(jobs), "preparing try-on", num_threads, progress)
+        lost = {name for name, _ in done.failed}
+        made = [job.name for job in jobs if job.name not in lost]
+        for home in homes:
+            made += _write_sheet(root, home, table)
+        settings = {"sketch": sketcher.name, "version": VERSION}
+        sources = [describe_source(home / _folder_of_labels(home)) for home in homes if _folder_of_labels(home)]
+        write_manifest(root, "tryon", sources, settings, done, made, PREPARED)
     return root, done
 
 
@@ -265,9 +268,10 @@ def _write_sheet(root: Path, home: Path, table: MapTable) -> list[str]:
         return []
     rows = [_row(name, map_files) for name in names[:ON_SHEET]]
     path = root / SHEETS / f"{home.name}.jpg"
-    path.parent.mkdir(exist_ok=True)
     captions = [text for name in names[:ON_SHEET] for text in (name, "painted", "agnostic", "sketch")]
-    contact_sheet(list(chain.from_iterable(rows)), 8, 220, captions, caption_lines=1).save(path, quality=QUALITY)
+    sheet = contact_sheet(list(chain.from_iterable(rows)), 8, 220, captions, caption_lines=1)
+    with replacing(path) as unfinished:
+        sheet.save(unfinished, "JPEG", quality=QUALITY)
     return [path.relative_to(root).as_posix()]
 
 

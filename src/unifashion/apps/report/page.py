@@ -23,7 +23,7 @@ from unifashion.apps.report.pictures import SHEET_SIDE, Photos
 from unifashion.apps.report.published import published_tables, why_no_table
 from unifashion.apps.report.score_tables import fixed, score_table
 from unifashion.evaluation.scores import Score
-from unifashion.io import atomic_write, disk_errors
+from unifashion.io import atomic_write
 from unifashion.tryon.results import EXAMPLES
 
 
@@ -49,13 +49,10 @@ def write_report(
     page = _render(loaded, comparison, sections)
     folder = figures or out.with_name(f"{out.stem}_figures")
     drawn = _figures(comparison, sections)
-    contents = {folder / f"{figure.name}.png": figure.png for figure in drawn}
-    for path, content in (
-        contents | {out: page.encode("utf-8", "replace")}
-    ).items():  # a run's files may hold half a character
-        with disk_errors(path, "name another file with -o, or another folder with --figures"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(path, content)
+    # A run's files may hold half a character.
+    contents = {folder / f"{figure.name}.png": figure.png for figure in drawn} | {out: page.encode("utf-8", "replace")}
+    for path, content in contents.items():
+        atomic_write(path, content)
     return out, list(contents)
 
 

@@ -13,18 +13,15 @@ It is written when try-on first needs it, beside the rest of the embedded catalo
 """
 
 import json
-import os
 import random
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 from PIL import Image
-from tqdm import tqdm
 
 from unifashion.apps.toy_catalogue.drawing import draw, draw_mask
-from unifashion.apps.toy_catalogue.folder import write_once
+from unifashion.apps.toy_catalogue.folder import draw_all, remove_abandoned, write_once
 from unifashion.apps.toy_catalogue.garment import Garment, draw_garment
 from unifashion.apps.toy_catalogue.person import Figure, Wearer
 from unifashion.apps.toy_catalogue.words import LENGTH_WORDS
@@ -54,6 +51,7 @@ def write_tryon(root: Path, sizes: TryOnSizes | None = None, progress: bool = Tr
     """
     sizes = sizes or TryOnSizes()
     wanted = {"name": "catalogue/vitonhd", "synthetic": True, "version": VERSION, **asdict(sizes)}
+    remove_abandoned(root)
     manifest = read_manifest(root)
     if manifest == wanted:
         return root
@@ -96,11 +94,7 @@ def _write_all(root: Path, sizes: TryOnSizes, progress: bool) -> None:
         work += [(folder, split, index, other, sizes.seed) for index, other in pairs]
         first += count
     write_json(root / "captions.json", captions)
-    bar = tqdm(total=len(work), desc="drawing persons", disable=not progress, dynamic_ncols=True)
-    heights = [sizes.height] * len(work)
-    with bar, ProcessPoolExecutor(max_workers=os.cpu_count()) as pool:
-        for _ in pool.map(_write_one, work, heights, chunksize=16):
-            bar.update()
+    draw_all(partial(_write_one, height=sizes.height), work, "drawing persons", progress, chunksize=16)
 
 
 _FOLDERS = (

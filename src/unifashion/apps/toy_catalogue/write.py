@@ -13,20 +13,16 @@ partial catalogue, and several processes may write at the same time (folder.py).
 """
 
 import json
-import os
 import random
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import permutations
 from pathlib import Path
 
-from tqdm import tqdm
-
 from unifashion.apps.toy_catalogue import layouts
 from unifashion.apps.toy_catalogue.drawing import draw
-from unifashion.apps.toy_catalogue.folder import put_json, put_jsonl, write_once
+from unifashion.apps.toy_catalogue.folder import draw_all, put_json, put_jsonl, remove_abandoned, write_once
 from unifashion.apps.toy_catalogue.garment import CATEGORIES, Garment, change, draw_garment
 from unifashion.apps.toy_catalogue.layouts import FASHIONIQ_NAMES
 from unifashion.apps.toy_catalogue.words import caption, describe, feedback, phrase
@@ -76,6 +72,7 @@ def write_catalogue(root: Path, sizes: Sizes | None = None, progress: bool = Tru
     """
     sizes = sizes or Sizes()
     wanted = {"name": "catalogue", "synthetic": True, "version": VERSION, **asdict(sizes)}
+    remove_abandoned(root)
     if read_manifest(root) == wanted:
         return root
     _refuse_foreign_files(root)
@@ -209,11 +206,7 @@ def _families(
 def _draw_all(root: Path, photos: list[_Photo], side: int, progress: bool) -> None:
     for folder in {(root / photo.path).parent for photo in photos}:
         folder.mkdir(parents=True, exist_ok=True)
-    work = [(root, photo, side) for photo in photos]
-    bar = tqdm(total=len(work), desc="drawing the catalogue", disable=not progress, dynamic_ncols=True)
-    with bar, ProcessPoolExecutor(max_workers=os.cpu_count()) as pool:
-        for _ in pool.map(_draw_one, work, chunksize=64):
-            bar.update()
+    draw_all(_draw_one, [(root, photo, side) for photo in photos], "drawing the catalogue", progress, chunksize=64)
 
 
 def _draw_one(work: tuple[Path, _Photo, int]) -> None:

@@ -1,0 +1,131 @@
+"""The folder of try-on results: continued after a kill, never mixed, filled by one call at a time."""
+
+import shutil
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+import kill
+from small_disk import filled
+from unifashion.data.tryon import TryOnItem
+from unifashion.errors import UserError
+from unifashion.tryon import inference
+from unifashion.tryon.inference import run_inference
+from unifashion.tryon.loading import save_pipeline
+from unifashion.tryon.results import check_names
+from unifashion.tryon.settings import TryOnInferenceSettings
+
+
+@pytest.fixture(scope="module")
+def settings(pipe, tryon_root, tmp_path_factory):
+    """Settings that draw three small pictures by the toy pipeline."""
+    folder = tmp_path_factory.mktemp("model") / "model"
+    save_pipeline(pipe, folder)
+    return TryOnInferenceSettings(
+        data_root=str(tryon_root), model_path=str(folder), num_inference_steps=1, height=24, width=18, limit=3,
+        batch_size=2,
+    )  # fmt: skip
+
+
+def test_a_kill_anywhere_changes_nothing(settings, tmp_path):
+    out = tmp_path / "results"
+    out.mkdir()
+
+    def draw():
+        run_inference(replace(settings, output_dir=str(out)))
+
+    points = kill.points(kill.operations(draw, out))
+    whole = kill.contents(out)
+    assert len(whole) == 5 and len(points) > 30
+    for point in points[::19]:
+        shutil.rmtree(out)
+        out.mkdir()
+        kill.killed_at(draw, out, point)
+        draw()
+        assert kill.contents(out) == whole, point
+
+
+def test_a_kill_of_a_call_that_overwrites_does_not_mix_its_pictures_with_the_old_ones(settings, tmp_path):
+    out = tmp_path / "results"
+    run_inference(replace(settings, output_dir=str(out), seed=1, limit=0))
+    new = replace(settings, output_dir=str(out), overwrite=True)
+    shutil.copytree(out, tmp_path / "old")
+    points = kill.points(kill.operations(lambda: run_inference(new), out))
+    whole = kill.contents(out)
+    for point in points[5::23]:
+        shutil.rmtree(out)
+        shutil.copytree(tmp_path / "old", out)
+        kill.killed_at(lambda: run_inference(new), out, point)
+        try:  # without --overwrite: goes on, or says that the folder still holds the old ones
+            run_inference(replace(new, overwrite=False))
+        except UserError as error:
+            assert "holds results made with another seed" in str(error)
+        else:
+            assert kill.contents(out) == whole, point
+
+
+def test_a_full_disk_is_one_sentence_and_the_same_call_goes_on(settings, small_disk, tmp_path):
+    run_inference(replace(settings, output_dir=str(tmp_path / "whole")))
+    disk = small_disk(1)
+    command = replace(settings, output_dir=str(disk / "results"))
+    for leave in (0, 4, 8, 12, 16, 24):
+        with filled(disk, leave):
+            with pytest.raises(
+                UserError, match=r"results(/[\w.]+)? cannot be written: the disk is full; make room and run"
+            ):
+                run_inference(command)
+            assert not list(disk.rglob(".*.*"))
+    run_inference(command)
+    assert kill.contents(disk / "results") == kill.contents(tmp_path / "whole")
+
+
+def test_a_second_call_is_refused_and_changes_nothing(settings, tmp_path, monkeypatch):
+    command = replace(settings, output_dir=str(tmp_path / "results"))
+    real, found = inference._draw, []
+
+    def second_call():
+        with pytest.raises(UserError, match="another call is drawing into it; wait until it ends"):
+            run_inference(replace(command, overwrite=True))
+
+    def slow(*given):
+        monkeypatch.setattr(inference, "_draw", real)
+        before = kill.contents(tmp_path)
+        found.append((kill.in_a_process(second_call), kill.contents(tmp_path) == before))
+        return real(*given)
+
+    monkeypatch.setattr(inference, "_draw", slow)
+    run_inference(command)
+    assert found == [(0, True)]
+
+
+@pytest.mark.parametrize("record", ["", "[]", '{"settings": 3}', '{"sett', "null"])
+def test_a_damaged_record_is_one_sentence(settings, tmp_path, record):
+    command = replace(settings, output_dir=str(tmp_path))
+    Image.new("RGB", (3, 3)).save(tmp_path / "00000_00.png")
+    (tmp_path / "inference.json").write_text(record)
+    before = kill.contents(tmp_path)
+    with pytest.raises(
+        UserError, match=r"holds (a damaged inference\.json|results made with another .*); name another"
+    ):
+        run_inference(command)
+    assert kill.contents(tmp_path) == before
+
+
+def test_overwriting_leaves_no_picture_of_other_settings(settings, tmp_path):
+    command = replace(settings, output_dir=str(tmp_path), limit=1)
+    run_inference(replace(command, limit=0))
+    run_inference(replace(command, seed=1, overwrite=True))
+    assert len(list(tmp_path.glob("0*.png"))) == 1
+    with pytest.raises(UserError, match="holds results made with another pairs; name another folder, or remove them"):
+        run_inference(replace(command, seed=1, pairs="unpaired", overwrite=True))
+
+
+def test_two_pairs_that_would_be_one_file_are_refused_before_anything_is_drawn(settings, tryon_root, tmp_path):
+    items = [TryOnItem("a", "b_c", {}, ()), TryOnItem("x", "x", {}, ()), TryOnItem("a_b", "c", {}, ())]
+    with pytest.raises(UserError, match=r"the pair a_b c and the pair a b_c would both be a_b_c\.png; rename a photo"):
+        check_names(items)
+    with pytest.raises(UserError, match=r"the pair dresses 1 1 and the pair upper_body 1 1 would both be 1\.png"):
+        check_names([TryOnItem("1", "1", {}, (), name) for name in ("upper_body", "dresses")])
+    with pytest.raises(UserError, match=r"examples examples and the sheet of examples would both be examples\.png"):
+        check_names([TryOnItem("examples", "examples", {}, ())])
