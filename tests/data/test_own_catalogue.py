@@ -102,7 +102,7 @@ def test_a_products_split_does_not_depend_on_the_other_rows(folder):
 
 def test_without_a_table_the_texts_lie_beside_the_images(folder):
     (folder / "catalogue.csv").unlink()
-    for number, name in enumerate(("1.jpg", "2.jpg", "4.jpg")):
+    for number, name in enumerate(("1.jpg", "2.jpg", "3.gif", "4.jpg")):
         (folder / "photos" / name).with_suffix(".txt").write_text(f" Text  number\n{number}. \n")
     (folder / "photos/._1.jpg").touch()
     (folder / ".thumbnails").mkdir()
@@ -111,7 +111,8 @@ def test_without_a_table_the_texts_lie_beside_the_images(folder):
     assert sorted((pair.image.name, pair.text, pair.product) for pair in pairs) == [
         ("1.jpg", "Text number 0.", "photos/1"),
         ("2.jpg", "Text number 1.", "photos/2"),
-        ("4.jpg", "Text number 2.", "photos/4"),
+        ("3.gif", "Text number 2.", "photos/3"),
+        ("4.jpg", "Text number 3.", "photos/4"),
     ]
     (folder / "photos/4.txt").unlink()
     with pytest.raises(UserError, match=r"photos/4\.jpg has no text: write 4\.txt beside it, or a catalogue\.csv"):

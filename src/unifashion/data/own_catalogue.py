@@ -22,8 +22,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from unifashion.data.annotations import NoSplit, find_folder, is_there, read_text
-from unifashion.data.image_files import SUFFIXES
+from unifashion.data.annotations import NoSplit, find_folder, read_text
+from unifashion.data.image_files import find_file, is_there, list_images
 from unifashion.data.records import ImageText, PairSplit
 from unifashion.errors import UserError, nearest
 
@@ -169,20 +169,20 @@ def _next_row(reader: "csv.DictReader[str]", path: Path) -> dict[str, str] | Non
 def views_of(folder: Path, cell: str) -> list[str]:
     """Return the paths in an image cell: one, or several separated by ``;``; a file whose name has a ``;`` is one."""
     names = [name.strip() for name in cell.split(";") if name.strip()]
-    return [cell] if len(names) < 2 or is_there(folder / cell) else names
+    return [cell] if len(names) < 2 or is_there(find_file(folder, cell)) else names
 
 
 def _inside(folder: Path, name: str, where: str) -> Path:
     """Return ``folder / name``. Links are not followed: a link in the folder may lead anywhere."""
     root = os.path.normpath(folder.absolute())
-    path = Path(os.path.normpath(Path(root, name)))
+    path = Path(os.path.normpath(find_file(Path(root), name)))
     if not path.is_relative_to(root):
         raise UserError(f"{where}: image {name} is outside {folder}; give paths relative to that folder")
     return folder / path.relative_to(root)
 
 
 def _text_file_rows(folder: Path, for_training: bool = True) -> Iterator[Row]:
-    images = sorted(path for path in folder.rglob("*") if _is_image(path.relative_to(folder)))
+    images = list_images(folder)
     if not images:
         raise UserError(f"{folder} has neither {TABLE} nor images; name a folder of images")
     for image in images:
@@ -192,11 +192,6 @@ def _text_file_rows(folder: Path, for_training: bool = True) -> Iterator[Row]:
         product = image.relative_to(folder).with_suffix("").as_posix()
         words = " ".join(read_text(text_file).split()) if text_file.is_file() else ""
         yield Row(str(image), image, words, product, "", _split_of(product))
-
-
-def _is_image(path: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.parts)  # "._0001.jpg" is macOS metadata, not an image
-    return path.suffix.lower() in SUFFIXES and not hidden
 
 
 def _split_of(product: str) -> str:
