@@ -5,6 +5,7 @@ that was stopped continues where it stopped, and a changed source is noticed.
 ``manifest.json`` is written last: it lists every file with size and hash, and how many failed.
 """
 
+import errno
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -16,6 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 import unifashion
+from unifashion.data.image_files import is_there
 from unifashion.io import disk_errors, file_stamp, lock, read_json, replacing, write_csv, write_json
 
 MANIFEST = "manifest.json"
@@ -104,15 +106,26 @@ def _results(folder: Path, jobs: Iterable[Job], num_threads: int) -> Iterator[tu
 
 def _do(folder: Path, job: Job) -> str | None:
     path = folder / job.name
-    if path.is_file() and path.stat().st_mtime >= job.changed:
-        return ""
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        if path.is_file() and path.stat().st_mtime >= job.changed:
+            return ""
+        path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as unfinished:
             job.make(unfinished)
     except JobError as error:
         return str(error)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError):
+        return "a file has the name of a folder"
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return "its name is too long"
     return None
+
+
+def changed_at(path: Path) -> float:
+    """Return when a file was last changed, seconds since the epoch; 0 where it is gone, which its job will find out."""
+    return path.stat().st_mtime if is_there(path) else 0.0
 
 
 def describe_source(path: Path) -> Source:
@@ -164,7 +177,8 @@ def write_manifest(
 def read_manifest(folder: Path, manifest: str = MANIFEST) -> dict[str, Any] | None:
     """Return the manifest of a folder that ``prepare`` finished, else None."""
     content = read_json(folder / manifest)
-    return content if isinstance(content, dict) and "files" in content and "set" in content else None
+    whole = isinstance(content, dict) and content.keys() >= {"set", "sources", "settings", "failed", "files"}
+    return content if whole and isinstance(content["files"], dict) else None
 
 
 def faults(folder: Path, manifest: dict[str, Any]) -> list[str]:
@@ -174,7 +188,7 @@ def faults(folder: Path, manifest: dict[str, Any]) -> list[str]:
         try:
             if file_stamp(folder / name) != stamp:
                 sentences.append(f"{name} was changed")
-        except OSError:
+        except (OSError, ValueError):
             sentences.append(f"{name} is missing")
     return sentences
 
