@@ -104,4 +104,4 @@ def _image_base(root: Path, files: dict[str, str]) -> Path:
     """Return the folder that the paths of the split file start from."""
     folder = Path(next(iter(files.values()))).parts[0]
     bases = (root.parent, root.parent / "img_raw", root / "img_raw", root)
-    return next((base for base in bases if (base / folder).is_dir()), root.parent)
+    return next((base for base in bases if is_there(base / folder, Path.is_dir)), root.parent)

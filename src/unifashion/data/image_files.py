@@ -3,6 +3,7 @@
 import logging
 import os
 import unicodedata
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 
@@ -90,10 +91,10 @@ def find_images(folder: Path) -> dict[str, Path]:
     return images
 
 
-def is_there(path: Path) -> bool:
+def is_there(path: Path, is_kind: Callable[[Path], bool] = Path.is_file) -> bool:
     """Return whether a file exists; False for a name that no file system accepts, such as one of thousands of letters."""
     try:
-        return path.is_file()
+        return is_kind(path)
     except (OSError, ValueError):
         return False
 

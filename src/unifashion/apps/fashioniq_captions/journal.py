@@ -113,12 +113,20 @@ def read_entries(folder: Path) -> dict[str, Entry]:
         for line in path.read_bytes().split(b"\n"):
             if not line.strip():
                 continue
-            try:
-                entry = Entry(**json.loads(line))
-            except (ValueError, TypeError):
+            entry = _entry(line)
+            if entry is None:
                 damaged += 1
-                continue
-            entries[entry.key] = entry
+            else:
+                entries[entry.key] = entry
     if damaged:
         log.warning("%s: %d damaged lines; their photos are captioned again", folder, damaged)
     return entries
+
+
+def _entry(line: bytes) -> Entry | None:
+    try:
+        entry = Entry(**json.loads(line))
+    except (ValueError, TypeError, RecursionError):
+        return None
+    texts = (entry.key, entry.text, entry.attributes)
+    return entry if all(isinstance(text, str) for text in texts) and isinstance(entry.finished, bool) else None
