@@ -202,3 +202,22 @@ def test_a_folder_or_split_that_is_not_there_is_named(folder, name, split, messa
     (folder / "empty").mkdir()
     with pytest.raises(UserError, match=message):
         read_own_catalogue(folder / name, split)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("image,text\nphotos/1.jpg," + "x" * 200_000, "line 2: not CSV .field larger"),
+        ("image,text,id,ID\nphotos/1.jpg,a,1,2", "more than one column 'id'"),
+        ('image,text\n"photos/1.jpg,a', "line 2: not CSV"),
+    ],
+)
+def test_a_table_that_would_be_misread_is_refused(folder, table, message):
+    (folder / "catalogue.csv").write_text(table)
+    with pytest.raises(UserError, match=message):
+        read_products(folder)
+
+
+def test_blank_rows_and_columns_without_a_name_do_not_matter(folder):
+    (folder / "catalogue.csv").write_text("image,text,,\nphotos/1.jpg,a,,\n\n\n")
+    assert [row.image.name for row in read_products(folder)] == ["1.jpg"]

@@ -162,6 +162,14 @@ def test_a_lack_of_memory_is_not_called_damage(monkeypatch):
         load_image(REAL["png"])
 
 
+def test_a_file_that_shrinks_while_it_is_read_is_damaged(tmp_path, monkeypatch):
+    path = tmp_path / "x.png"
+    path.write_bytes(encoded(noise(size=(600, 600)), "PNG"))
+    monkeypatch.setattr(images, "_check_sides", lambda *_: os.truncate(path, 100_000))
+    with pytest.raises(ImageError, match="damaged image"):
+        load_image(path)
+
+
 # Folders --------------------------------------------------------------------------------------------------------------
 
 

@@ -79,18 +79,18 @@ def read_products(source: Path) -> list[Row]:
     Raises:
         UserError: nothing there, no images, a malformed table, a path that leaves the table's folder.
     """
-    if source.is_file():
+    if is_there(source):
         return list(_table_rows(source, for_training=False))
-    if not source.is_dir():
+    if not is_there(source, Path.is_dir):
         raise UserError(f"no catalogue at {source}: name a folder of images, or a CSV file with a column 'image'")
     table = source / TABLE
-    return list(_table_rows(table, for_training=False) if table.is_file() else _text_file_rows(source, False))
+    return list(_table_rows(table, for_training=False) if is_there(table) else _text_file_rows(source, False))
 
 
 def _rows(folder: Path) -> list[Row]:
-    if not folder.is_dir():
+    if not is_there(folder, Path.is_dir):
         raise UserError(f"no catalogue at {folder}: name a folder of images with a {TABLE} (--data-root)")
-    rows = list(_table_rows(folder / TABLE) if (folder / TABLE).is_file() else _text_file_rows(folder))
+    rows = list(_table_rows(folder / TABLE) if is_there(folder / TABLE) else _text_file_rows(folder))
     split_of: dict[str, str] = {}
     for row in rows:
         if split_of.setdefault(row.product, row.split) != row.split:
@@ -151,11 +151,11 @@ def _columns(reader: "csv.DictReader[str]", path: Path, needed_columns: Sequence
     except csv.Error as error:
         raise UserError(f"{path}, line 1: not CSV ({error})") from None
     reader.fieldnames = columns
-    for needed in needed_columns:
-        if columns.count(needed) != 1:
-            how_many = "no" if needed not in columns else "more than one"
-            hint = nearest(needed, columns) if how_many == "no" else ""
-            raise UserError(f"{path}: {how_many} column {needed!r}{hint}; it has {', '.join(columns)}")
+    for name in (*needed_columns, *filter(None, columns)):
+        if columns.count(name) != 1:
+            how_many = "no" if name not in columns else "more than one"
+            hint = nearest(name, columns) if how_many == "no" else ""
+            raise UserError(f"{path}: {how_many} column {name!r}{hint}; it has {', '.join(columns)}")
     return columns
 
 

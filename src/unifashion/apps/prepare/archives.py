@@ -133,10 +133,14 @@ def _members(path: Path) -> Iterator[_Member]:
     """Yield the files of an archive, without hidden ones such as macOS adds.
 
     Raises:
-        UserError: truncated, or not an archive.
+        UserError: unreadable, truncated, or not an archive.
     """
     try:
-        with open_file(path, sys.maxsize) as file:
+        file = open_file(path, sys.maxsize)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+    try:
+        with file:
             for member in _zip_members(file) if path.suffix.lower() == ".zip" else _tar_members(file):
                 if not any(part.startswith((".", "__MACOSX")) for part in _parts(member.name) if part != ".."):
                     yield member
