@@ -23,6 +23,7 @@ import logging
 import os
 import shutil
 import stat
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -223,10 +224,10 @@ def cut_torn_line(path: Path) -> None:
         os.truncate(path, whole)
 
 
-def file_hash(path: Path) -> str:
-    """Return a 128-bit hash of a file's content, as hexadecimal digits."""
+def file_hash(path: Path, max_bytes: int = sys.maxsize) -> str:
+    """Return a 128-bit hash of a file's content, as hexadecimal digits; errors as ``open_file``."""
     digest = hashlib.blake2b(digest_size=16)
-    with path.open("rb") as file:
+    with open_file(path, max_bytes) as file:
         while chunk := file.read(1 << 22):
             digest.update(chunk)
     return digest.hexdigest()

@@ -23,7 +23,7 @@ from unifashion.data.images import ImageError, ImageTransform, load_image, load_
 from unifashion.data.own_catalogue import read_products
 from unifashion.data.synthetic import is_synthetic
 from unifashion.errors import UserError
-from unifashion.io import write_csv, write_json
+from unifashion.io import file_hash, write_csv, write_json
 from unifashion.llm.caption_file import find_files
 
 
@@ -131,6 +131,8 @@ def test_what_is_no_file_is_refused_without_waiting(tmp_path, monkeypatch, kind)
     for read in (load_image, load_stored, read_text, open_hdf5):
         with pytest.raises(UserError, match=r"x\.jpg"):
             read(path)
+    with pytest.raises(OSError):
+        file_hash(path, 2**30)
     path.rename(tmp_path / "manifest.json")
     assert not is_synthetic(tmp_path)
 

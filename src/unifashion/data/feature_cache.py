@@ -30,9 +30,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from unifashion.data.images import ImageError, ImageTransform, normalise
+from unifashion.data.image_files import is_there
+from unifashion.data.images import MAX_BYTES, ImageError, ImageTransform, normalise
 from unifashion.errors import UserError
-from unifashion.io import disk_errors, replacing_folder, write_json
+from unifashion.io import disk_errors, file_hash, replacing_folder, write_json
 
 log = logging.getLogger(__name__)
 
@@ -225,11 +226,13 @@ class FeatureCache:
         """Return the hash of an image's bytes (of its pixels, for one inside another file); "" if it cannot be read."""
         if path not in self._digest:
             try:
-                content = path.read_bytes() if path.is_file() else self.load(path).numpy().tobytes()
+                self._digest[path] = file_hash(path, MAX_BYTES) if is_there(path) else self._pixel_hash(path)
             except (ImageError, OSError):
                 return ""
-            self._digest[path] = hashlib.blake2b(content, digest_size=16).hexdigest()
         return self._digest[path]
+
+    def _pixel_hash(self, path: Path) -> str:
+        return hashlib.blake2b(self.load(path).numpy().tobytes(), digest_size=16).hexdigest()
 
 
 def _arrays(shard: Path, form: Form) -> tuple[np.ndarray, np.ndarray | None]:
