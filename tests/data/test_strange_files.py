@@ -185,7 +185,7 @@ def test_a_folder_is_listed_by_one_rule_and_what_is_passed_over_is_named(tmp_pat
     found = [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)]
     assert found == ["a.png", "b/2.JPG", "gone.gif"]
     assert [path.name for path in list_images(tmp_path, below=False)] == ["a.png", "gone.gif"]
-    assert "4 names are not those of images" in caplog.text and "'._a.png', 'linked', 'notes.txt'" in caplog.text
+    assert "5 names are not those of images" in caplog.text and "'._a.png', '.cache', 'linked'" in caplog.text
     assert find_files([str(tmp_path)]) == list_images(tmp_path) == [row.image for row in read_products(tmp_path)]
 
 

@@ -23,15 +23,15 @@ FORMATS = {
     "GIF": (".gif",),
 }
 SUFFIXES = tuple(chain.from_iterable(FORMATS.values()))
-NUM_NAMED = 3  # names in a line of the log; --verbose names all
+NUM_NAMED = 3  # names in a line of the log; the level DEBUG names all
 
 
 def list_images(folder: Path, below: bool = True) -> list[Path]:
     """Return the images of a folder, sorted; a folder that does not exist has none.
 
     A file is an image if its name ends in one of ``SUFFIXES``; what is in it, or that it is a pipe, is found out by who opens it.
-    Passed over, and named in the log: other files, hidden ones (``._1.jpg`` is no image), linked folders (they may
-    form a circle), and names that are not UTF-8, which no table can hold.
+    Passed over, and named in the log: other files, what is hidden (``._1.jpg`` is no image), linked folders (they may form a
+    circle), and names that are not UTF-8, which no table can hold.
 
     Args:
         folder: where to look.
@@ -43,11 +43,12 @@ def list_images(folder: Path, below: bool = True) -> list[Path]:
     images: list[Path] = []
     others: list[str] = []
     for home, folders, names in os.walk(folder, onerror=_cannot_list):
-        linked = [name for name in folders if Path(home, name).is_symlink()]
         chosen = {name for name in names if _is_image(name) and _can_be_written(name)}
         images += [Path(home, name) for name in chosen]
-        others += [str(Path(home, name).relative_to(folder)) for name in (*names, *linked) if name not in chosen]
-        folders[:] = [name for name in folders if below and not name.startswith(".") and _can_be_written(name)]
+        searched = [name for name in folders if below and _is_searched(Path(home, name))]
+        passed = [*names, *(set(folders) - set(searched) if below else ())]
+        others += [str(Path(home, name).relative_to(folder)) for name in passed if name not in chosen]
+        folders[:] = searched
     if others:
         shown = ", ".join(ascii(name) for name in sorted(others)[:NUM_NAMED])
         log.info("%s: %d names are not those of images and are passed over, such as %s", folder, len(others), shown)
@@ -64,6 +65,10 @@ def _is_image(name: str) -> bool:
     return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
+def _is_searched(folder: Path) -> bool:
+    return not folder.name.startswith(".") and not folder.is_symlink() and _can_be_written(folder.name)
+
+
 def _can_be_written(name: str) -> bool:
     if not is_utf8(name):
         log.warning("%s is left out: its name is not UTF-8; rename it", ascii(name))
@@ -72,7 +77,11 @@ def _can_be_written(name: str) -> bool:
 
 def is_utf8(name: str) -> bool:
     """Return whether a name can be written: bytes of a file name that are not UTF-8 are halves of characters in Python."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in name)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def find_images(folder: Path) -> dict[str, Path]:
