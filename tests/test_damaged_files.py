@@ -1,7 +1,6 @@
 """Files that this program writes and reads again, and those beside a data set, after a disk or a hand has damaged them."""
 
 import json
-import logging
 
 import pytest
 from hypothesis import given
@@ -16,7 +15,6 @@ from unifashion.evaluation.caption_rows import read_captions
 from unifashion.evaluation.results import results_table
 from unifashion.evaluation.scores import read_scores
 from unifashion.io import claim, read_json
-from unifashion.llm.caption_file import _captioned
 from unifashion.tryon.human_parsing import read_body_25, read_coco_18
 from unifashion.tryon.results import read_record
 
@@ -43,7 +41,6 @@ FILES = {  # name: (content, one value a line, reader of the folder)
     "captions.jsonl": (CAPTIONS, True, lambda folder: read_captions(folder / "captions.jsonl")),
     "coco.json": ({"annotations": CAPTIONS}, False, lambda folder: read_captions(folder / "coco.json")),
     "by_id.json": ({"A": "red", "B": ["blue", "long"]}, False, lambda folder: read_captions(folder / "by_id.json")),
-    "out.jsonl.part": (CAPTIONS, True, lambda folder: _captioned(folder / "out.jsonl.part")),
     "0.jsonl": (ANSWERS, True, read_entries),
     "scores.json": ([SCORE, SCORE], False, lambda folder: [f"{s.value:.2f} {s.row()}" for s in read_scores(folder)]),
     "run.json": (RUN, False, lambda folder: results_table([folder])),
@@ -91,17 +88,6 @@ def test_any_damage_to_a_file_gives_a_result_or_one_sentence(folder, name, data)
 def test_what_is_not_json_is_nothing(tmp_path, text):
     (tmp_path / "x.json").write_text(text, encoding="latin-1")
     assert read_json(tmp_path / "x.json") is None
-
-
-def test_captions_go_on_after_damaged_and_repeated_rows(tmp_path, caplog):
-    rows = [json.dumps(row) for row in CAPTIONS]
-    damage = ["{", "[]", '{"id": "B", "image": 7, "caption": "x"}', '{"image": "shop/B.jpg"}', "[" * 100_000, "\x00"]
-    part = tmp_path / "out.jsonl.part"
-    part.write_text("\n".join([rows[0], *damage, rows[0], rows[2], '{"id": "torn']))
-    with caplog.at_level(logging.WARNING):
-        assert _captioned(part) == {"shop/A.jpg", "shop/C.jpg"}
-    assert part.read_text() == f"{rows[0]}\n{rows[2]}\n"
-    assert "7 rows are damaged or repeated and are removed" in caplog.text
 
 
 @pytest.mark.parametrize("marks", [["a", 1], "ab", {}, None])

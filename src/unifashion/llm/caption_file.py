@@ -22,7 +22,7 @@ from unifashion.data.image_files import SUFFIXES, is_utf8, list_images
 from unifashion.data.images import ImageError, ImageTransform, load_image
 from unifashion.data.skipped import SkippedImages
 from unifashion.errors import UserError
-from unifashion.io import atomic_write, claim, cut_torn_line, disk_errors, move_file, write_json
+from unifashion.io import claim, cut_torn_line, disk_errors, move_file, write_json
 from unifashion.llm.captioner import Captioner
 from unifashion.models.generation import Decoding
 
@@ -148,27 +148,11 @@ def _claim(out: Path, part: Path, settings: dict[str, Any], overwrite: bool) -> 
 
 
 def _captioned(part: Path) -> set[str]:
-    """Return the images that have rows; damaged rows are removed, so that their images are captioned again."""
+    """Return the images that have rows."""
     cut_torn_line(part)
     if not part.exists():
         return set()
-    lines = part.read_bytes().splitlines(keepends=True)
-    images = [_image_of(line) for line in lines]
-    first = {image: row for row, image in reversed([*enumerate(images)]) if image}
-    if len(first) < len(lines):
-        log.warning("%s: %d rows are damaged or repeated and are removed", part, len(lines) - len(first))
-        atomic_write(part, b"".join(lines[row] for row in sorted(first.values())))
-    return set(first)
-
-
-def _image_of(line: bytes) -> str:
-    """Return the image of a row; "" if the row is damaged."""
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return ""
-    whole = isinstance(row, dict) and all(isinstance(row.get(key), str) for key in ("id", "image", "caption"))
-    return row["image"] if whole else ""
+    return {json.loads(line)["image"] for line in part.read_text(encoding="utf-8").split("\n") if line}
 
 
 def _write_skipped(out: Path, skipped: SkippedImages) -> None:

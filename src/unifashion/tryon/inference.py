@@ -161,8 +161,7 @@ def _open_folder(out: Path, record: dict[str, Any], overwrite: bool) -> None:
             raise UserError(f"--output-dir {out} holds other files; name another folder")
         differing = [name for name in record if previous.get(name) != record[name]]
         if differing and any(out.glob("*.png")):
-            old, new = previous.get("settings"), record["settings"]
-            old = old if isinstance(old, dict) else {}
+            old, new = previous.get("settings", {}), record["settings"]
             changed = [name for name in new if old.get(name) != new[name]] or differing
             raise UserError(
                 f"--output-dir {out} holds results made with another {', '.join(changed)}; "

@@ -128,5 +128,5 @@ def _entry(line: bytes) -> Entry | None:
         entry = Entry(**json.loads(line))
     except (ValueError, TypeError, RecursionError):
         return None
-    texts = (entry.key, entry.text, entry.attributes)
+    texts = entry.key, entry.text, entry.attributes
     return entry if all(isinstance(text, str) for text in texts) and isinstance(entry.finished, bool) else None

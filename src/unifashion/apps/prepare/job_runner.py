@@ -177,8 +177,9 @@ def write_manifest(
 def read_manifest(folder: Path, manifest: str = MANIFEST) -> dict[str, Any] | None:
     """Return the manifest of a folder that ``prepare`` finished, else None."""
     content = read_json(folder / manifest)
-    whole = isinstance(content, dict) and content.keys() >= {"set", "sources", "settings", "failed", "files"}
-    return content if whole and isinstance(content["files"], dict) else None
+    keys = {"set", "sources", "settings", "failed"}
+    is_ours = isinstance(content, dict) and keys <= content.keys() and isinstance(content.get("files"), dict)
+    return content if is_ours else None
 
 
 def faults(folder: Path, manifest: dict[str, Any]) -> list[str]:
@@ -188,7 +189,7 @@ def faults(folder: Path, manifest: dict[str, Any]) -> list[str]:
         try:
             if file_stamp(folder / name) != stamp:
                 sentences.append(f"{name} was changed")
-        except (OSError, ValueError):
+        except (OSError, ValueError):  # a damaged manifest may hold names that no file can have
             sentences.append(f"{name} is missing")
     return sentences
 
