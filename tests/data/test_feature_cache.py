@@ -175,6 +175,9 @@ def test_a_loader_process_can_read_it(tmp_path, images):
     assert [tokens.shape for tokens in loader] == [(4, 6)] * 7
 
 
+@pytest.mark.filterwarnings(
+    "ignore:Reading .* required additional header parsing"
+)  # numpy: a header with one more line end
 @pytest.mark.parametrize("form", ["fp16", "int8"])
 @given(data=st.data())
 def test_a_damaged_shard_is_computed_again(tmp_path, form, data):
