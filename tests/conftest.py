@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState, PartialState
+from hypothesis import HealthCheck, settings
 
 from unifashion.config import DataSettings
 from unifashion.encoders.unifashion import UniFashion
@@ -17,6 +18,20 @@ from unifashion.models.tokenizer import train_wordpiece
 
 pytest_plugins = ["browser", "small_disk"]  # the fixtures of these names
 torch.set_num_threads(1)  # toy tensors: threads only wait for one another
+
+# Random inputs: the same few in every run of the suite; by hand, UNIFASHION_EXAMPLES=20000 pytest ... tries as many new ones.
+EXAMPLES = int(os.environ.get("UNIFASHION_EXAMPLES") or 0)
+CHECKS = (HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large)
+settings.register_profile(
+    "default",
+    max_examples=EXAMPLES or 50,
+    derandomize=not EXAMPLES,
+    database=None,
+    deadline=None,  # a time limit for one input belongs to the test, if its subject is a hang
+    suppress_health_check=CHECKS,
+    print_blob=True,
+)
+settings.load_profile("default")
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"

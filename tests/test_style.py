@@ -72,3 +72,10 @@ def test_test_files_have_names_of_their_own():
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_nothing_in_the_default_install_needs_torchvision(path):
     assert not re.search(r"^\s*(import|from) torchvision", path.read_text(), re.MULTILINE)
+
+
+def test_bytes_from_outside_reach_pillow_in_one_place():
+    opening = [
+        path.relative_to(PACKAGE).as_posix() for path in SOURCES if re.search(r"with Image\.open\(", path.read_text())
+    ]
+    assert sorted(opening) == ["apps/demo/uploads.py", "data/images.py"], "use load_image, load_stored or read_info"

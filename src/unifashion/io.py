@@ -24,10 +24,12 @@ import logging
 import os
 import re
 import shutil
+import stat
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from unifashion.errors import UserError
 
@@ -81,9 +83,12 @@ def replacing(path: Path, durable: bool = False, one_of_many: bool = False) -> I
 
 
 def atomic_write(path: Path, content: str | bytes, durable: bool = False) -> None:
-    """Write text (UTF-8, line ends as given) or bytes; ``path`` keeps its old content until the new one is complete."""
+    """Write text (UTF-8, line ends as given) or bytes; ``path`` keeps its old content until the new one is complete.
+
+    Bytes of a file name that are not UTF-8 are written as escapes, which JSON reads back as they were.
+    """
     with replacing(path, durable) as unfinished:
-        unfinished.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+        unfinished.write_bytes(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
 
 
 @contextmanager
@@ -185,11 +190,45 @@ def to_disk(path: Path) -> None:
 # Contents -------------------------------------------------------------------------------------------------------------
 
 
+def open_file(path: Path, max_bytes: int = 2**31) -> BinaryIO:
+    """Open a file to read. Never waits: what is not a file (a pipe, a device, a folder) is refused before it is opened.
+
+    Raises:
+        FileNotFoundError: there is none, or no file can have such a name.
+        OSError: it cannot be opened, is not a file, or has more than ``max_bytes``; ``strerror`` says why.
+    """
+    try:
+        _check_file(path.stat(), path, max_bytes)
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except ValueError:  # NUL, or half of a character
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from None
+    file = os.fdopen(handle, "rb")
+    try:
+        _check_file(os.fstat(handle), path, max_bytes)  # again: it may have been replaced between the two calls
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _check_file(status: os.stat_result, path: Path, max_bytes: int) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+    if not stat.S_ISREG(status.st_mode):
+        kinds = {stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
+        raise OSError(
+            errno.EINVAL, f"it is a {kinds.get(stat.S_IFMT(status.st_mode), 'device')}, not a file", str(path)
+        )
+    if status.st_size > max_bytes:
+        raise OSError(errno.EFBIG, f"it has {status.st_size:,} bytes, {max_bytes:,} is the limit", str(path))
+
+
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file; None if it cannot be read or is not JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        with open_file(path) as file:
+            return json.loads(file.read().decode("utf-8"))
+    except (OSError, ValueError, RecursionError):
         return None
 
 
@@ -222,10 +261,10 @@ def cut_torn_line(path: Path) -> None:
         os.truncate(path, whole)
 
 
-def file_hash(path: Path) -> str:
-    """Return a 128-bit hash of a file's content, as hexadecimal digits."""
+def file_hash(path: Path, max_bytes: int = sys.maxsize) -> str:
+    """Return a 128-bit hash of a file's content, as hexadecimal digits; errors as ``open_file``."""
     digest = hashlib.blake2b(digest_size=16)
-    with path.open("rb") as file:
+    with open_file(path, max_bytes) as file:
         while chunk := file.read(1 << 22):
             digest.update(chunk)
     return digest.hexdigest()

@@ -12,8 +12,10 @@ import zipfile
 import h5py
 import numpy as np
 import pytest
+from hypothesis import given
 from PIL import Image
 
+from damage import damaged, refused
 from unifashion.apps.prepare import Options, check, downloads, job_runner, prepare
 from unifashion.apps.prepare.job_runner import JobError
 from unifashion.cli import main
@@ -418,3 +420,11 @@ def test_a_table_that_is_none_is_named(tmp_path, content, message):
     (tmp_path / "t.csv").write_text(content)
     with pytest.raises(UserError, match=message):
         prepare("catalogue", [tmp_path / "t.csv"], tmp_path / "data", progress=False)
+
+
+@given(content=damaged(b"image,text\n0.png,red\n1.png;2.png,blue\nhttp://127.0.0.1:9/x.jpg,green\n"))
+def test_any_damage_to_a_table_gives_a_catalogue_or_one_sentence(table, tmp_path, content):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("unifashion.apps.prepare.catalogue.fetch", lambda *_: (tmp_path / "no answer").write_bytes(b""))
+        table.write_bytes(content)
+        refused(lambda: run(table, tmp_path, num_threads=1))

@@ -1,5 +1,6 @@
 """FashionGen's HDF5 form: read in place, the same records as its jsonl form, mistakes named."""
 
+import os
 import shutil
 
 import h5py
@@ -80,6 +81,98 @@ def test_a_row_that_is_not_there_is_a_broken_image(root):
     write(path)
     with pytest.raises(ImageError, match="no image 9"):
         load_image(path.with_name(f"{path.name}#9"))
+
+
+def change(path, change):
+    write(path)
+    with h5py.File(path, "a") as file:
+        change(file)
+
+
+def external_link(file):
+    del file["input_image"]
+    file["input_image"] = h5py.ExternalLink("/dev/zero", "/x")
+
+
+def optional_external_link(file):
+    del file["input_subcategory"]
+    file["input_subcategory"] = h5py.ExternalLink("pipe.h5", "/x")
+
+
+def soft_link(file):
+    file.move("input_image", "other")
+    file["input_image"] = h5py.SoftLink("/other")
+
+
+def virtual(file):
+    del file["input_image"]
+    layout = h5py.VirtualLayout((3, 8, 8, 3), np.uint8)
+    layout[:] = h5py.VirtualSource("elsewhere.h5", "x", (3, 8, 8, 3))
+    file.create_virtual_dataset("input_image", layout)
+
+
+def external_storage(file):
+    del file["input_image"]
+    file.create_dataset("input_image", (3, 8, 8, 3), np.uint8, external=[("/etc/passwd", 0, 576)])
+
+
+def texts_of_any_length(file):
+    del file["input_description"]
+    file["input_description"] = np.array(TEXTS, object)
+
+
+def claims(key, shape, dtype=np.uint8, **options):
+    def make(file):
+        del file[key]
+        file.create_dataset(key, shape, dtype, **options)
+
+    return make
+
+
+def foreign_filter(file):
+    del file["input_image"]
+    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plan.set_chunk((1, 8, 8, 3))
+    plan.set_filter(32015, h5py.h5z.FLAG_OPTIONAL, (3,))  # Zstandard
+    space = h5py.h5s.create_simple((3, 8, 8, 3))
+    h5py.h5d.create(file.id, b"input_image", h5py.h5t.NATIVE_UINT8, space, plan)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (external_link, "'input_image' is a link"),
+        (optional_external_link, "'input_subcategory' is a link"),
+        (soft_link, "'input_image' is a link"),
+        (virtual, "kept in another file"),
+        (external_storage, "kept in another file"),
+        (texts_of_any_length, "'input_description' holds object; only numbers and texts of fixed length"),
+        (foreign_filter, "filter 32015, which is not part of HDF5"),
+        (claims("input_image", (10**12, 8, 8, 3), chunks=(1, 8, 8, 3)), "claims .* too many for a file of"),
+        (claims("input_image", (3, 10**6, 10**6, 3), chunks=(1, 8, 8, 3)), "claims .* too many for a file of"),
+        (claims("input_image", (3, 0, 8, 3)), "must be uint8"),
+        (claims("input_productID", (10**12, 1), "i8", chunks=(100, 1)), "claims .* too many for a file of"),
+        (claims("input_description", (3, 1), "S100000000", chunks=(1, 1)), "claims .* too many for a file of"),
+    ],
+)
+def test_what_is_elsewhere_or_cannot_be_held_is_refused_before_it_is_read(root, fault, message):
+    path = root / "fashiongen_256_256_train.h5"
+    change(path, fault)
+    os.mkfifo(root / "pipe.h5")  # to open it would wait
+    with pytest.raises(UserError, match=rf"fashiongen_256_256_train\.h5: .*{message}") as caught:
+        read_fashiongen(root, "train")
+    assert "\n" not in str(caught.value)
+    if "input_image" in message or "another file" in message or "filter" in message:
+        with pytest.raises(ImageError, match=message):
+            load_image(path.with_name(f"{path.name}#0"))
+
+
+def test_every_filter_that_is_part_of_hdf5_is_read(root):
+    path = root / "fashiongen_256_256_train.h5"
+    pixels = write(path, leave_out=("input_image",))
+    with h5py.File(path, "a") as file:
+        file.create_dataset("input_image", data=pixels, compression="lzf", shuffle=True, fletcher32=True)
+    assert np.array_equal(np.asarray(load_image(read_fashiongen(root, "train").pairs[2].image)), pixels[2])
 
 
 def test_the_real_file_gives_the_records_of_its_jsonl_form(shared, tmp_path):

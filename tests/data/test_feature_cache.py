@@ -7,9 +7,12 @@ from collections import namedtuple
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
+from damage import damaged, refused
 from unifashion.data import feature_cache
 from unifashion.data.batches import Photos
 from unifashion.data.feature_cache import TOWER_HASH_SIZE, FeatureCache, key_of
@@ -170,3 +173,54 @@ def test_a_loader_process_can_read_it(tmp_path, images):
         [*map(str, images)], num_workers=1, collate_fn=lambda x: cache(tmp_path / x[0])
     )
     assert [tokens.shape for tokens in loader] == [(4, 6)] * 7
+
+
+@pytest.mark.filterwarnings(
+    "ignore:Reading .* required additional header parsing"
+)  # numpy: a header with one more line end
+@pytest.mark.parametrize("form", ["fp16", "int8"])
+@given(data=st.data())
+def test_a_damaged_shard_is_computed_again(tmp_path, form, data):
+    cache, image = tmp_path / "cache", tmp_path / "image.png"
+    shutil.rmtree(cache, ignore_errors=True)
+    Image.new("RGB", (8, 8), (9, 99, 200)).save(image)
+    whole = filled(cache, Tower(), [image], form)(image)
+    files = {
+        path.name: path for path in cache.rglob("*") if path.is_file()
+    }  # those of a shard are in a folder with a random name
+    file = files[data.draw(st.sampled_from(sorted(files)))]
+    file.write_bytes(data.draw(damaged(file.read_bytes())))
+    refused(lambda: filled(cache, Tower(), [image], form)(image))
+    if file.exists():
+        file.write_bytes(b"")
+    assert torch.equal(filled(cache, Tower(), [image], form)(image), whole)
+
+
+@pytest.mark.parametrize("name", ["tokens.npy", "scales.npy", "images.txt"])
+@pytest.mark.parametrize("fault", ["gone", "empty", "cut", "of another shape"])
+def test_of_a_damaged_shard_nothing_is_used(tmp_path, images, caplog, name, fault):
+    tower = Tower()
+    filled(tmp_path / "cache", tower, images, "int8")
+    (file,) = (tmp_path / "cache").rglob(name)
+    content = file.read_bytes()
+    if fault == "gone":
+        file.unlink()
+    elif fault == "of another shape" and name.endswith(".npy"):
+        np.save(file, np.load(file)[:-1])
+    else:
+        file.write_bytes({"empty": b"", "cut": content[:-33], "of another shape": content[33:]}[fault])
+    tower.seen = 0
+    cache = filled(tmp_path / "cache", tower, images, "int8")
+    assert tower.seen == 7 + 1 and len(cache) == 7 and not file.exists()
+    assert "is damaged and is removed" in caplog.text
+
+
+@pytest.mark.parametrize("form", ["fp16", "int8"])
+def test_numbers_that_are_not_finite_are_neither_kept_nor_used(tmp_path, images, form):
+    with pytest.raises(UserError, match="not finite"):
+        open_cache(tmp_path / "bad", Tower(), form).fill(images, lambda x: Tower()(x) * np.nan, 3, progress=False)
+    cache = filled(tmp_path / "cache", Tower(), images, form)
+    (file,) = (tmp_path / "cache").rglob("tokens.npy" if form == "fp16" else "scales.npy")
+    np.save(file, np.full_like(np.load(file), np.nan))
+    with pytest.raises(UserError, match="not finite"):
+        cache(images[0])

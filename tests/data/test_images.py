@@ -173,7 +173,7 @@ def test_of_an_animation_the_first_frame_is_read(content):
 
 BROKEN = {
     "empty.jpg": (b"", "the file is empty"),
-    "words.jpg": (b"<html>404 not found</html>", "not an image that Pillow can read"),
+    "words.jpg": (b"<html>404 not found</html>", "not an image; PNG, JPEG, WEBP, AVIF, TIFF, BMP, GIF can be read"),
     "half.jpg": (encoded(noise(64, 64), "JPEG")[:2000], "damaged image"),
     "half.png": (encoded(noise(64, 64), "PNG")[:2000], "damaged image"),
     "half.gif": (encoded(noise(64, 64), "GIF")[:1500], "damaged image"),
@@ -376,7 +376,7 @@ def test_images_are_found_by_name_and_png_comes_first(tmp_path):
     (tmp_path / "below").mkdir()
     (tmp_path / "below/f.jpg").touch()
     found = {stem: path.name for stem, path in find_images(tmp_path).items()}
-    assert found == {"a": "a.png", "B": "B.JPG", "c": "c.jpeg", "d.1": "d.1.jpg"}
+    assert found == {"a": "a.png", "B": "B.JPG", "c": "c.jpeg", "d.1": "d.1.jpg", "e": "e.gif"}
     assert find_images(tmp_path / "absent") == {}
 
 

@@ -102,7 +102,7 @@ def test_a_products_split_does_not_depend_on_the_other_rows(folder):
 
 def test_without_a_table_the_texts_lie_beside_the_images(folder):
     (folder / "catalogue.csv").unlink()
-    for number, name in enumerate(("1.jpg", "2.jpg", "4.jpg")):
+    for number, name in enumerate(("1.jpg", "2.jpg", "3.gif", "4.jpg")):
         (folder / "photos" / name).with_suffix(".txt").write_text(f" Text  number\n{number}. \n")
     (folder / "photos/._1.jpg").touch()
     (folder / ".thumbnails").mkdir()
@@ -111,7 +111,8 @@ def test_without_a_table_the_texts_lie_beside_the_images(folder):
     assert sorted((pair.image.name, pair.text, pair.product) for pair in pairs) == [
         ("1.jpg", "Text number 0.", "photos/1"),
         ("2.jpg", "Text number 1.", "photos/2"),
-        ("4.jpg", "Text number 2.", "photos/4"),
+        ("3.gif", "Text number 2.", "photos/3"),
+        ("4.jpg", "Text number 3.", "photos/4"),
     ]
     (folder / "photos/4.txt").unlink()
     with pytest.raises(UserError, match=r"photos/4\.jpg has no text: write 4\.txt beside it, or a catalogue\.csv"):
@@ -201,3 +202,22 @@ def test_a_folder_or_split_that_is_not_there_is_named(folder, name, split, messa
     (folder / "empty").mkdir()
     with pytest.raises(UserError, match=message):
         read_own_catalogue(folder / name, split)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("image,text\nphotos/1.jpg," + "x" * 200_000, "line 2: not CSV .field larger"),
+        ("image,text,id,ID\nphotos/1.jpg,a,1,2", "more than one column 'id'"),
+        ('image,text\n"photos/1.jpg,a', "line 2: not CSV"),
+    ],
+)
+def test_a_table_that_would_be_misread_is_refused(folder, table, message):
+    (folder / "catalogue.csv").write_text(table)
+    with pytest.raises(UserError, match=message):
+        read_products(folder)
+
+
+def test_blank_rows_and_columns_without_a_name_do_not_matter(folder):
+    (folder / "catalogue.csv").write_text("image,text,,\nphotos/1.jpg,a,,\n\n\n")
+    assert [row.image.name for row in read_products(folder)] == ["1.jpg"]

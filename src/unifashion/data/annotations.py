@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unifashion.errors import UserError
+from unifashion.io import open_file
 
 HELP = "see dataset/README.md for where to get it and how to arrange its folder"
 
@@ -50,7 +51,8 @@ def read_text(path: Path) -> str:
         UserError: missing, unreadable, empty, or in another encoding.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with io.TextIOWrapper(open_file(path), encoding="utf-8-sig") as file:
+            text = file.read()
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path} does not exist; {HELP}") from None
     except UnicodeDecodeError as error:
@@ -60,14 +62,6 @@ def read_text(path: Path) -> str:
     if not text.strip():
         raise UserError(f"{path} is empty; write or fetch it again")
     return text
-
-
-def is_there(path: Path) -> bool:
-    """Return whether a file exists; False for a name that no file system accepts, such as one of thousands of letters."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
 
 
 def read_json_list(path: Path, kind: type) -> list[Any]:
@@ -98,7 +92,15 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def _read_json(path: Path) -> Any:
-    text = read_text(path)
+    return parse_json(read_text(path), path)
+
+
+def parse_json(text: str, path: Path) -> Any:
+    """Return the value of the JSON text of a file.
+
+    Raises:
+        UserError: not JSON (names the line), or not such that it can be read.
+    """
     try:
         return _parse(text)
     except json.JSONDecodeError as error:

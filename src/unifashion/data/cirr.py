@@ -14,16 +14,8 @@ The protocol scores ``target_hard`` alone, so ``target_soft`` is not read. test1
 from pathlib import Path
 from typing import Any
 
-from unifashion.data.annotations import (
-    HELP,
-    NoSplit,
-    find_folder,
-    is_there,
-    read_json_list,
-    read_json_object,
-    text_of,
-    texts_of,
-)
+from unifashion.data.annotations import HELP, NoSplit, find_folder, read_json_list, read_json_object, text_of, texts_of
+from unifashion.data.image_files import find_file, is_there
 from unifashion.data.records import ComposedQuery, ComposedSplit
 from unifashion.errors import UserError, nearest
 
@@ -63,7 +55,7 @@ def read_cirr(data_root: Path, split: str) -> ComposedSplit:
     if not queries:
         raise UserError(f"{path} has no queries; fetch it again")
     base = _image_base(root, files)
-    images = {name: base / file for name, file in files.items()}
+    images = {name: find_file(base, file) for name, file in files.items()}
     return ComposedSplit(
         dataset="cirr",
         split=split,
@@ -112,4 +104,4 @@ def _image_base(root: Path, files: dict[str, str]) -> Path:
     """Return the folder that the paths of the split file start from."""
     folder = Path(next(iter(files.values()))).parts[0]
     bases = (root.parent, root.parent / "img_raw", root / "img_raw", root)
-    return next((base for base in bases if (base / folder).is_dir()), root.parent)
+    return next((base for base in bases if is_there(base / folder, Path.is_dir)), root.parent)

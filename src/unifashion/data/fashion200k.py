@@ -15,7 +15,8 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from unifashion.data.annotations import HELP, NoSplit, find_folder, is_there, read_jsonl, read_text, text_of, texts_of
+from unifashion.data.annotations import HELP, NoSplit, find_folder, read_jsonl, read_text, text_of, texts_of
+from unifashion.data.image_files import find_file, is_there
 from unifashion.data.records import ImageText, PairSplit
 from unifashion.errors import UserError, nearest
 
@@ -54,8 +55,9 @@ def read_fashion200k(data_root: Path, split: str) -> PairSplit:
     products = _products(root, split)
     pairs, missing = [], []
     for name, text in texts.items():
-        if is_there(root / name):
-            pairs.append(ImageText(root / name, text, products.get(name, _product(name)), _subcategory(name)))
+        image = find_file(root, name)
+        if is_there(image):
+            pairs.append(ImageText(image, text, products.get(name, _product(name)), _subcategory(name)))
         else:
             missing.append(name)
     return PairSplit("fashion200k", split, tuple(pairs), tuple(missing))

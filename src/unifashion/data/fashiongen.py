@@ -10,7 +10,8 @@ As distributed, a split is one HDF5 file (data/fashiongen_hdf5.py). The jsonl fo
       image/10000.jpg  image_val/10008.jpg
 
 productID, subcategory and category are optional: without productID the object file says which images are one product, and an
-image that it does not name is a product of its own. Images may also be .png, .jpeg or .webp.
+image that it does not name is a product of its own. Images may also be .png, .webp
+and so on (data/image_files.py).
 """
 
 import json
@@ -132,9 +133,9 @@ def _views(row: dict[str, Any], where: str) -> list[str]:
         value = text_of(row, "index", where)
         try:
             views = json.loads(value)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             views = None
         views = views if isinstance(views, list) else [value]
-    if not views or not all(isinstance(view, str | int) for view in views):
-        raise UserError(f"{where}: 'index' must be an image number or a list of them, found {value!r}")
+    if not views or not all(type(view) in (str, int) for view in views):
+        raise UserError(f"{where}: 'index' must be an image number or a list of them, found {value!r:.60}")
     return [str(view) for view in views]

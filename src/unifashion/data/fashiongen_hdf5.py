@@ -14,14 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from unifashion.data.hdf5_images import DAMAGED, IMAGES, check_images, member, open_hdf5
+from unifashion.data.hdf5_images import DAMAGED, column, has, images_of, member, open_hdf5
 from unifashion.data.records import ImageText, PairSplit
 from unifashion.errors import UserError
 
 log = logging.getLogger(__name__)
 
 TEXT, PRODUCT, SUBCATEGORY = "input_description", "input_productID", "input_subcategory"
-ROWS_AT_ONCE = 10_000  # of a column, whose texts are padded to the longest one
+MAX_BYTES = 2**31  # of a column
+ROWS_AT_ONCE, BYTES_AT_ONCE = 10_000, 2**26  # of a column, whose texts are padded to the longest one
 
 
 def read_fashiongen_hdf5(path: Path, split: str) -> PairSplit:
@@ -50,31 +51,32 @@ def read_fashiongen_hdf5(path: Path, split: str) -> PairSplit:
 
 def _read_columns(file: Any, path: Path) -> tuple[list[str], list[str], list[str]]:
     """Return texts, products and subcategories."""
-    for key in (IMAGES, TEXT, PRODUCT):
-        if key not in file:
-            raise UserError(f"{path}: no {key!r}; it has {', '.join(map(repr, file)) or 'no keys'}")
-    count = check_images(file[IMAGES], path)
+    count = len(images_of(file, path))
     if not count:
         raise UserError(f"{path} holds no images; fetch it again")
-    texts, products = (_column(file[key], key, count, path) for key in (TEXT, PRODUCT))
-    subcategories = _column(file[SUBCATEGORY], SUBCATEGORY, count, path) if SUBCATEGORY in file else [""] * count
+    texts, products = (_column(file, key, count, path) for key in (TEXT, PRODUCT))
+    subcategories = _column(file, SUBCATEGORY, count, path) if has(file, SUBCATEGORY) else [""] * count
     return texts, products, subcategories
 
 
-def _column(values: Any, key: str, count: int, path: Path) -> list[str]:
+def _column(file: Any, key: str, count: int, path: Path) -> list[str]:
+    values = column(file, key, path)
     shape = getattr(values, "shape", None)
     if shape not in ((count,), (count, 1)):
         kind = "a group" if shape is None else f"{list(shape)}"
         raise UserError(f"{path}: {key!r} must have one value for each of the {count} images, found {kind}")
+    if count * values.dtype.itemsize > MAX_BYTES:
+        raise UserError(f"{path}: {key!r} has {count * values.dtype.itemsize:,} bytes; {MAX_BYTES:,} is the limit")
     return list(_texts(values, key, count, path))
 
 
 def _texts(values: Any, key: str, count: int, path: Path) -> Iterator[str]:
-    for start in range(0, count, ROWS_AT_ONCE):
-        for row, value in enumerate(np.asarray(values[start : start + ROWS_AT_ONCE]).reshape(-1).tolist(), start):
+    step = max(min(ROWS_AT_ONCE, BYTES_AT_ONCE // values.dtype.itemsize), 1)
+    for start in range(0, count, step):
+        for row, value in enumerate(np.asarray(values[start : start + step]).reshape(-1).tolist(), start):
             if isinstance(value, bytes):
                 yield value.decode("iso-8859-1")
-            elif isinstance(value, int | str) and not isinstance(value, bool):
+            elif isinstance(value, int) and not isinstance(value, bool):
                 yield str(value)
             else:
                 raise UserError(f"{path}, row {row}: {key!r} must be text or a whole number, found {value!r}")

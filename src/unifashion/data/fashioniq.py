@@ -4,7 +4,7 @@
       captions/cap.{dress,shirt,toptee}.{train,val,test}.json
           [{"target": "B008BHCT58", "candidate": "B003FGW7MK", "captions": ["is solid black", "has longer sleeves"]}, ...]
       image_splits/split.{dress,shirt,toptee}.{train,val,test}.json      ["B003FGW7MK", ...]
-      images/B003FGW7MK.png                                              or .jpg, .jpeg, .webp
+      images/B003FGW7MK.png                                              or .jpg, .webp ... (data/image_files.py)
       captions_llava/next_llava.{split}.{category}.caption.json          optional (Fashion-IQ-Cap)
           [{"image": "B003FGW7MK", "caption": "The dress is ...", "text_guidance": ""}, ...]
 

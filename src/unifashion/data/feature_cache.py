@@ -22,6 +22,7 @@ import shutil
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tokenize import TokenError
 from typing import Literal, get_args
 
 import numpy as np
@@ -29,9 +30,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from unifashion.data.images import ImageError, ImageTransform, normalise
+from unifashion.data.image_files import is_there
+from unifashion.data.images import MAX_BYTES, ImageError, ImageTransform, normalise
 from unifashion.errors import UserError
-from unifashion.io import disk_errors, replacing_folder, write_json
+from unifashion.io import disk_errors, file_hash, replacing_folder, write_json
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,12 @@ FORMS: tuple[str, ...] = get_args(Form)
 SHARD_BYTES = 128 * 2**20
 RESERVE = 2**30  # bytes of the disk that a cache leaves free
 TOWER_HASH_SIZE = 12  # bytes; another size would change the names, and earlier caches would not be found
+
+# What numpy raises on damaged files, whose headers are read as Python.
+DAMAGED = (
+    *(OSError, ValueError, TypeError, EOFError, OverflowError, MemoryError),
+    *(SyntaxError, RecursionError, TokenError),
+)
 
 Load = Callable[[Path], Tensor]
 Encode = Callable[[Tensor], Tensor]
@@ -110,20 +118,34 @@ class FeatureCache:
             raise ImageError(path, "it changed after the feature cache was filled; start again")
         shard, row = entry
         if shard not in self._open:
-            scales = np.load(shard / "scales.npy", mmap_mode="r") if self.form == "int8" else None
-            self._open[shard] = np.load(shard / "tokens.npy", mmap_mode="r"), scales
+            try:
+                self._open[shard] = _arrays(shard, self.form)
+            except DAMAGED as error:
+                raise UserError(
+                    f"{shard} was damaged while it was in use ({error}); run the same command again"
+                ) from None
         tokens, scales = self._open[shard]
         tokens_NW = torch.from_numpy(np.array(tokens[row]))
-        if scales is None:
-            return tokens_NW
-        return (tokens_NW.float() * torch.from_numpy(np.array(scales[row]))[:, None]).half()
+        if scales is not None:
+            tokens_NW = (tokens_NW.float() * torch.from_numpy(np.array(scales[row]))[:, None]).half()
+        if not tokens_NW.isfinite().all():
+            raise UserError(f"{shard}, row {row}: holds numbers that are not finite; remove {shard} and start again")
+        return tokens_NW
 
     def reload(self) -> None:
-        """Read the list of shards again, for those that other processes have finished."""
+        """Read the list of shards again, for those that other processes have finished; damaged ones are removed."""
         for shard in sorted(self.folder.iterdir()):
             if shard.name.startswith(".") or not shard.is_dir():
                 continue
-            for row, digest in enumerate((shard / "images.txt").read_text(encoding="ascii").split()):
+            try:
+                images = (shard / "images.txt").read_text(encoding="ascii").split()
+                if len(images) != len(_arrays(shard, self.form)[0]):
+                    raise ValueError("its files differ in their number of rows")
+            except DAMAGED as error:
+                log.warning("%s is damaged and is removed (%s); its images are computed again", shard, error)
+                shutil.rmtree(shard, ignore_errors=True)
+                continue
+            for row, digest in enumerate(images):
                 self._row.setdefault(digest, (shard, row))
 
     def fill(
@@ -204,11 +226,24 @@ class FeatureCache:
         """Return the hash of an image's bytes (of its pixels, for one inside another file); "" if it cannot be read."""
         if path not in self._digest:
             try:
-                content = path.read_bytes() if path.is_file() else self.load(path).numpy().tobytes()
+                self._digest[path] = file_hash(path, MAX_BYTES) if is_there(path) else self._pixel_hash(path)
             except (ImageError, OSError):
                 return ""
-            self._digest[path] = hashlib.blake2b(content, digest_size=16).hexdigest()
         return self._digest[path]
+
+    def _pixel_hash(self, path: Path) -> str:
+        return hashlib.blake2b(self.load(path).numpy().tobytes(), digest_size=16).hexdigest()
+
+
+def _arrays(shard: Path, form: Form) -> tuple[np.ndarray, np.ndarray | None]:
+    """Map the tokens (rows, N, W) of a shard, and the scales (rows, N) of int8; raises one of ``DAMAGED``."""
+    tokens = np.load(shard / "tokens.npy", mmap_mode="r")
+    scales = np.load(shard / "scales.npy", mmap_mode="r") if form == "int8" else None
+    if tokens.ndim != 3 or tokens.dtype != (np.float16 if scales is None else np.int8):
+        raise ValueError(f"its tokens are {tokens.dtype} {list(tokens.shape)}")
+    if scales is not None and (scales.shape, scales.dtype) != (tokens.shape[:2], np.float32):
+        raise ValueError(f"its scales are {scales.dtype} {list(scales.shape)}")
+    return tokens, scales
 
 
 class _Shard:
@@ -223,7 +258,8 @@ class _Shard:
     def add(self, images: list[str], tokens_BNW: Tensor) -> None:
         """Add rows, and write a shard when there are enough."""
         tokens_BNW = tokens_BNW.detach().float().cpu()
-        # "not below" rather than "above", to catch NaN as well.
+        if not tokens_BNW.isfinite().all():
+            raise UserError("the tower's tokens are not finite: its weights are damaged; fetch or train them again")
         if self.form == "fp16" and not tokens_BNW.abs().max() < torch.finfo(torch.float16).max:
             raise UserError("the tower's tokens do not fit into fp16; use --feature-form int8")
         self._images += images

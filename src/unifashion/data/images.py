@@ -1,4 +1,4 @@
-"""From a file to pixels: decode anything Pillow reads, pad, resize, crop, normalise.
+"""From a file to pixels: decode, pad, resize, crop, normalise.
 
 The rules are those of CLIP4Cir and BLIP-2 (TargetPad, bicubic with antialiasing, centre crop, CLIP's mean and deviation),
 rounded as torchvision rounds, so that a published checkpoint sees the pixels it was trained on.
@@ -7,9 +7,11 @@ rounded as torchvision rounds, so that a published checkpoint sees the pixels it
 import io
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -17,13 +19,16 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from unifashion.data.hdf5_images import read_image, split_member
+from unifashion.data.image_files import FORMATS
 from unifashion.errors import UserError, nearest
+from unifashion.io import open_file
 
 log = logging.getLogger(__name__)
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 MAX_SIDE = 16_384  # pixels; padded towards a square, a longer side takes more than 800 MB
+MAX_BYTES = 2**30  # of a file; some decoders read it whole
 MAX_STRIP = 16  # without padding, what is used of the long side: at most this many times the short side
 RANGES = (1.0, 255.0, 65535.0, 2.0**32 - 1)  # white in grey pictures of more than 8 bits
 TURNS: dict[object, Image.Transpose] = {  # EXIF orientation -> what makes the image upright
@@ -37,6 +42,7 @@ TURNS: dict[object, Image.Transpose] = {  # EXIF orientation -> what makes the i
 }
 
 Pad = Literal["target", "square", "none"]
+Result = TypeVar("Result")
 
 
 class ImageError(UserError):
@@ -51,13 +57,6 @@ class ImageError(UserError):
         return ImageError, (self.path, self.reason)  # pickled by loader processes; by default it would lack an argument
 
 
-def _load_member(path: Path, inside: tuple[Path, int]) -> Image.Image:
-    try:
-        return Image.fromarray(read_image(*inside))
-    except UserError as error:
-        raise ImageError(path, str(error)) from None
-
-
 def load_image(source: Path | bytes, name: Path | None = None) -> Image.Image:
     """Decode a file (or its bytes) to upright RGB: EXIF rotation applied, alpha over white, first frame, 16 bit scaled.
 
@@ -66,30 +65,47 @@ def load_image(source: Path | bytes, name: Path | None = None) -> Image.Image:
         name: what an error calls the image; by default the file.
 
     Raises:
-        ImageError: missing, empty, truncated, not an image, longer than ``MAX_SIDE`` pixels, or of more pixels than
-            Pillow's decompression-bomb limit.
+        ImageError: missing, not a file, empty, truncated, of none of ``FORMATS``, longer than ``MAX_SIDE`` pixels, or of more
+            pixels than Pillow's decompression-bomb limit.
     """
     path = name or (source if isinstance(source, Path) else Path("<bytes>"))
     inside = split_member(source) if isinstance(source, Path) else None
-    if inside is not None:
-        return _load_member(path, inside)
+    return _read(source, path, _decoded_rgb) if inside is None else _load_member(path, inside)
+
+
+def load_stored(path: Path) -> Image.Image:
+    """Decode a file like ``load_image``, but keep its numbers: label maps and masks mean something else as RGB."""
+    return _read(path, path, _decoded)
+
+
+def read_info(path: Path) -> dict[Any, Any]:
+    """Return what an image file says about itself (Pillow's ``info``) without decoding it; errors as ``load_image``."""
+    return _read(path, path, lambda image: dict(image.info))
+
+
+def _read(source: Path | bytes, path: Path, use: Callable[[Image.Image], Result]) -> Result:
+    """Open an image and return what ``use`` makes of it. The only place that gives bytes from outside to Pillow."""
     try:
-        file = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+        file = io.BytesIO(source) if isinstance(source, bytes) else open_file(source, MAX_BYTES)
     except FileNotFoundError:
         raise ImageError(path, "no such file") from None
     except OSError as error:
         raise ImageError(path, f"cannot be read ({error.strerror})") from None
+    with file, _named_faults(path), warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        if not file.read(1):
+            raise ImageError(path, "the file is empty")
+        file.seek(0)
+        with Image.open(file, formats=_formats()) as image:
+            _check_sides(image, path)
+            return use(image)
+
+
+@contextmanager
+def _named_faults(path: Path) -> Iterator[None]:
+    """Turn whatever Pillow raises into an ``ImageError``."""
     try:
-        with file, warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            if not file.read(1):
-                raise ImageError(path, "the file is empty")
-            file.seek(0)
-            with Image.open(file) as image:
-                if max(image.size) > MAX_SIDE:
-                    raise ImageError(path, f"a side of {max(image.size)} pixels is too long; {MAX_SIDE} is the limit")
-                image.load()
-                return _to_rgb(_upright(image))
+        yield
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -97,24 +113,58 @@ def load_image(source: Path | bytes, name: Path | None = None) -> Image.Image:
             path, f"more than {Image.MAX_IMAGE_PIXELS} pixels, which is rejected as a decompression bomb"
         ) from None
     except UnidentifiedImageError:
-        raise ImageError(path, "not an image that Pillow can read") from None
+        raise ImageError(path, f"not an image; {', '.join(FORMATS)} can be read") from None
+    except MemoryError:
+        raise ImageError(path, "there is not enough memory to decode it") from None
     except Exception as error:  # Pillow's decoders raise almost anything on damaged files
         raise ImageError(path, f"damaged image ({' '.join(str(error).split()) or type(error).__name__})") from None
 
 
+@cache
+def _formats() -> tuple[str, ...]:
+    """Return those of ``FORMATS`` that the installed Pillow has (AVIF since 11.3)."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _load_member(path: Path, inside: tuple[Path, int]) -> Image.Image:
+    try:
+        return Image.fromarray(read_image(*inside))
+    except UserError as error:
+        raise ImageError(path, str(error)) from None
+
+
+def _check_sides(image: Image.Image, path: Path) -> None:
+    if max(image.size) > MAX_SIDE:
+        raise ImageError(path, f"a side of {max(image.size)} pixels is too long; {MAX_SIDE} is the limit")
+    if min(image.size) < 1:
+        raise ImageError(path, "it has no pixels")
+
+
 def open_image(source: str | Path | Image.Image) -> Image.Image:
-    """Return an upright RGB image of a file or of a Pillow image, whose alpha and 16 bit are treated like those of files.
+    """Return an upright RGB image of a file or of a Pillow image, which is treated like a file's and left as it is.
 
     Raises:
         ImageError: as ``load_image``.
     """
     if not isinstance(source, Image.Image):
         return load_image(Path(source))
-    if source.mode == "RGB":
-        return source
-    file = io.BytesIO()
-    source.save(file, "TIFF")
-    return load_image(file.getvalue(), Path(f"<{source.mode} image>"))
+    name = Path(getattr(source, "filename", "") or f"<{source.mode} image>")
+    with _named_faults(name):
+        _check_sides(source, name)
+        return _decoded_rgb(source)
+
+
+def _decoded(image: Image.Image) -> Image.Image:
+    image.load()
+    return _upright(image).copy()
+
+
+def _decoded_rgb(image: Image.Image) -> Image.Image:
+    image.load()
+    rgb = _to_rgb(_upright(image))
+    rgb.info = {}  # the rotation is done: whoever opens the result again must not find it there
+    return rgb
 
 
 def _upright(image: Image.Image) -> Image.Image:

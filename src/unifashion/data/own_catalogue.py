@@ -22,8 +22,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from unifashion.data.annotations import NoSplit, find_folder, is_there, read_text
-from unifashion.data.image_files import SUFFIXES
+from unifashion.data.annotations import NoSplit, find_folder, read_text
+from unifashion.data.image_files import find_file, is_there, list_images
 from unifashion.data.records import ImageText, PairSplit
 from unifashion.errors import UserError, nearest
 
@@ -79,18 +79,18 @@ def read_products(source: Path) -> list[Row]:
     Raises:
         UserError: nothing there, no images, a malformed table, a path that leaves the table's folder.
     """
-    if source.is_file():
+    if is_there(source):
         return list(_table_rows(source, for_training=False))
-    if not source.is_dir():
+    if not is_there(source, Path.is_dir):
         raise UserError(f"no catalogue at {source}: name a folder of images, or a CSV file with a column 'image'")
     table = source / TABLE
-    return list(_table_rows(table, for_training=False) if table.is_file() else _text_file_rows(source, False))
+    return list(_table_rows(table, for_training=False) if is_there(table) else _text_file_rows(source, False))
 
 
 def _rows(folder: Path) -> list[Row]:
-    if not folder.is_dir():
+    if not is_there(folder, Path.is_dir):
         raise UserError(f"no catalogue at {folder}: name a folder of images with a {TABLE} (--data-root)")
-    rows = list(_table_rows(folder / TABLE) if (folder / TABLE).is_file() else _text_file_rows(folder))
+    rows = list(_table_rows(folder / TABLE) if is_there(folder / TABLE) else _text_file_rows(folder))
     split_of: dict[str, str] = {}
     for row in rows:
         if split_of.setdefault(row.product, row.split) != row.split:
@@ -151,11 +151,11 @@ def _columns(reader: "csv.DictReader[str]", path: Path, needed_columns: Sequence
     except csv.Error as error:
         raise UserError(f"{path}, line 1: not CSV ({error})") from None
     reader.fieldnames = columns
-    for needed in needed_columns:
-        if columns.count(needed) != 1:
-            how_many = "no" if needed not in columns else "more than one"
-            hint = nearest(needed, columns) if how_many == "no" else ""
-            raise UserError(f"{path}: {how_many} column {needed!r}{hint}; it has {', '.join(columns)}")
+    for name in (*needed_columns, *filter(None, columns)):
+        if columns.count(name) != 1:
+            how_many = "no" if name not in columns else "more than one"
+            hint = nearest(name, columns) if how_many == "no" else ""
+            raise UserError(f"{path}: {how_many} column {name!r}{hint}; it has {', '.join(columns)}")
     return columns
 
 
@@ -169,20 +169,20 @@ def _next_row(reader: "csv.DictReader[str]", path: Path) -> dict[str, str] | Non
 def views_of(folder: Path, cell: str) -> list[str]:
     """Return the paths in an image cell: one, or several separated by ``;``; a file whose name has a ``;`` is one."""
     names = [name.strip() for name in cell.split(";") if name.strip()]
-    return [cell] if len(names) < 2 or is_there(folder / cell) else names
+    return [cell] if len(names) < 2 or is_there(find_file(folder, cell)) else names
 
 
 def _inside(folder: Path, name: str, where: str) -> Path:
     """Return ``folder / name``. Links are not followed: a link in the folder may lead anywhere."""
     root = os.path.normpath(folder.absolute())
-    path = Path(os.path.normpath(Path(root, name)))
+    path = Path(os.path.normpath(find_file(Path(root), name)))
     if not path.is_relative_to(root):
         raise UserError(f"{where}: image {name} is outside {folder}; give paths relative to that folder")
     return folder / path.relative_to(root)
 
 
 def _text_file_rows(folder: Path, for_training: bool = True) -> Iterator[Row]:
-    images = sorted(path for path in folder.rglob("*") if _is_image(path.relative_to(folder)))
+    images = list_images(folder)
     if not images:
         raise UserError(f"{folder} has neither {TABLE} nor images; name a folder of images")
     for image in images:
@@ -192,11 +192,6 @@ def _text_file_rows(folder: Path, for_training: bool = True) -> Iterator[Row]:
         product = image.relative_to(folder).with_suffix("").as_posix()
         words = " ".join(read_text(text_file).split()) if text_file.is_file() else ""
         yield Row(str(image), image, words, product, "", _split_of(product))
-
-
-def _is_image(path: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.parts)  # "._0001.jpg" is macOS metadata, not an image
-    return path.suffix.lower() in SUFFIXES and not hidden
 
 
 def _split_of(product: str) -> str:

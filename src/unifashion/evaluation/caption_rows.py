@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unifashion.data.annotations import read_jsonl, read_text, text_of, texts_of
+from unifashion.data.annotations import parse_json, read_jsonl, read_text, text_of, texts_of
 from unifashion.data.image_files import SUFFIXES
 from unifashion.errors import UserError
 
@@ -62,15 +62,10 @@ def read_captions(path: Path) -> CaptionTable:
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     text = "" if path.suffix == ".jsonl" else read_text(path)
-    try:
-        value = json.loads(text) if text else None
-    except json.JSONDecodeError as error:
-        if error.msg != "Extra data":  # several values: lines of JSON under the name .json
-            raise UserError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
-        value = None
-    if value is None:
+    if not text or _holds_several(text):  # lines of JSON, perhaps under the name .json
         yield from read_jsonl(path)
         return
+    value = parse_json(text, path)
     if isinstance(value, dict):
         value = value["annotations"] if isinstance(value.get("annotations"), list) else _mapping_rows(value)
     if not isinstance(value, list):
@@ -79,6 +74,15 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         if not isinstance(row, dict):
             raise UserError(f"{path}, row {line}: expected an object with an id and a caption, found {row!r:.40}")
         yield f"{path}, row {line}", row
+
+
+def _holds_several(text: str) -> bool:
+    """Return whether a text goes on after its first JSON object."""
+    text = text.strip()
+    try:
+        return text.startswith("{") and json.JSONDecoder().raw_decode(text)[1] < len(text)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _mapping_rows(value: dict[str, Any]) -> list[dict[str, Any]]:

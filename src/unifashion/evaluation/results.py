@@ -111,20 +111,29 @@ def results_table(runs: Sequence[Path]) -> str:
     lines = ["| run | protocol | N | gallery | scores (%) | marks |", "|---|---|---|---|---|---|"]
     sources = []
     for run in runs:
-        record = read_json(run / "run.json")
-        if record is None:
-            raise UserError(f"{run} is not a run folder: no readable run.json")
+        source = _source(run)
         files = sorted(run.glob("validate/*/scores.json"))
         if not files:
             raise UserError(f"{run} has no scores yet; run vail.sh on it first")
         for file in files:
             lines += _lines(run.as_posix(), read_scores(file))
+        sources.append(source)
+    return "\n".join([*lines, "", *sources])
+
+
+def _source(run: Path) -> str:
+    """Return the line that says when, where and on what a run was made."""
+    record = read_json(run / "run.json")
+    if record is None:
+        raise UserError(f"{run} is not a run folder: no readable run.json")
+    try:
         minutes = record.get("seconds", 0) / 60
-        sources.append(
+        return (
             f"- `{run.as_posix()}`: {record['started'][:10]}, {record['machine']}, {minutes:.1f} minutes, commit "
             f"`{record['git'][:10]}`, settings in its `config.yaml`, {record['data']['used']}"
         )
-    return "\n".join([*lines, "", *sources])
+    except (AttributeError, KeyError, TypeError, OverflowError):
+        raise UserError(f"{run}/run.json is damaged: leave the run out, or train it again") from None
 
 
 def _lines(run: str, scores: Sequence[Score]) -> list[str]:

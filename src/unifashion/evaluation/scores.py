@@ -14,9 +14,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from unifashion.errors import UserError
-from unifashion.io import lock_folder, write_csv, write_json
+from unifashion.io import lock_folder, open_file, write_csv, write_json
 
 MEAN = "mean"  # the metric that averages the others of its line, and the category that averages categories
 
@@ -141,14 +142,36 @@ def read_scores(path: Path) -> list[Score]:
     """
     path = path / "scores.json" if path.is_dir() else path
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        with open_file(path) as file:
+            rows = json.loads(file.read().decode("utf-8"))
     except OSError as error:
         raise UserError(
             f"cannot read scores from {path} ({error.strerror}): name the folder of an evaluation"
         ) from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UserError(f"{path} is not a scores.json: run the evaluation again") from None
     try:
-        return [Score(**{**row, "marks": tuple(row["marks"]), "seeds": tuple(row["seeds"])}) for row in rows]
-    except (TypeError, KeyError, ValueError) as error:
+        return [_score(row) for row in rows]
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
         raise UserError(f"{path} holds a row that is not a score ({error}): run the evaluation again") from None
+
+
+def _score(row: Any) -> Score:
+    score = Score(**{**row, "marks": tuple(row["marks"]), "seeds": tuple(row["seeds"])})
+    numbers = (score.value, score.n, score.missing, *score.seeds)
+    optional = [value for value in (score.gallery, score.std, score.low, score.high) if value is not None]
+    texts = (
+        score.dataset,
+        score.protocol,
+        score.split,
+        score.category,
+        score.metric,
+        score.model,
+        score.ties,
+        score.note,
+    )
+    for kind, values in ((int | float, (*numbers, *optional)), (str, (*texts, *score.marks))):
+        wrong = [value for value in values if not isinstance(value, kind)]
+        if wrong:
+            raise TypeError(f"{wrong[0]!r:.40} is of the wrong type")
+    return score

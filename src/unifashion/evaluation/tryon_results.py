@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from unifashion.data.image_files import SUFFIXES
+from unifashion.data.image_files import list_images
 from unifashion.data.skipped import check_missing, missing_percent
 from unifashion.data.tryon import TryOnItem, TryOnSplit
 from unifashion.errors import UserError
@@ -62,11 +62,10 @@ def read_results(folder: Path, split: TryOnSplit, repaint: bool = False, model: 
 
 def _pictures(folder: Path) -> dict[str, Path]:
     by_name: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
-            if path.stem in by_name:
-                raise UserError(f"{folder} holds {by_name[path.stem].name} and {path.name}; keep one of them")
-            by_name[path.stem] = path
+    for path in list_images(folder, below=False):
+        if path.stem in by_name:
+            raise UserError(f"{folder} holds {by_name[path.stem].name} and {path.name}; keep one of them")
+        by_name[path.stem] = path
     return by_name
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from unifashion.data.image_files import SUFFIXES
+from unifashion.data.image_files import SUFFIXES, is_utf8, list_images
 from unifashion.data.images import ImageError, ImageTransform, load_image
 from unifashion.data.skipped import SkippedImages
 from unifashion.errors import UserError
@@ -55,11 +55,9 @@ def find_files(names: Sequence[str]) -> list[Path]:
     for path in map(Path, names):
         if not path.exists():
             raise UserError(f"{path}: no such file or folder; name images, or folders of images")
-        inside = (
-            sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-            if path.is_dir()
-            else [path]
-        )
+        if not is_utf8(str(path)):
+            raise UserError(f"{str(path)!a}: the name is not UTF-8, so no caption file can hold it; rename it")
+        inside = list_images(path) if path.is_dir() else [path]
         if not inside:
             raise UserError(f"{path}: no images in this folder; expected files that end in {', '.join(SUFFIXES)}")
         files += inside

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from unifashion.data.images import MAX_BYTES
 from unifashion.data.own_catalogue import read_products
 from unifashion.data.skipped import SkippedImages
 from unifashion.distributed import is_main_process, merge_dicts
@@ -133,7 +134,7 @@ def read_entries(source: Path) -> list[Entry]:
 
 def _digest(path: Path) -> str:
     try:
-        return file_hash(path)
+        return file_hash(path, MAX_BYTES)
     except OSError:
         return ""  # the encoder says what is wrong with it
 

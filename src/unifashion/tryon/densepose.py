@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from unifashion.data.images import ImageError, load_image
+from unifashion.data.images import ImageError, load_stored
 
 PARTS = 24
 # Parula at ten equal steps, 8 bit RGB; straight lines between them.
@@ -25,13 +25,10 @@ def colour_parts(path: Path) -> Image.Image:
     Raises:
         ImageError: not a map of the numbers 0 to 24.
     """
-    load_image(path)  # its errors name what is wrong with a damaged file
-    with Image.open(path) as picture:
-        if picture.mode not in ("L", "P"):
-            raise ImageError(
-                path, f"a map of body parts holds one number per pixel (mode P or L), this is {picture.mode}"
-            )
-        parts = np.asarray(picture)
+    picture = load_stored(path)
+    if picture.mode not in ("L", "P"):
+        raise ImageError(path, f"a map of body parts holds one number per pixel (mode P or L), this is {picture.mode}")
+    parts = np.asarray(picture)
     if parts.max() > PARTS:
         raise ImageError(path, f"holds the number {parts.max()}; body parts are 0 to {PARTS}")
     steps = np.linspace(0, PARTS, len(ANCHORS))

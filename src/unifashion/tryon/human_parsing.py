@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from unifashion.data.annotations import read_json_object
-from unifashion.data.images import ImageError, load_image
+from unifashion.data.images import ImageError, load_stored
 from unifashion.errors import UserError
 
 Point = tuple[float, float]
@@ -81,7 +81,7 @@ def read_coco_18(path: Path, height: int) -> Pose:
 def _pose(path: Path, rows: list[Any], index_of: dict[str, int], count: int, scale: float) -> Pose:
     try:
         points = np.array([[float(value) for value in row[:3]] for row in rows])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         points = np.empty(0)
     if points.shape != (count, 3) or not np.isfinite(points).all():
         raise UserError(f"{path}: expected {count} points of x, y and confidence")
@@ -105,15 +105,14 @@ def read_labels(path: Path, scheme: Scheme, size: tuple[int, int]) -> Labels:
     Raises:
         ImageError: not a picture, colours in place of labels, labels beyond the scheme, another aspect ratio than the photo's.
     """
-    load_image(path)  # its errors name what is wrong with a damaged file
-    with Image.open(path) as picture:
-        if picture.mode not in ("L", "P", "1"):
-            raise ImageError(path, f"a label map holds one number per pixel (mode P or L), this is {picture.mode}")
-        if abs(picture.width * size[1] / (picture.height * size[0]) - 1) > 0.02:
-            raise ImageError(
-                path, f"{picture.width} x {picture.height} pixels do not fit the photo of {size[0]} x {size[1]}"
-            )
-        labels = np.asarray(picture.resize(size, Image.Resampling.NEAREST), dtype=np.uint8)
+    picture = load_stored(path)
+    if picture.mode not in ("L", "P", "1"):
+        raise ImageError(path, f"a label map holds one number per pixel (mode P or L), this is {picture.mode}")
+    if abs(picture.width * size[1] / (picture.height * size[0]) - 1) > 0.02:
+        raise ImageError(
+            path, f"{picture.width} x {picture.height} pixels do not fit the photo of {size[0]} x {size[1]}"
+        )
+    labels = np.asarray(picture.resize(size, Image.Resampling.NEAREST), dtype=np.uint8)
     if labels.max() >= scheme.count:
         raise ImageError(path, f"holds the number {labels.max()}; labels are 0 to {scheme.count - 1}")
     if not labels.any():

@@ -1,6 +1,6 @@
 """The folder of try-on results.
 
-    RESULTS/00891_00.png              a paired result: the person's name (any of .png .jpg .jpeg .webp)
+    RESULTS/00891_00.png              a paired result: the person's name (.png, .jpg, .webp ...)
     RESULTS/00891_00_01430_00.png     an unpaired one: person_garment
     RESULTS/inference.json            what our inference wrote: the settings and marks that its scores carry
     RESULTS/examples.png              the first pairs: person, garment, result, and the truth where there is one
@@ -34,10 +34,10 @@ def read_record(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     record = read_json(path)
-    try:
-        return {**record, "settings": dict(record["settings"]), "marks": list(record["marks"])}
-    except (TypeError, KeyError, ValueError):
-        raise UserError(f"{path} is damaged; draw the results again, or remove it and name --pairs yourself") from None
+    values = record if isinstance(record, dict) else {}
+    if not isinstance(values.get("settings"), dict) or not isinstance(values.get("marks"), list):
+        raise UserError(f"{path} is damaged; draw the results again, or remove it and name --pairs yourself")
+    return values
 
 
 def check_names(items: Sequence[TryOnItem]) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from unifashion.apps.doctor.findings import Count, SetReport, Splits, report_missing
 from unifashion.apps.doctor.leaks import SUSPICIOUS, word_overlap
-from unifashion.data.annotations import NoSet, read_json_list
+from unifashion.data.annotations import NoSet, read_json_list, text_of, texts_of
 from unifashion.data.datasets import DatasetSpec
 from unifashion.data.fashioniq import CATEGORIES, FOLDER, SPLITS, read_fashioniq
 from unifashion.data.records import ComposedSplit
@@ -81,11 +81,14 @@ def _look_at_captions(folder: Path, report: SetReport) -> None:
         if split == "train" or category not in CATEGORIES:
             continue
         try:
-            rows = read_json_list(path, dict)
-            captions = {str(row["image"]): str(row["caption"]).strip() for row in reversed(rows)}
-            guided = [str(row["image"]) for row in rows if row.get("text_guidance")]
-        except (UserError, KeyError) as error:
-            report.problem(f"{path}: not a caption file ({error})")
+            rows = [(f"{path}, row {number}", row) for number, row in enumerate(read_json_list(path, dict), 1)]
+            captions = {
+                text_of(row, "image", where): text_of(row, "caption", where, blank=True).strip()
+                for where, row in reversed(rows)
+            }
+            guided = [text_of(row, "image", where) for where, row in rows if row.get("text_guidance")]
+        except UserError as error:
+            report.problem(f"not a caption file: {error}")
             continue
         report.counts.append(Count(f"{split} {category} generated captions", len(captions)))
         if guided:
@@ -106,9 +109,12 @@ def _look_at_words(
     path = next((home / queries_file for home in homes if home.is_dir()), None)
     if path is None:
         return
-    queries = [row for row in read_json_list(path, dict) if row.get("target")]
-    feedback = [" ".join(map(str, row.get("captions", []))) for row in queries]
-    overlap = word_overlap(feedback, [str(row["target"]) for row in queries], captions)
+    try:
+        queries = [row for row in read_json_list(path, dict) if row.get("target")]
+        feedback = [" ".join(texts_of(row, "captions", str(path))) for row in queries]
+        overlap = word_overlap(feedback, [text_of(row, "target", str(path)) for row in queries], captions)
+    except UserError:  # it is a finding of its category already
+        return
     if overlap is None:
         return
     words = (

@@ -15,7 +15,7 @@ from unifashion.apps.fashioniq_captions.settings import PhotoSettings, data_root
 from unifashion.data import fashiongen, fashioniq, tryon
 from unifashion.data.annotations import NoSplit, read_json_list
 from unifashion.data.hdf5_images import split_member
-from unifashion.data.image_files import SUFFIXES, find_images
+from unifashion.data.image_files import SUFFIXES, find_images, list_images
 from unifashion.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -134,8 +134,7 @@ def _images(root: Path, settings: PhotoSettings) -> PhotoList:
     if not root.is_dir():
         raise UserError(f"--data-root {root}: no such folder; name a folder of photos")
     out = Path(settings.output_dir).absolute() if settings.output_dir else root
-    paths = [path.relative_to(root) for path in sorted(root.rglob("*")) if path.suffix.lower() in SUFFIXES]
-    names = [path for path in paths if not any(part.startswith(".") for part in path.parts)]
+    names = [path.relative_to(root) for path in list_images(root)]
     if not names:
         raise UserError(f"--data-root {root} holds no photos ({', '.join(SUFFIXES)})")
     return PhotoList(tuple(Photo(path.as_posix(), root / path, "garment") for path in names), (), out)

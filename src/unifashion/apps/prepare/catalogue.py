@@ -19,10 +19,11 @@ from pathlib import Path
 from PIL import Image
 
 from unifashion.apps.prepare.downloads import fetch, is_address
-from unifashion.apps.prepare.job_runner import Done, Job, JobError
+from unifashion.apps.prepare.job_runner import Done, Job, JobError, changed_at
 from unifashion.apps.prepare.plan import QUALITY, Options, Plan
 from unifashion.data import own_catalogue
 from unifashion.data.datasets import DatasetSpec
+from unifashion.data.image_files import find_file
 from unifashion.data.images import ImageError, load_image
 from unifashion.errors import UserError
 from unifashion.io import write_csv
@@ -81,8 +82,7 @@ def _photo_name(row: int, source: str, max_side: int) -> str:
 
 def _changed(source: str, home: Path) -> float:
     """Return when a local photo was last changed, seconds; 0 for one on the web or a missing one."""
-    path = home / source
-    return path.stat().st_mtime if not is_address(source) and path.is_file() else 0.0
+    return 0.0 if is_address(source) else changed_at(find_file(home, source))
 
 
 def _take_photo(source: str, home: Path, max_side: int, target: Path) -> None:
@@ -91,7 +91,7 @@ def _take_photo(source: str, home: Path, max_side: int, target: Path) -> None:
         fetch(source, target)
         path = target
     else:
-        path = home / source
+        path = find_file(home, source)
     try:
         image = load_image(path)
     except ImageError as error:

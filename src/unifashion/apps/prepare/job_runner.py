@@ -5,6 +5,7 @@ that was stopped continues where it stopped, and a changed source is noticed.
 ``manifest.json`` is written last: it lists every file with size and hash, and how many failed.
 """
 
+import errno
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -17,15 +18,8 @@ from typing import Any
 from tqdm import tqdm
 
 import unifashion
-from unifashion.io import (
-    file_stamp,
-    lock_folder,
-    read_json,
-    remove_leftovers_below,
-    replacing,
-    write_csv,
-    write_json,
-)
+from unifashion.data.image_files import is_there
+from unifashion.io import file_stamp, lock_folder, read_json, remove_leftovers_below, replacing, write_csv, write_json
 
 MANIFEST = "manifest.json"
 FAILURES = "failed.csv"
@@ -121,14 +115,25 @@ def _results(folder: Path, jobs: Iterable[Job], num_threads: int) -> Iterator[tu
 
 def _do(folder: Path, job: Job) -> str | None:
     path = folder / job.name
-    if path.is_file() and path.stat().st_mtime >= job.changed:
-        return ""
     try:
+        if path.is_file() and path.stat().st_mtime >= job.changed:
+            return ""
         with replacing(path, one_of_many=True) as unfinished:
             job.make(unfinished)
     except JobError as error:
         return str(error)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError):
+        return "a file has the name of a folder"
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return "its name is too long"
     return None
+
+
+def changed_at(path: Path) -> float:
+    """Return when a file was last changed, seconds since the epoch; 0 where it is gone, which its job will find out."""
+    return path.stat().st_mtime if is_there(path) else 0.0
 
 
 def describe_source(path: Path) -> Source:

@@ -25,6 +25,7 @@ class Plan:
     jobs: files to make; may be an iterator.
     total: how many.
     finish: writes the annotations when the jobs are done.
+    num_bytes: the size of all files, where it is known before they are made (archives).
     in_order: each job needs the one before it (archives).
     """
 
@@ -32,6 +33,7 @@ class Plan:
     total: int
     finish: Callable[[Path, Done], None] = field(default=lambda folder, done: None)
     in_order: bool = False
+    num_bytes: int = 0
 
 
 Recipe = Callable[[DatasetSpec, Sequence[Path], Options], Plan]  # how the sources of a set become a plan

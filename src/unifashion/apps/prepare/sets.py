@@ -10,13 +10,14 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from unifashion.apps.prepare.archives import count_members, is_archive, unpack_jobs
+from unifashion.apps.prepare.archives import is_archive, measure, unpack_jobs
 from unifashion.apps.prepare.catalogue import plan_catalogue
 from unifashion.apps.prepare.downloads import fetch, is_address
 from unifashion.apps.prepare.job_runner import (
     Done,
     Job,
     JobError,
+    changed_at,
     describe_source,
     faults,
     preparing,
@@ -28,11 +29,11 @@ from unifashion.apps.prepare.plan import QUALITY, Options, Plan, Recipe
 from unifashion.data.annotations import read_text
 from unifashion.data.datasets import DATASETS, DatasetSpec, names, spec_of
 from unifashion.data.fashiongen_hdf5 import read_fashiongen_hdf5
-from unifashion.data.image_files import SUFFIXES
+from unifashion.data.image_files import SUFFIXES, list_images
 from unifashion.data.images import ImageError, load_image
 from unifashion.data.records import ImageText
 from unifashion.errors import UserError, nearest
-from unifashion.io import write_jsonl
+from unifashion.io import files_below, write_jsonl
 
 
 def prepared_sets() -> list[DatasetSpec]:
@@ -65,10 +66,22 @@ def prepare(
     plan = RECIPES[spec.prepare](spec, sources, options)
     num_threads = 1 if plan.in_order else options.num_threads
     with preparing(folder):
+        _check_room(folder, plan.num_bytes)
         done = run_jobs(folder, plan.jobs, plan.total, f"preparing {name}", num_threads, progress)
         plan.finish(folder, done)
         write_manifest(folder, name, stamps, settings, done)
     return folder, done
+
+
+def _check_room(folder: Path, num_bytes: int) -> None:
+    """Raise ``UserError`` if the files of a plan do not fit; those that an earlier call made are there already."""
+    if num_bytes:
+        there, free = sum(path.stat().st_size for path in files_below(folder)), shutil.disk_usage(folder).free
+        if num_bytes - there > free:
+            raise UserError(
+                f"{folder}: what the archives hold takes {(num_bytes - there) / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are "
+                "free; make room, or name another --data-root"
+            )
 
 
 def check(name: str, root: Path) -> list[str]:
@@ -156,9 +169,11 @@ def _plan_archives(spec: DatasetSpec, sources: Sequence[Path], options: Options)
     wrong = [source for source in sources if not is_archive(source) and not source.is_dir()]
     if wrong or not sources:
         raise UserError(f"--source {wrong[0] if wrong else ''}: expected zip or tar archives, or folders")
-    total = sum(len(_files_of(source)) if source.is_dir() else count_members(source) for source in sources)
+    sizes = [measure(source) for source in sources if not source.is_dir()]
+    total = sum(len(_files_of(source)) for source in sources if source.is_dir()) + sum(size.members for size in sizes)
     jobs = chain.from_iterable(_link_jobs(source) if source.is_dir() else unpack_jobs(source) for source in sources)
-    return Plan((replace(job, name=_moved(job.name, spec)) for job in jobs), total, in_order=True)
+    moved = (replace(job, name=_moved(job.name, spec)) for job in jobs)
+    return Plan(moved, total, in_order=True, num_bytes=sum(size.num_bytes for size in sizes))
 
 
 def _moved(name: str, spec: DatasetSpec) -> str:
@@ -209,10 +224,9 @@ def _plan_fashioniq(spec: DatasetSpec, sources: Sequence[Path], options: Options
 
 
 def _from_folder(source: Path) -> list[Job]:
-    photos = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
     jobs = [
-        Job(f"images/{path.stem}{path.suffix.lower()}", partial(_copy_photo, path), path.stat().st_mtime)
-        for path in photos
+        Job(f"images/{path.stem}{path.suffix.lower()}", partial(_copy_photo, path), changed_at(path))
+        for path in list_images(source)
     ]
     for home, pattern in _ANNOTATIONS.items():
         for path in sorted(source.rglob(pattern)):

@@ -39,7 +39,7 @@ from unifashion.apps.prepare.plan import QUALITY
 from unifashion.data import dresscode, tryon
 from unifashion.data.annotations import NoSplit
 from unifashion.data.contact_sheet import contact_sheet
-from unifashion.data.images import ImageError, load_image
+from unifashion.data.images import ImageError, load_image, read_info
 from unifashion.data.tryon import MapTable
 from unifashion.errors import UserError
 from unifashion.io import replacing
@@ -208,10 +208,10 @@ def _write(make: "partial[Image.Image]", mark: str, as_jpeg: bool, path: Path) -
 def _mark_of(path: Path) -> str:
     """Return what a file was made by; empty for one of the download."""
     try:
-        with Image.open(path) as picture:
-            text, comment = picture.info.get(MARK), picture.info.get("comment", b"")
-    except Exception:  # a damaged file of the download: whoever reads it reports it
+        info = read_info(path)
+    except ImageError:  # a damaged file of the download: whoever reads it reports it
         return ""
+    text, comment = info.get(MARK), info.get("comment", b"")
     if isinstance(text, str):
         return text
     head = f"{MARK}: ".encode()

@@ -49,11 +49,12 @@ def write_report(
     page = _render(loaded, comparison, sections)
     folder = figures or out.with_name(f"{out.stem}_figures")
     drawn = _figures(comparison, sections)
-    # A run's files may hold half a character.
-    contents = {folder / f"{figure.name}.png": figure.png for figure in drawn} | {out: page.encode("utf-8", "replace")}
-    for path, content in contents.items():
+    pngs = {folder / f"{figure.name}.png": figure.png for figure in drawn}
+    for path, content in (
+        pngs | {out: page.encode("utf-8", "replace")}
+    ).items():  # a run's files may hold half a character
         atomic_write(path, content)
-    return out, list(contents)
+    return out, list(pngs)
 
 
 def _figures(comparison: dict[str, Any], sections: Sequence[dict[str, Any]]) -> list[Figure]:

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from unifashion.apps.toy_catalogue.folder import put_json
 from unifashion.apps.toy_catalogue.garment import Garment
 from unifashion.data import circo, fashion200k
 from unifashion.data.fashiongen import HDF5_FILES
+from unifashion.data.images import load_image
 
 PARTS = (fashion200k.FOLDER, "hdf5", "cirr_dataset", circo.ROOTS[0])
 FASHIONIQ_NAMES = {"dress": "dress", "shirt": "shirt", "top": "toptee"}
@@ -86,8 +86,7 @@ def _write_hdf5(path: Path, rows: Sequence[dict[str, Any]], folder: Path) -> Non
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = []
     for row in rows:
-        with Image.open(folder / f"{row['index']}.jpg") as image:
-            pixels.append(np.asarray(image.convert("RGB")))
+        pixels.append(np.asarray(load_image(folder / f"{row['index']}.jpg")))
     texts = {"input_description": "description", "input_subcategory": "subcategory", "input_category": "category"}
     with h5py.File(path, "w") as file:
         file.create_dataset("input_image", data=np.stack(pixels), compression="gzip", chunks=(1, *pixels[0].shape))
