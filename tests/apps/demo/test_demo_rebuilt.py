@@ -1,6 +1,10 @@
 """An index that is made again while the demo runs: every answer comes from one model, the new one once it is loaded."""
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -81,7 +85,8 @@ def test_an_index_of_another_model_than_the_named_one_is_said_and_not_searched(f
         service.search(WORDS)
 
 
-def test_no_answer_on_the_way_comes_from_both(folders):
+def test_no_answer_on_the_way_comes_from_both(folders, monkeypatch):
+    monkeypatch.setattr("unifashion.apps.demo.service.REOPEN_EVERY", 0.0)
     right = [expected(folders["one"]), expected(folders["other"])]
     service, spare = opened(folders["one"]), folders["one"].with_name("spare")
     shutil.copytree(folders["one"], spare)
@@ -109,3 +114,18 @@ def test_no_answer_on_the_way_comes_from_both(folders):
             thread.join(20)
     assert [answer for answer in answers if answer is not None and answer not in right] == []
     assert scores(service.search(WORDS)) == right[0]
+
+
+def test_a_demo_that_is_stopped_leaves_no_file_behind(folders, tmp_path):
+    (tmp_path / "temporary").mkdir()
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
+    command = [sys.executable, "-m", "unifashion.cli", "demo", str(folders["one"]), "--port", "0", "--device", "cpu"]
+    with subprocess.Popen(
+        command, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True, env=environment
+    ) as demo:
+        assert any("search at http" in line for line in demo.stdout or ())
+        (private,) = (tmp_path / "temporary").glob("unifashion-demo-*")
+        assert private.stat().st_mode & 0o777 == 0o700
+        demo.terminate()
+        assert demo.wait(20) == 128 + signal.SIGTERM
+    assert list((tmp_path / "temporary").iterdir()) == []

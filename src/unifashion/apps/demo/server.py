@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import os
+import signal
 import socket
+import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -84,6 +86,7 @@ def make_server(service: Service) -> uvicorn.Server:
 def serve(service: Service, listener: socket.socket) -> None:
     """Serve the demo on a socket of ``listen`` until it is stopped (Ctrl-C)."""
     host, password = service.settings.host, service.settings.password
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # by default nothing is cleaned up
     with tempfile.TemporaryDirectory(prefix="unifashion-demo-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # of this user alone; by default all users of a machine share one
         server = make_server(service)
