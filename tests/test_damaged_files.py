@@ -15,6 +15,7 @@ from unifashion.evaluation.caption_rows import read_captions
 from unifashion.evaluation.results import results_table
 from unifashion.evaluation.scores import read_scores
 from unifashion.io import claim, read_json
+from unifashion.llm.caption_file import _read_part
 from unifashion.tryon.human_parsing import read_body_25, read_coco_18
 from unifashion.tryon.results import read_record
 
