@@ -4,7 +4,7 @@ import http.server
 import io
 import json
 import os
-import signal
+import shutil
 import tarfile
 import threading
 import zipfile
@@ -15,8 +15,10 @@ import pytest
 from hypothesis import given
 from PIL import Image
 
+import kill
 from damage import damaged, refused
-from unifashion.apps.prepare import Options, check, downloads, job_runner, prepare
+from small_disk import filled
+from unifashion.apps.prepare import Options, check, downloads, job_runner, prepare, sets
 from unifashion.apps.prepare.job_runner import JobError
 from unifashion.cli import main
 from unifashion.data.fashiongen import read_fashiongen
@@ -136,19 +138,60 @@ def test_a_photo_that_two_sources_have_is_taken_from_the_first(tmp_path):
     assert done.made == 1 and (folder / "images" / "B000000001.png").read_bytes() == photo(1)
 
 
-def test_a_killed_call_goes_on_where_it_stood(table, tmp_path, monkeypatch):
-    child = os.fork()
-    if child == 0:
-        do = job_runner._do
-        calls = iter(range(100))
-        monkeypatch.setattr(
-            job_runner, "_do", lambda *a: os.kill(os.getpid(), signal.SIGKILL) if next(calls) == 3 else do(*a)
-        )
-        run(table, tmp_path, num_threads=1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    assert not (tmp_path / "my_catalogue" / "manifest.json").exists()
-    _, done = run(table, tmp_path)
-    assert (done.made, done.kept) == (3, 3)
+def test_a_kill_anywhere_changes_nothing(table, tmp_path):
+    home = tmp_path / "data"
+
+    def call():
+        run(table, home, num_threads=1)
+
+    home.mkdir()
+    points = kill.points(kill.operations(call, home))
+    whole = kill.contents(home)
+    assert len(whole) == 8 and len(points) > 60
+    for point in points[::9]:
+        shutil.rmtree(home)
+        home.mkdir()
+        kill.killed_at(call, home, point)
+        call()
+        assert kill.contents(home) == whole, point
+
+
+def test_a_full_disk_is_one_sentence_and_the_same_call_goes_on(table, tmp_path, small_disk):
+    run(table, tmp_path / "whole")
+    disk = small_disk(1)
+    for leave in (0, 4, 8):
+        with filled(disk, leave):
+            with pytest.raises(
+                UserError, match=r"my_catalogue/.* cannot be written: the disk is full; make room and run"
+            ):
+                run(table, disk)
+            assert [path.name for path in disk.rglob(".*")] == [".filler"]
+    run(table, disk)
+    assert kill.contents(disk) == kill.contents(tmp_path / "whole")
+
+
+def test_the_tables_and_the_manifest_are_written_under_the_lock(table, tmp_path, monkeypatch):
+    write, refused = sets.write_manifest, []
+
+    def meanwhile(*given):
+        with pytest.raises(UserError, match="is being prepared by another call"):
+            run(table, tmp_path, max_side=9)
+        refused.append(True)
+        return write(*given)
+
+    monkeypatch.setattr(sets, "write_manifest", meanwhile)
+    run(table, tmp_path)
+    assert refused
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"files": 3, "set": 1}', '{"files": {}, "set": 1}', '{"fil'])
+def test_a_damaged_manifest_is_that_of_a_set_that_is_not_finished(table, tmp_path, content):
+    folder, _ = run(table, tmp_path)
+    whole = kill.contents(tmp_path)
+    (folder / "manifest.json").write_text(content)
+    with pytest.raises(UserError, match="no finished manifest"):
+        check("catalogue", tmp_path)
+    assert run(table, tmp_path)[1].kept == 6 and kill.contents(tmp_path) == whole
 
 
 def test_a_second_call_at_the_same_time_is_told_to_wait(table, tmp_path, monkeypatch):

@@ -2,6 +2,10 @@ import json
 import os
 import random
 import re
+import subprocess
+import sys
+import textwrap
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unifashion.apps.toy_catalogue import write
+from small_disk import filled
+from unifashion.apps.toy_catalogue import TryOnSizes, write, write_tryon
 from unifashion.apps.toy_catalogue.drawing import draw
 from unifashion.apps.toy_catalogue.garment import (
     CATEGORIES,
@@ -521,3 +526,35 @@ def test_guided_captions_mark_every_score(root, tmp_path):
     rows = json.loads(path.read_text())
     path.write_text(json.dumps([{**rows[0], "text_guidance": "is red"}, *rows[1:]]))
     assert sets.root_marks(settings(tmp_path / "catalogue", "fashioniq")) == ("synthetic", "leaky")
+
+
+def test_a_killed_drawing_leaves_no_process_and_the_next_one_removes_what_it_left(tmp_path):
+    code = f"""
+    from pathlib import Path
+    from unifashion.apps.toy_catalogue import TryOnSizes, write_tryon
+    write_tryon(Path({str(tmp_path)!r}) / "vitonhd", TryOnSizes(train=4000, test=4, height=64), progress=False)
+    """
+    source = Path(__file__).resolve().parents[2] / "src"
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)], env={**os.environ, "PYTHONPATH": str(source)}
+    )
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while not (helpers := children.read_text().split()) or not list(tmp_path.glob(".vitonhd-*/new/train/image/*.jpg")):
+        time.sleep(0.05)
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    for helper in helpers:
+        while Path(f"/proc/{helper}").exists() and "Z" not in Path(f"/proc/{helper}/stat").read_text().split()[2]:
+            time.sleep(0.05)
+    assert [path.name[:9] for path in tmp_path.iterdir()] == [".vitonhd-"]
+    write_tryon(tmp_path / "vitonhd", TryOnSizes(train=2, test=2, height=64), progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["vitonhd"]
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(small_disk):
+    disk = small_disk(1)
+    for leave in (0, 8, 100):
+        with filled(disk, leave), pytest.raises(UserError, match=r"/vitonhd cannot be written: the disk is full"):
+            write_tryon(disk / "vitonhd", TryOnSizes(train=2, test=2, height=64), progress=False)
+        assert not list(disk.iterdir())

@@ -12,10 +12,11 @@ from unifashion.data.images import normalise
 from unifashion.data.own_catalogue import read_own_catalogue
 from unifashion.encoders.embedder import Embedder
 from unifashion.errors import UserError
+from unifashion.evaluation import retrieval
 from unifashion.evaluation.ranked_lists import NUM_SHOWN, read_ranked_lists
 from unifashion.evaluation.results import results_table, update
-from unifashion.evaluation.retrieval import validate
-from unifashion.evaluation.scores import as_scores, write_scores
+from unifashion.evaluation.retrieval import validate, validate_checkpoint
+from unifashion.evaluation.scores import as_scores, read_scores, write_scores
 
 toy = pytest.importorskip("unifashion.apps.toy_catalogue")  # an app, which the core can do without
 
@@ -117,6 +118,23 @@ def test_answers_and_examples_are_kept_when_asked(make_model, root, tmp_path):
         assert {len(answer.top) for answer in answers} == {NUM_SHOWN}
         hits = [any(item.hit for item in answer.top) for answer in answers]
         assert hits == [answer.rank < NUM_SHOWN for answer in answers] and True in hits and False in hits
+
+
+def test_a_second_validation_of_a_run_is_refused_and_changes_nothing(make_model, root, tmp_path, monkeypatch):
+    make_model().save_pretrained(tmp_path / "model")
+    call = (str(tmp_path / "model"), "blip2_cir_cls", None, DataSettings(data_root=str(root), dataset="fashiongen"))
+    real, found = retrieval.validate, []
+
+    def meanwhile(*given, **more):
+        monkeypatch.setattr(retrieval, "validate", real)
+        with pytest.raises(UserError, match=r"validate/fashiongen: another call is at work in it; wait until it ends"):
+            validate_checkpoint(*call, EVALUATION)
+        found.append(list((tmp_path / "model" / "validate" / "fashiongen").iterdir()))
+        return real(*given, **more)
+
+    monkeypatch.setattr(retrieval, "validate", meanwhile)
+    scores, folder = validate_checkpoint(*call, EVALUATION)
+    assert found == [[]] and read_scores(folder) == scores
 
 
 def test_results_are_written_between_the_markers_from_run_files(make_model, root, tmp_path):

@@ -1,11 +1,14 @@
 """A captioning run: leak guard, files, what happens after an interruption, bad input."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
 from PIL import Image
 
+import kill
+from small_disk import filled
 from unifashion.apps.fashioniq_captions import pipeline
 from unifashion.apps.fashioniq_captions.journal import Entry, Journal, opened, read_entries
 from unifashion.apps.fashioniq_captions.photos import read_photos
@@ -278,3 +281,50 @@ def test_a_run_that_failed_before_its_first_answer_claims_nothing(fashioniq, par
     with pytest.raises(UserError, match="no such model"):
         run_captioning(settings(fashioniq), captioner(), Absent())
     assert len(rows(run_captioning(settings(fashioniq), CaptionerSettings(model="cockatoo"), parrot()))) == 9
+
+
+def test_a_kill_anywhere_changes_nothing(fashioniq, parrot, tmp_path):
+    out = tmp_path / "out"
+
+    def call():
+        run_captioning(settings(fashioniq, output_dir=str(out)), captioner(), parrot(concurrency=1))
+
+    out.mkdir()
+    points = kill.points(kill.operations(call, out))
+    whole = kill.contents(out)
+    assert len(points) > 40
+    for point in points[::9]:
+        shutil.rmtree(out)
+        out.mkdir()
+        kill.killed_at(call, out, point)
+        call()
+        assert kill.contents(out) == whole, point
+
+
+def test_a_full_disk_is_one_sentence_and_the_same_call_goes_on(fashioniq, parrot, tmp_path, small_disk):
+    disk = small_disk(1)
+    for leave in (0, 4, 8):
+        with filled(disk, leave):
+            with pytest.raises(
+                UserError, match="cannot be written: the disk is full; make room and run the same command"
+            ):
+                run_captioning(settings(fashioniq, output_dir=str(disk / "out")), captioner(), parrot())
+    answers = [
+        sorted(map(str, rows(run_captioning(settings(fashioniq, output_dir=str(out / "out")), captioner(), parrot()))))
+        for out in (disk, tmp_path)
+    ]
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize(
+    "line", ["3", '{"key": 3, "text": "x", "finished": true}', '{"key": [], "text": "x", "finished": true}', "[" * 9999]
+)
+def test_a_damaged_answer_is_asked_for_again(fashioniq, parrot, tmp_path, line):
+    job = settings(fashioniq, output_dir=str(tmp_path / "out"))
+    paths = run_captioning(job, captioner(), parrot())
+    before = rows(paths)
+    journal = tmp_path / "out" / ".journal" / "fashioniq.train" / "0.jsonl"
+    _, *others = journal.read_text().splitlines()
+    journal.write_text("\n".join([line, *others, ""]))
+    backend = parrot()
+    assert rows(run_captioning(job, captioner(), backend)) == before and len(backend.dialogues) == 1
