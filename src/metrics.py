@@ -37,7 +37,7 @@ class CaptionScoreSettings:
         None, "folder for scores.json and scores.csv; default: scores/ beside the predictions"
     )
     per_item: str | None = setting(None, "also write every item's numbers and texts to this CSV")
-    max_missing: float = setting(0.0, "highest share of ids that only one of the files may have, percent")
+    max_missing: float = setting(0.0, "highest share of ids that only one of the files may have, percent", most=100)
     dataset: str = setting("captions", "what the score rows call the data")
     split: str = setting("val", "what the score rows call the split")
     model: str = setting("", "what wrote the captions; default: the file's path")

@@ -3,7 +3,6 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-import yaml
 
 from unifashion.config import DataSettings, EvaluationSettings, LanguageModelSettings, ModelSettings, TrainingSettings
 from unifashion.errors import UserError
@@ -46,9 +45,9 @@ def test_lists_and_switches():
             r"--blip-model-name: 'blip2' is not one of .* \(did you mean 'blip2_cir_cls'\?\)",
         ),
         (["--batch-size", "many"], "--batch-size: expected a whole number, got 'many'"),
-        (["--batch-size", "-1"], "--batch-size: must not be negative"),
+        (["--batch-size", "-1"], "--batch-size: must be at least 1"),
         (["--batch-size", "0"], "--batch-size: must be at least 1"),
-        (["--learning-rate", "nan"], "--learning-rate: must not be negative"),
+        (["--learning-rate", "nan"], "--learning-rate: expected a number, got 'nan'"),
         (["--betas", "0.9"], "expected 2 arguments"),
         (["stray"], "unexpected argument 'stray'"),
         (["--config", "absent.yaml"], "absent.yaml: no such file"),
@@ -100,7 +99,7 @@ def test_the_data_root_is_the_flag_then_the_environment_then_dataset(monkeypatch
 def test_written_settings_read_back_equal(tmp_path):
     groups = resolve(GROUPS, {"num_epochs": 4, "betas": [0.5, 0.6], "data_root": None})
     write_yaml(tmp_path / "config.yaml", groups)
-    assert resolve(GROUPS, yaml.safe_load((tmp_path / "config.yaml").read_text())) == groups
+    assert resolve(GROUPS, read_yaml(tmp_path / "config.yaml")) == groups
 
 
 def test_every_setting_has_a_doc_that_help_shows(capsys):
@@ -142,7 +141,7 @@ class CopySettings:
     set: str = setting("a", "of data", choices=("a", "b"))
     image: tuple[str, ...] = setting((), "one each time", repeat=True)
     profile: tuple[Literal["x", "y"], ...] = setting(("x",), "several at once")
-    limit: int | None = setting(None, "at most", least=1)
+    limit: int | None = setting(None, "at most", least=1, most=9)
 
 
 @dataclass(frozen=True)

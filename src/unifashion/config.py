@@ -6,7 +6,7 @@ from typing import Literal
 
 from unifashion.data.settings import DataSettings
 from unifashion.errors import UserError, nearest
-from unifashion.flags import setting
+from unifashion.flags import SEEDS, UNLIMITED, setting
 
 __all__ = [
     "LANGUAGE_PARTS",
@@ -23,6 +23,7 @@ __all__ = [
 
 ModelName = Literal["blip2_cir_cls", "blip2_cir_rerank", "blip2_cir_full"]
 MODEL_NAMES: tuple[str, ...] = typing.get_args(ModelName)
+MAX_WEIGHT = 1000  # of a loss
 
 
 @dataclass(frozen=True)
@@ -50,18 +51,22 @@ class RunSettings:
     resume: str | None = setting(
         None, "run folder to continue from its last checkpoint, exactly; settings come from its config.yaml"
     )
-    save_steps: int = setting(0, "also write a checkpoint after every n-th optimiser step; 0 = after each epoch only")
-    keep_last: int = setting(2, "newest checkpoints to keep for --resume; best and last are always kept")
-    max_steps: int = setting(0, "stop after this many optimiser steps; 0 = after num_epochs")
-    batch_size: int = setting(128, "rows per process and step", least=1)
-    accumulation_steps: int = setting(1, "batches whose gradients are added up before a step", least=1)
-    learning_rate: float = setting(2e-4, "peak of the schedule")
-    betas: tuple[float, float] = setting((0.9, 0.98), "AdamW momenta")
-    adam_epsilon: float = setting(1e-7, "AdamW epsilon")
-    weight_decay: float = setting(0.05, "AdamW decay, on every parameter as in the paper")
-    max_grad_norm: float = setting(0.0, "gradients are clipped to this norm; 0 = never")
+    save_steps: int = setting(
+        0, "also write a checkpoint after every n-th optimiser step; 0 = after each epoch only", most=UNLIMITED
+    )
+    keep_last: int = setting(
+        2, "newest checkpoints to keep for --resume; best and last are always kept", most=UNLIMITED
+    )
+    max_steps: int = setting(0, "stop after this many optimiser steps; 0 = after num_epochs", most=UNLIMITED)
+    batch_size: int = setting(128, "rows per process and step", least=1, most=2**20)
+    accumulation_steps: int = setting(1, "batches whose gradients are added up before a step", least=1, most=2**20)
+    learning_rate: float = setting(2e-4, "peak of the schedule", above=0, most=10)
+    betas: tuple[float, float] = setting((0.9, 0.98), "AdamW momenta", below=1)
+    adam_epsilon: float = setting(1e-7, "AdamW epsilon", above=0, most=1)
+    weight_decay: float = setting(0.05, "AdamW decay, on every parameter as in the paper", most=10)
+    max_grad_norm: float = setting(0.0, "gradients are clipped to this norm; 0 = never", most=UNLIMITED)
     ema_decay: float = setting(
-        0.0, "decay of the moving average of the weights that validation and the kept model use; 0 = none"
+        0.0, "decay of the moving average of the weights that validation and the kept model use; 0 = none", below=1
     )
     precision: Literal["auto", "fp32", "tf32", "bf16"] = setting(
         "auto", "auto = bf16 where the GPU has it, else fp32; tf32 = fp32 with fast matrix products on a GPU"
@@ -69,44 +74,48 @@ class RunSettings:
     deterministic: bool = setting(
         True, "on a GPU use only operations that give the same bits every time, as an exact --resume needs"
     )
-    seed: int = setting(0, "one seed for weights, order, augmentation and sampled negatives")
+    seed: int = setting(0, "one seed for weights, order, augmentation and sampled negatives", below=SEEDS)
     tracker: Literal["none", "tensorboard", "wandb"] = setting("none", "also log to this tracker, through accelerate")
-
-    def __post_init__(self) -> None:
-        if self.ema_decay >= 1:
-            raise UserError(f"ema_decay: must be below 1, got {self.ema_decay}")
 
 
 @dataclass(frozen=True)
 class TrainingSettings(RunSettings):
     """Training: optimiser, schedule, losses, and what is kept."""
 
-    num_epochs: int = setting(2, "passes over the training set")
+    num_epochs: int = setting(2, "passes over the training set", least=1, most=10**6)
     grad_cache_chunk: int = setting(
         0,
         "rows in memory at once: gradients of the whole batch, computed chunk by chunk (slower, far larger batches); 0 = off",
+        most=2**20,
     )
     length_buckets: int = setting(
         0,
         "fill this many batches at a time from rows sorted by text length (less padding, negatives of similar length); 0 = off",
+        most=UNLIMITED,
     )
     schedule: Literal["one-cycle", "cosine"] = setting(
         "one-cycle",
         "learning-rate schedule (training/schedule.py); the paper trains retrieval with one-cycle, captions with cosine",
     )
-    warmup_epochs: float = setting(1.5, "warm-up of the learning rate, epochs")
+    warmup_epochs: float = setting(1.5, "warm-up of the learning rate, epochs", most=10**6)
     compile: bool = setting(
         False, "compile the blocks of tower and Q-Former (torch.compile); the first step takes about a minute"
     )
-    itc_weight: float = setting(1.0, "weight of the image-text contrastive loss")
-    itm_weight: float = setting(1.0, "weight of the image-text matching loss")
-    lm_weight: float = setting(1.0, "weight of the language-modelling loss (blip2_cir_cls, blip2_cir_full)")
-    q2i_weight: float = setting(1.0, "weight of the diffusion loss (blip2_cir_full with a diffusion model)")
-    ttc_weight: float = setting(1.0, "weight of the fused-image-to-target-caption loss (blip2_cir_rerank)")
+    itc_weight: float = setting(1.0, "weight of the image-text contrastive loss", most=MAX_WEIGHT)
+    itm_weight: float = setting(1.0, "weight of the image-text matching loss", most=MAX_WEIGHT)
+    lm_weight: float = setting(
+        1.0, "weight of the language-modelling loss (blip2_cir_cls, blip2_cir_full)", most=MAX_WEIGHT
+    )
+    q2i_weight: float = setting(
+        1.0, "weight of the diffusion loss (blip2_cir_full with a diffusion model)", most=MAX_WEIGHT
+    )
+    ttc_weight: float = setting(
+        1.0, "weight of the fused-image-to-target-caption loss (blip2_cir_rerank)", most=MAX_WEIGHT
+    )
     itm_negatives: Literal["multinomial", "unifashion"] = setting(
         "multinomial", "hard negatives: drawn as in BLIP-2, or chosen as the original UniFashion code does"
     )
-    eval_every: int = setting(1, "validate after every n-th epoch, and after the last; 0 = never")
+    eval_every: int = setting(1, "validate after every n-th epoch, and after the last; 0 = never", most=UNLIMITED)
 
     def loss_weights(self) -> dict[str, float]:
         """Return the weight of every loss by its name."""
@@ -123,12 +132,12 @@ class TrainingSettings(RunSettings):
 class EvaluationSettings:
     """Evaluation: protocols and their sizes."""
 
-    eval_batch_size: int = setting(128, "images or texts per forward pass", least=1)
-    num_draws: int = setting(5, "independent draws of fashiongen/sub100")
-    num_queries: int = setting(1000, "queries per draw of fashiongen/sub100")
-    num_negatives: int = setting(100, "negatives per query of fashiongen/sub100")
-    eval_seed: int = setting(0, "seed of the draws")
-    rerank: int = setting(0, "re-rank this many of the best with the matching head; 0 = off")
+    eval_batch_size: int = setting(128, "images or texts per forward pass", least=1, most=2**20)
+    num_draws: int = setting(5, "independent draws of fashiongen/sub100", least=1, most=1000)
+    num_queries: int = setting(1000, "queries per draw of fashiongen/sub100", least=1, most=UNLIMITED)
+    num_negatives: int = setting(100, "negatives per query of fashiongen/sub100", least=1, most=UNLIMITED)
+    eval_seed: int = setting(0, "seed of the draws", below=SEEDS)
+    rerank: int = setting(0, "re-rank this many of the best with the matching head; 0 = off", most=UNLIMITED)
 
 
 LANGUAGE_PARTS = ("qformer", "adapters", "llm_lora", "llm", "diffusion")
@@ -156,16 +165,20 @@ class LanguageModelSettings:
         f"what is trained, joined by +: {', '.join(LANGUAGE_PARTS)}; or "
         + ", ".join(f"{name} (= {'+'.join(parts)})" for name, parts in PAPER_PARTS.items()),
     )
-    lora_r: int = setting(128, "rank of the LoRA matrices")
-    lora_alpha: int = setting(256, "scale of LoRA: its output is multiplied by lora_alpha / lora_r")
-    lora_dropout: float = setting(0.05, "dropout on the input of LoRA")
+    lora_r: int = setting(128, "rank of the LoRA matrices", least=1, most=2**16)
+    lora_alpha: int = setting(
+        256, "scale of LoRA: its output is multiplied by lora_alpha / lora_r", least=1, most=2**20
+    )
+    lora_dropout: float = setting(0.05, "dropout on the input of LoRA", below=1)
     lora_targets: str = setting("all-linear", "layers with LoRA: all-linear (all but lm_head), or names joined by +")
     template: str = setting(
         "USER: <Img><queries></Img> {instruction} Assistant:",
         "prompt; <queries> stands for the image, {instruction} for --instruction; the caption follows",
     )
     instruction: str | None = setting(None, "instruction to the language model; default: the paper's for the data set")
-    max_answer_tokens: int = setting(128, "captions are cut to this many tokens of the language model")
+    max_answer_tokens: int = setting(
+        128, "captions are cut to this many tokens of the language model", least=1, most=2**16
+    )
     gradient_checkpointing: bool = setting(
         False, "recompute the language model's activations in the backward pass instead of storing them"
     )
@@ -173,8 +186,10 @@ class LanguageModelSettings:
         None,
         "Stable Diffusion 1.x in diffusers form (folder or hub id) that learns to draw from the queries; default: none",
     )
-    drawing_size: int = setting(256, "side of the square that is drawn, pixels")
-    drawing_prompt: str = setting("a photo of a garment", "text that the drawn image is also conditioned on")
+    drawing_size: int = setting(256, "side of the square that is drawn, pixels; a multiple of 8", least=8, most=2048)
+    drawing_prompt: str = setting(
+        "a photo of a garment", "text that the drawn image is also conditioned on", empty=True
+    )
 
     def __post_init__(self) -> None:
         parts = self.parts()

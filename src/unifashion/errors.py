@@ -4,8 +4,12 @@ Library code raises ``UserError`` for bad input. Entry points wrap their ``main`
 which prints that sentence to stderr and exits with code 2.
 """
 
+import errno
 import functools
 import importlib.util
+import io
+import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -51,22 +55,43 @@ def nearest(name: str, known: Sequence[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
+def one_line(error: BaseException, length: int = 200) -> str:
+    """Return what a library's error says, in one line: of a traceback within its message, the line that says what was raised."""
+    text = (isinstance(error, OSError) and error.strerror) or str(error)
+    if "Traceback" in text:
+        raised = re.findall(r"^[\w.]*(?:Error|Exception|Interrupt|Exit): *(\S.*)", text, re.MULTILINE)
+        text = raised[-1] if raised else text
+    words = " ".join(text.split()) or type(error).__name__
+    return words if len(words) <= length else words[: length - 3] + "..."
+
+
 def sentence(error: UserError) -> str:
-    """Return the message without the traceback that torch prepends to errors of its loader processes."""
-    last = str(error).rstrip().splitlines()[-1]
-    return last.removeprefix(f"{UserError.__module__}.{UserError.__qualname__}: ")
+    """Return the whole message in one line, without the traceback that torch prepends to errors of its loader processes."""
+    message = str(error).rpartition(f"{UserError.__module__}.{UserError.__qualname__}: ")[2]
+    line = " ".join(part.strip() for part in message.splitlines() if part.strip())
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
 
 
 def exit_with_one_sentence(main: Callable[..., None]) -> Callable[..., None]:
     """Wrap an entry point: a ``UserError`` becomes ``error: ...`` and exit code 2, Ctrl-C exit code 130.
 
-    A missing optional package that was not checked with ``require`` is reported in the same way.
+    A missing optional package that was not checked with ``require``, and a file that the machine refuses to write or open (a full
+    disk, missing rights), are reported in the same way. When the reader of the output has gone, as in ``... | head``, the program
+    leaves silently. Characters that the terminal cannot show are escaped.
     """
 
     @functools.wraps(main)
     def wrapped(argv: Sequence[str] | None = None) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         try:
-            main(argv)
+            try:
+                main(argv)
+            except SystemExit:
+                sys.stdout.flush()
+                raise
+            sys.stdout.flush()  # not at exit, where nothing could be said about a failure
         except UserError as error:
             _leave(sentence(error))
         except ModuleNotFoundError as error:
@@ -74,11 +99,30 @@ def exit_with_one_sentence(main: Callable[..., None]) -> Callable[..., None]:
             if package not in EXTRAS:
                 raise
             _leave(missing(package, "this command"))
+        except OSError as error:
+            _leave_where_the_machine_refuses(error)
+            raise
         except KeyboardInterrupt:
             sys.stderr.write("interrupted\n")
             raise SystemExit(130) from None
 
     return wrapped
+
+
+def _leave_where_the_machine_refuses(error: OSError) -> None:
+    """Leave if the error says something about the machine, and not about the program."""
+    try:
+        sys.stdout.flush()
+    except OSError as refused:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries again at exit, and complains
+        if isinstance(refused, BrokenPipeError):
+            raise SystemExit(128 + 13) from None  # as if SIGPIPE had ended it
+        _leave(f"the output cannot be written ({refused.strerror})")
+    file = error.filename2 or error.filename or "a file"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        _leave(f"{file} cannot be written: the disk is full; make room and run the same command again")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG) and error.filename:
+        _leave(f"{file} cannot be used ({error.strerror}); change its rights, or name another file or folder")
 
 
 def _leave(problem: str) -> NoReturn:

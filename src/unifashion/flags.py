@@ -7,22 +7,28 @@ the command line. ``--config FILE`` names the YAML. Keys and flags that do not e
 
     index: str = argument("what unifashion index wrote")              given by its position, without a flag
     out: Path = setting(REQUIRED, "folder to write", short="-o")      --out DIR or -o DIR; for commands, which have no YAML
-    batch_size: int = setting(32, "images at once", least=1)          numbers are never negative
+    batch_size: int = setting(32, "images at once", least=1, most=4096)      every number has a range; see ``Range``
+    learning_rate: float = setting(2e-4, "...", above=0, most=10)     both ends are declared; UNLIMITED says there is no upper one
     precision: Literal["fp16", "fp32"] = setting("fp16", "...")       a closed set; names known at run time only: choices=NAMES
     overwrite: bool = setting(False, "...")                           --overwrite or --no-overwrite
-    betas: tuple[float, float] = setting((0.9, 0.98), "...")          --betas 0.9 0.98
+    betas: tuple[float, float] = setting((0.9, 0.98), "...", below=1)        --betas 0.9 0.98
     source: tuple[Path, ...] = setting((), "...")                     --source A B: all words up to the next flag
     image: tuple[str, ...] = setting((), "...", repeat=True)          --image A --image B: a positional argument may follow
+
+A text may be empty only where that is the default, or where the declaration says ``empty=True``. A path below the home folder may
+begin with ``~/``, in files too. In a file everything except ``true``, ``false`` and ``null`` is text until its setting's type is
+known, as on the command line: ``1e-4`` is a number for a number, ``no`` and ``1:30`` are words.
 """
 
 import argparse
 import os
 import re
+import stat
 import sys
 import types
 import typing
 from collections.abc import Sequence
-from dataclasses import MISSING, Field, asdict, field, fields
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from textwrap import fill
@@ -30,23 +36,68 @@ from typing import Any, Literal, NoReturn
 
 import yaml
 
-from unifashion.errors import UserError, nearest
+from unifashion.errors import UserError, nearest, one_line
 from unifashion.io import atomic_write
 
 REQUIRED: Any = MISSING
 WIDTH = 110  # of --help, characters
+UNLIMITED = 10**9  # upper end of a number that the machine, not the setting, limits
+SEEDS = 2**63  # below: what every generator takes
+MAX_YAML_BYTES, MAX_YAML_DEPTH = 100_000, 10
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+_HOME = re.compile(r"~$|~[^\s/]*/")
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that a setting takes; an end that it excludes is ``above`` or ``below``, and takes precedence."""
+
+    least: float = 0
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def fault(self, number: float) -> str:
+        """Return what is wrong with a number, or an empty string."""
+        if self.above is not None and not number > self.above:
+            return f"must be above {self.above}"
+        if self.above is None and not number >= self.least:
+            return f"must be at least {self.least}"
+        if self.below is not None and not number < self.below:
+            return f"must be below {self.below}"
+        if self.below is None and self.most is not None and not number <= self.most:
+            return f"must be at most {self.most}"
+        return ""
+
+    def __str__(self) -> str:
+        low = f"{self.least}" if self.above is None else f"above {self.above}"
+        if self.below is not None:
+            return "" if self.below == SEEDS else f"{low} to below {self.below}"
+        return "" if self.most in (None, UNLIMITED) else f"{low} to {self.most}"
 
 
 def setting(
-    default: Any, doc: str, least: int = 0, short: str = "", choices: Sequence[str] = (), repeat: bool = False
+    default: Any,
+    doc: str,
+    *,
+    least: float = 0,
+    most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    short: str = "",
+    choices: Sequence[str] = (),
+    repeat: bool = False,
+    empty: bool = False,
 ) -> Any:
-    """Declare one setting, as above: its default, or ``REQUIRED``, and a line for ``--help``, which adds the default."""
-    return field(default=default, metadata=dict(doc=doc, least=least, short=short, choices=choices, repeat=repeat))
+    """Declare one setting, as above: its default, or ``REQUIRED``, and a line for ``--help``, which adds default and range."""
+    form = dict(doc=doc, range=Range(least, most, above, below), short=short, choices=choices, repeat=repeat)
+    return field(default=default, metadata={**form, "empty": empty or default == ""})
 
 
 def argument(doc: str, default: Any = REQUIRED, name: str = "") -> Any:
     """Declare a positional argument, which ``--help`` calls ``name``; a tuple takes all remaining words."""
-    return field(default=default, metadata=dict(doc=doc, least=0, choices=(), position=name))
+    return field(default=default, metadata=dict(doc=doc, choices=(), position=name, empty=default == ""))
 
 
 def resolve(groups: Sequence[type], values: dict[str, Any]) -> tuple[Any, ...]:
@@ -62,21 +113,75 @@ def resolve(groups: Sequence[type], values: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(group(**{f.name: typed[f.name] for f in fields(group) if f.name in typed}) for group in groups)
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read an experiment file.
+def read_yaml(path: Path, flag: str = "--config ") -> dict[str, Any]:
+    """Read a file of settings; its values are text, True, False, None, or lists of these.
 
     Raises:
-        UserError: no such file, not YAML, or not a mapping of settings.
+        UserError: no such file, not YAML, or not a mapping of settings; the message starts with ``flag`` and the path.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise UserError(f"{flag}{path}: not a file; experiment files are in configs/")
+        with path.open("rb") as file:
+            content = file.read(MAX_YAML_BYTES + 1)
+        if len(content) > MAX_YAML_BYTES:
+            raise UserError(f"{flag}{path}: larger than {MAX_YAML_BYTES:,} bytes, so not a file of settings")
+        # ValueError: PyYAML does not check the escapes and directives that it passes to int() and chr().
+        values = yaml.load(content.decode("utf-8-sig"), _Loader)
     except FileNotFoundError:
-        raise UserError(f"--config {path}: no such file; experiment files are in configs/") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"--config {path}: not a readable YAML file ({' '.join(str(error).split())})") from None
+        raise UserError(f"{flag}{path}: no such file; experiment files are in configs/") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{flag}{path}: not a readable YAML file (it is not in UTF-8)") from None
+    except (OSError, yaml.YAMLError, ValueError, OverflowError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{flag}{path}: not a readable YAML file ({_reason(error)})") from None
     if not isinstance(values, dict):
-        raise UserError(f"--config {path}: expected lines of 'setting: value'")
+        raise UserError(f"{flag}{path}: expected lines of 'setting: value'")
     return values
+
+
+def _reason(error: Exception) -> str:
+    """Return what is wrong with a file, without the copy of its lines that PyYAML adds."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
+        return f"{error.problem}, line {error.problem_mark.line + 1}"
+    return one_line(error)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people read it: words are text, keys occur once, and nothing is a reference to something else."""
+
+    yaml_implicit_resolvers: typing.ClassVar[dict[str, Any]] = {}  # numbers, dates, yes and no stay text
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        special = "an alias" if isinstance(event, yaml.AliasEvent) else "an anchor" if event.anchor else ""
+        special = special or ("a tag" if event.tag else "")
+        if special:
+            raise yaml.MarkedYAMLError(problem=f"{special} is not a value", problem_mark=event.start_mark)
+        if self.depth == MAX_YAML_DEPTH:
+            raise yaml.MarkedYAMLError(problem="too deeply nested", problem_mark=event.start_mark)
+        self.depth += 1
+        node = super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        self.depth -= 1
+        return node
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        names: set[str] = set()
+        for key, _ in node.value:
+            problem = "" if isinstance(key, yaml.ScalarNode) else "the name of a setting must be a word"
+            if not problem and key.value in names:
+                problem = f"{key.value!r} is there twice"
+            if problem:
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            names.add(key.value)
+            key.tag = self.DEFAULT_SCALAR_TAG  # a key called true is a word
+        return super().construct_mapping(node, deep)  # type: ignore[no-any-return]
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|True|TRUE|false|False|FALSE)$"), [*"tTfF"])
+_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("^(null|Null|NULL|~|)$"), ["~", "n", "N", ""])
 
 
 def parse(
@@ -94,7 +199,7 @@ def parse(
     flags = vars(parser.parse_args(sys.argv[1:] if argv is None else argv))
     path = flags.pop("config", None)
     try:
-        from_file = read_yaml(Path(path)) if path else {}
+        from_file = read_yaml(Path(read_text("--config", path))) if path is not None else {}
         if from_file:
             resolve(groups, from_file)  # on its own first, so that its errors name the file
     except UserError as error:
@@ -121,24 +226,53 @@ def write_yaml(path: Path, groups: Sequence[Any]) -> None:
     atomic_write(path, "\n".join(lines))
 
 
-def read_number(name: str, kind: type, value: Any, least: int = 0) -> Any:
-    """Return ``value`` as an int or a float.
+def read_number(name: str, kind: type, value: Any, within: Range) -> Any:
+    """Return ``value``, a number or its digits, as an int or a float.
 
     Raises:
-        UserError: it is not a number, or below ``least``; the message starts with ``name``.
+        UserError: it is not a number, or not one of the range; the message starts with ``name``.
     """
     noun = "a whole number" if kind is int else "a number"
-    if isinstance(value, bool) or (kind is int and isinstance(value, float)):
-        raise UserError(f"{name}: expected {noun}, got {value!r}")
+    is_number = isinstance(value, int | kind) and not isinstance(value, bool)
     try:
+        if not is_number and not (isinstance(value, str) and _NUMBER.fullmatch(value.strip())):
+            raise ValueError("words that int() or float() would take, such as inf, 1_000 and nan")
         number = kind(value)
-    except (TypeError, ValueError):
-        raise UserError(f"{name}: expected {noun}, got {value!r}") from None
-    if number < 0 or number != number:
-        raise UserError(f"{name}: must not be negative, got {value!r}")
-    if number < least:
-        raise UserError(f"{name}: must be at least {least}, got {value!r}")
+        if number != number:
+            raise ValueError("nan")
+    except (ValueError, OverflowError):  # an int of very many digits
+        raise UserError(f"{name}: expected {noun}, got {_shown(value)}") from None
+    if fault := within.fault(number):
+        raise UserError(f"{name}: {fault}, got {_shown(value)}")
     return number
+
+
+def read_text(name: str, value: Any, empty: bool = False) -> str:
+    """Return ``value``, with ``~/`` at its beginning replaced by the home folder.
+
+    Raises:
+        UserError: it is not text, or text that no file name holds; it is empty and may not be. The message starts with ``name``.
+    """
+    if not isinstance(value, str | Path):
+        raise UserError(f"{name}: expected text, got {_shown(value)}")
+    text = str(value)
+    if not text.strip() and not empty:
+        raise UserError(f"{name}: is empty; give a value or leave it out")
+    if "\0" in text or (not text.isascii() and text.encode("utf-8", "replace").decode() != text):
+        raise UserError(f"{name}: expected text in UTF-8 without zero bytes, got {_shown(text)}")
+    if not _HOME.match(text):
+        return text
+    expanded = os.path.expanduser(text)  # noqa: PTH111 (a Path would drop the // of what is no path)
+    if expanded == text:
+        raise UserError(
+            f"{name}: there is no home folder {text.partition('/')[0]}; write ./{text} for a file of that name"
+        )
+    return expanded
+
+
+def _shown(value: object) -> str:
+    words = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
+    return words if len(words) <= 80 else f"{words[:60]}... ({len(words):,} characters)"
 
 
 class _Setting:
@@ -153,6 +287,8 @@ class _Setting:
         self.kind = self.items[0] if self.items else kind
         is_closed = typing.get_origin(self.kind) is Literal
         self.choices = typing.get_args(self.kind) if is_closed else tuple(self.form["choices"])
+        if self.kind in (int, float) and self.form["range"].most is self.form["range"].below is None:
+            raise TypeError(f"{f.name}: declare the upper end of its range, or most=UNLIMITED")
         self.is_positional = "position" in self.form
         name = {int: "N", float: "X", Path: "PATH"}.get(self.kind) or f.name.rpartition("_")[2].upper()
         self.metavar: str = "{" + ",".join(self.choices) + "}" if self.choices else name
@@ -168,21 +304,22 @@ class _Setting:
             return self._typed_one(label, value)
         if not isinstance(value, list | tuple) or not (self.takes_any_number or len(value) == len(self.items)):
             wanted = "a list" if self.takes_any_number else f"{len(self.items)} values"
-            raise UserError(f"{label}: expected {wanted}, got {value!r}")
+            raise UserError(f"{label}: expected {wanted}, got {_shown(value)}")
         return tuple(self._typed_one(label, item) for item in value)
 
     def _typed_one(self, label: str, value: Any) -> Any:
         if self.choices:
             if value not in self.choices:
-                hint = nearest(str(value), self.choices)
-                raise UserError(f"{label}: {value!r} is not one of {', '.join(self.choices)}{hint}")
+                hint = nearest(str(value)[:60], self.choices)
+                raise UserError(f"{label}: {_shown(value)} is not one of {', '.join(self.choices)}{hint}")
             return value
         if self.kind in (int, float):
-            return read_number(label, self.kind, value, self.form["least"])
-        wanted, accepted = ("true or false", bool) if self.kind is bool else ("text", (str, self.kind))
-        if not isinstance(value, accepted):
-            raise UserError(f"{label}: expected {wanted}, got {value!r}")
-        return self.kind(value)
+            return read_number(label, self.kind, value, self.form["range"])
+        if self.kind is not bool:
+            return self.kind(read_text(label, value, self.form["empty"]))
+        if not isinstance(value, bool):
+            raise UserError(f"{label}: expected true or false, got {_shown(value)}")
+        return value
 
     def add_to(self, section: argparse._ArgumentGroup, default: object) -> None:
         """Add the flag. All values stay text, and nothing is required here: ``resolve`` has the better messages."""
@@ -193,8 +330,10 @@ class _Setting:
         if isinstance(default, bool):
             default = "on" if default else "off"
         shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
-        if shown not in (None, ""):
-            options["help"] += " [required]" if shown is MISSING else f" [{shown}]"
+        notes = [] if shown in (None, "") else ["required" if shown is MISSING else str(shown)]
+        notes += [str(self.form["range"])] if self.kind in (int, float) and str(self.form["range"]) else []
+        if notes:
+            options["help"] += f" [{'; '.join(notes)}]"
         if self.kind is bool:
             options = {"help": options["help"], "action": argparse.BooleanOptionalAction}
         elif self.form["repeat"]:
@@ -213,7 +352,7 @@ def _check(groups: Sequence[type], values: dict[str, Any], typed_by_hand: bool =
     known = _settings(groups)
     for name in values:
         if name not in known:
-            raise UserError(f"unknown setting {name!r}{nearest(name, list(known))}")
+            raise UserError(f"unknown setting {_shown(name)}{nearest(name[:60], list(known))}")
     return {
         name: known[name].typed(known[name].flag if typed_by_hand else name, value) for name, value in values.items()
     }

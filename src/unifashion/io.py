@@ -3,7 +3,12 @@
     atomic_write(path, text)                        a file, written next to its final path and renamed
     with replacing(path) as unfinished: ...         the same, for writers that want a path
     with replacing_folder(folder) as unfinished: ...     a folder; the old one stays until the new one is complete
+<<<<<<< HEAD
     with lock(path, "... is at work"): ...          one process at a time; also lock_beside(file), lock_folder(folder)
+=======
+    check_output(folder, "--output-dir")            before long work: could it be written?
+    with lock(path, "... is at work"): ...          one process at a time
+>>>>>>> 9a07022 (Every setting declares both ends of its range, and files of settings are read as text)
     claim(record, settings, ...)                    was the work in this folder begun with the same settings?
 
 ``durable=True`` fsyncs the bytes before the rename and the folder after it: for what is reported as saved and must survive a
@@ -273,6 +278,32 @@ def file_hash(path: Path, max_bytes: int = sys.maxsize) -> str:
 def file_stamp(path: Path) -> list[int | str]:
     """Return size and hash of a file, as manifests keep them."""
     return [path.stat().st_size, file_hash(path)]
+
+
+# Before the work ------------------------------------------------------------------------------------------------------
+
+
+def check_output(path: Path, flag: str, is_file: bool = False) -> None:
+    """Check that a folder, or a file, can be written later; nothing is made or changed.
+
+    Raises:
+        UserError: it cannot; the message starts with ``flag`` and the path.
+    """
+    kind, other = ("file", "folder") if is_file else ("folder", "file")
+    with disk_errors(f"{flag} {path}", f"name another {kind}"):
+        if os.path.lexists(path) and not (path.is_file() if is_file else path.is_dir()):
+            found = f"a {other}" if path.is_dir() or path.is_file() else f"not a {kind}"
+            raise UserError(f"{flag} {path} is {found}; name a {kind}")
+        folder = path.parent if is_file else path
+        while not os.path.lexists(folder) and folder != folder.parent:
+            folder = folder.parent
+        if not folder.is_dir():
+            raise UserError(f"{flag} {path}: {folder} is not a folder; name another {kind}")
+        # Named like what is written first, which has a suffix: a name may be too long only with it.
+        missing = [os.fsencode(name) for name in path.parts[len(folder.parts) :]]
+        probe = folder / f".{os.fsdecode(max(missing, key=len, default=b'unifashion'))}.{os.getpid()}"
+        probe.mkdir()
+        probe.rmdir()
 
 
 # One writer, one run --------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Literal
 
 from unifashion.data.datasets import names, retrieval_sets
 from unifashion.errors import UserError
-from unifashion.flags import REQUIRED, argument, setting
+from unifashion.flags import REQUIRED, SEEDS, UNLIMITED, argument, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,16 +27,16 @@ class Settings:
     dataset: str | None = setting(None, "caption a data set instead", choices=names(retrieval_sets("image-text")))
     data_root: str | None = setting(None, "folder that holds the data sets [$UNIFASHION_DATA, else dataset/]")
     split: Literal["train", "val"] = setting("val", "of the data set")
-    num_beams: int = setting(1, "beam search; 1 = greedy", least=1)
+    num_beams: int = setting(1, "beam search; 1 = greedy", least=1, most=64)
     sample: bool = setting(False, "sample words instead of taking the likeliest")
-    top_p: float = setting(0.9, "share of probability that --sample draws from")
-    max_new_tokens: int = setting(48, "longest caption", least=1)
+    top_p: float = setting(0.9, "share of probability that --sample draws from", above=0, most=1)
+    max_new_tokens: int = setting(48, "longest caption", least=1, most=2**16)
     instruction: str | None = setting(None, "what the language model is asked [as in training]")
     llm: str | None = setting(None, "where the frozen language model is [where it was in training]")
-    batch_size: int = setting(32, "images per batch", least=1)
-    num_workers: int = setting(0, "processes that load images")
-    seed: int = setting(0, "of --sample")
-    limit: int | None = setting(None, "only the first N images", least=1)
+    batch_size: int = setting(32, "images per batch", least=1, most=4096)
+    num_workers: int = setting(0, "processes that load images", most=256)
+    seed: int = setting(0, "of --sample", below=SEEDS)
+    limit: int | None = setting(None, "only the first N images", least=1, most=UNLIMITED)
     overwrite: bool = setting(False, "start over where the output already exists")
 
     def __post_init__(self) -> None:

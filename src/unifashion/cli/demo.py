@@ -24,7 +24,7 @@ class Settings:
     index: str = argument("what unifashion index wrote")
     model: str | None = setting(None, "where the model is now [where it was for the index]")
     host: str = setting("127.0.0.1", "address to listen on")
-    port: int = setting(7860, "0 = any free port")
+    port: int = setting(7860, "0 = any free port", most=65_535)
     password: str | None = setting(None, "asked of every visitor [$UNIFASHION_PASSWORD]")
     allow_host: tuple[str, ...] = setting((), "a name by which it is reached, besides its address", repeat=True)
     per_client: int = setting(64, "requests at the same time from one address", least=1)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from unifashion.errors import UserError, require
-from unifashion.flags import argument, setting
+from unifashion.flags import UNLIMITED, argument, setting
 
 AnnChoice = Literal["ivf", "hnsw", "flat", "exact"]
 
@@ -36,10 +36,10 @@ class Settings:
     ann: AnnChoice | None = setting(None, "search approximately from now on; exact: exactly again")
     uri: str | None = setting(None, "keep the approximate index in Milvus: http://host:19530, or a .db file [in FAISS]")
     check: bool = setting(False, "measure the recall of the approximate search")
-    queries: int = setting(200, "how many for --check", least=1)
+    queries: int = setting(200, "how many for --check", least=1, most=UNLIMITED)
     precision: Literal["fp16", "fp32"] = setting("fp16", "of the vectors")
-    batch_size: int = setting(32, "images per batch", least=1)
-    num_workers: int = setting(0, "processes that load images")
+    batch_size: int = setting(32, "images per batch", least=1, most=4096)
+    num_workers: int = setting(0, "processes that load images", most=256)
     device: str | None = setting(None, "as torch names it [the GPU if there is one]")
 
 

@@ -12,13 +12,13 @@
 they are: unpack them to look at photos.
 """
 
-import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from unifashion.data.datasets import names, retrieval_sets
+from unifashion.data.settings import default_root
 from unifashion.errors import UserError
 from unifashion.flags import argument, setting
 
@@ -30,10 +30,10 @@ class Settings:
     set: str = argument(f"{', '.join(names(spec for spec in retrieval_sets() if spec.prepare))} or tryon")
     source: tuple[Path, ...] = setting((), "what was downloaded")
     data_root: Path | None = setting(None, "where the set's folder goes [$UNIFASHION_DATA, else dataset/]")
-    max_side: int = setting(0, "shrink larger photos to this side, pixels (catalogue); 0 = as they are")
+    max_side: int = setting(0, "shrink larger photos to this side, pixels (catalogue); 0 = as they are", most=2**16)
     sketch_model: Path | None = setting(None, "TorchScript edge network for sketches, such as PiDiNet (tryon) [none]")
     trust_sketch_model: bool = setting(False, "run that network, which is a program and can read and write your files")
-    threads: int = setting(8, "files at a time", least=1)
+    threads: int = setting(8, "files at a time", least=1, most=256)
     check: bool = setting(False, "compare the files with the manifest instead")
 
     def __post_init__(self) -> None:
@@ -49,7 +49,7 @@ def run(settings: Settings) -> int:
     from unifashion.apps.prepare.job_runner import Done
     from unifashion.apps.prepare.tryon import check_tryon, prepare_tryon
 
-    root = settings.data_root or Path(os.environ.get("UNIFASHION_DATA") or "dataset")
+    root = settings.data_root or default_root()
     is_tryon, sources = settings.set == "tryon", settings.source or (root,)
     if settings.check:
         faults = [fault for path in sources for fault in check_tryon(path)] if is_tryon else check(settings.set, root)

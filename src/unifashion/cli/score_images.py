@@ -38,8 +38,8 @@ class Settings:
     weights: str | None = setting(
         None, "folder of the networks' files [$UNIFASHION_WEIGHTS, else ~/.cache/unifashion/weights]"
     )
-    max_missing: float = setting(0.0, "share of pairs without a result, percent")
-    batch_size: int = setting(32, "pictures per batch", least=1)
+    max_missing: float = setting(0.0, "share of pairs without a result, percent", most=100)
+    batch_size: int = setting(32, "pictures per batch", least=1, most=4096)
     device: str = setting("", "cpu, cuda, ... [a GPU if there is one]")
 
 

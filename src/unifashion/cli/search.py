@@ -10,7 +10,7 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from unifashion.flags import argument, setting
+from unifashion.flags import UNLIMITED, argument, setting
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Settings:
     index: str = argument("what unifashion index wrote")
     text: str = argument("words; with --image: what should change", "")
     image: tuple[str, ...] = setting((), "a reference; may be repeated", repeat=True)
-    k: int = setting(10, "how many items", least=1)
+    k: int = setting(10, "how many items", least=1, most=UNLIMITED)
     filter: str | None = setting(None, "on metadata: price < 50 and category == 'dress'")
-    rerank: int = setting(0, "let the matching head order the best N; 0 = off")
+    rerank: int = setting(0, "let the matching head order the best N; 0 = off", most=UNLIMITED)
     exact: bool = setting(False, "search exactly even if there is an approximate index")
     uri: str | None = setting(None, "where Milvus is now [where it was for the index]")
     json: bool = setting(False, "print JSON")

@@ -7,7 +7,18 @@ from typing import Literal
 
 from unifashion.data.datasets import names, retrieval_sets, spec_of
 from unifashion.errors import UserError, nearest
-from unifashion.flags import read_number, setting
+from unifashion.flags import Range, read_number, read_text, setting
+
+WEIGHTS = Range(above=0, most=1000)  # of the sets of a mixture: how often an epoch passes over each
+
+
+def default_root() -> Path:
+    """Return the folder that holds the data sets where no flag names it: $UNIFASHION_DATA, else dataset/.
+
+    Raises:
+        UserError: a text that no folder is called.
+    """
+    return Path(read_text("$UNIFASHION_DATA", os.environ.get("UNIFASHION_DATA") or "dataset"))
 
 
 def _known(kind: Literal["image-text", "composed"]) -> str:
@@ -31,16 +42,16 @@ class DataSettings:
     include_val: bool = setting(
         False, "also train on the validation split; the checkpoint's scores are then marked trained-on-val"
     )
-    image_size: int = setting(224, "side of the square that the image tower sees, pixels")
+    image_size: int = setting(224, "side of the square that the image tower sees, pixels", least=16, most=1024)
     pad: Literal["target", "square", "none"] = setting("target", "how a photo is padded before it is resized")
     pad_ratio: float = setting(
-        1.25, "largest side ratio that is not padded; longer photos are padded to it (pad: target)"
+        1.25, "largest side ratio that is not padded; longer photos are padded to it (pad: target)", least=1, most=100
     )
-    max_text_tokens: int = setting(64, "texts are cut to this many tokens")
+    max_text_tokens: int = setting(64, "texts are cut to this many tokens, of which two are marks", least=3, most=512)
     augment: bool = setting(
         False, "random mirroring, shift and brightness of training images, for towers trained from scratch"
     )
-    num_workers: int = setting(0, "processes that load images, per training process")
+    num_workers: int = setting(0, "processes that load images, per training process", most=256)
     cache_images: bool = setting(False, "decode every image once and keep the resized pixels in memory")
     feature_cache: str | None = setting(
         None,
@@ -49,7 +60,7 @@ class DataSettings:
     feature_form: Literal["fp16", "int8"] = setting(
         "fp16", "number format of the feature cache; int8 takes half the space"
     )
-    max_missing: float = setting(1.0, "highest share of missing or broken images that is accepted, percent")
+    max_missing: float = setting(1.0, "highest share of missing or broken images that is accepted, percent", most=100)
     allow_leaky_captions: bool = setting(
         False, "accept generated captions that were written with the query's own words; marks every score"
     )
@@ -76,16 +87,15 @@ class DataSettings:
                 raise UserError(f"dataset: {name!r} is not one of {', '.join(known)}{nearest(name, known)}")
             if name in weights:
                 raise UserError(f"dataset: {name!r} occurs twice in {self.dataset!r}; name it once, with a weight")
-            weights[name] = read_number("dataset", float, weight or "1") if weight or part.count(":") == 0 else 0.0
-            if not 0 < weights[name] < float("inf"):
-                raise UserError(f"dataset: the weight in {part.strip()!r} must be a number above 0, as in {name}:0.5")
+            weight = weight if ":" in part else "1"
+            weights[name] = read_number(f"dataset: the weight in {part.strip()!r}", float, weight, WEIGHTS)
         return weights
 
     def root(self) -> Path:
         """Return the data root that the flag, the environment or the default names."""
         if self.data_root is not None:
             return Path(self.data_root)
-        base = Path(os.environ.get("UNIFASHION_DATA") or "dataset")
+        base = default_root()
         is_embedded = any(spec.embedded and spec.name == self.dataset for spec in retrieval_sets())
         return base / self.dataset if is_embedded else base
 

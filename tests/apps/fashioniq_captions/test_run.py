@@ -260,8 +260,6 @@ def test_bad_input_is_one_sentence(fashioniq, parrot, tmp_path):
     ):
         with pytest.raises(UserError, match=sentence):
             run_captioning(chosen, captioner(), parrot())
-    with pytest.raises(UserError, match="batch_size: must be above 0"):
-        CaptionerSettings(batch_size=0)
     with pytest.raises(UserError, match="drop --prompt"):
         CaptionerSettings(prompt="x", chain=True)
     assert not (tmp_path / "empty" / ".journal").exists()

@@ -1,12 +1,12 @@
 """Settings of captioning: what ``inference.py`` and ``cot.py`` take as YAML keys and flags (see ``unifashion.flags``)."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from unifashion.data.settings import default_root
 from unifashion.errors import UserError
-from unifashion.flags import setting
+from unifashion.flags import UNLIMITED, setting
 
 SetName = Literal["fashioniq", "fashiongen", "vitonhd", "images"]
 
@@ -23,8 +23,10 @@ class PhotoSettings:
     output_dir: str | None = setting(
         None, "folder for the captions; default: captions_llava/ in the data set (images: the folder itself)"
     )
-    limit: int = setting(0, "caption only the first N photos that are on disk, as a trial; 0 = all")
-    max_missing: float = setting(1.0, "highest share of photos that may be missing, broken or refused, percent")
+    limit: int = setting(0, "caption only the first N photos that are on disk, as a trial; 0 = all", most=UNLIMITED)
+    max_missing: float = setting(
+        1.0, "highest share of photos that may be missing, broken or refused, percent", most=100
+    )
     overwrite: bool = setting(False, "replace captions of another run in output_dir")
     guidance: bool = setting(
         False, "hint at what to look for with the shoppers' sentences about the photo (fashioniq, train split)"
@@ -48,19 +50,18 @@ class CaptionerSettings:
     )
     chain: bool = setting(False, "chain of thought: first list the attributes, then write the caption from them")
     prompt: str | None = setting(None, "ask this instead of the prompt for the garment's category")
-    max_new_tokens: int = setting(256, "longest answer, tokens; a sentence cut there is dropped")
-    batch_size: int = setting(8, "photos per forward pass and model copy; halved when GPU memory runs out")
-    num_processes: int = setting(0, "model copies, each in a process with its own GPU; 0 = one for every GPU")
+    max_new_tokens: int = setting(256, "longest answer, tokens; a sentence cut there is dropped", least=1, most=2**16)
+    batch_size: int = setting(
+        8, "photos per forward pass and model copy; halved when GPU memory runs out", least=1, most=4096
+    )
+    num_processes: int = setting(0, "model copies, each in a process with its own GPU; 0 = one for every GPU", most=256)
     precision: Literal["auto", "fp32", "bf16"] = setting("auto", "auto = bf16 on a GPU, fp32 elsewhere")
-    concurrency: int = setting(16, "requests sent to a server at a time")
-    timeout: float = setting(120.0, "seconds that a server may take for one answer")
-    retries: int = setting(5, "how often a request is repeated, after 1, 2, 4 ... seconds")
+    concurrency: int = setting(16, "requests sent to a server at a time", least=1, most=1024)
+    timeout: float = setting(120.0, "seconds that a server may take for one answer", above=0, most=86_400)
+    retries: int = setting(5, "how often a request is repeated, after 1, 2, 4 ... seconds", most=16)
     edit: bool = setting(True, "remove people, poses and backdrops from the captions; false = keep the model's words")
 
     def __post_init__(self) -> None:
-        for name in ("max_new_tokens", "batch_size", "concurrency", "timeout"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"{name}: must be above 0")
         if self.prompt is not None and self.chain:
             raise UserError("prompt: a chain of thought asks its own two questions; drop --prompt or add --no-chain")
 
@@ -75,4 +76,4 @@ def data_root(settings: PhotoSettings) -> Path:
         return Path(settings.data_root)
     if settings.dataset == "images":
         raise UserError("--dataset images needs --data-root: the folder of photos")
-    return Path(os.environ.get("UNIFASHION_DATA") or "dataset")
+    return default_root()
