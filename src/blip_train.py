@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # runs from a bare clo
 
 from unifashion.config import DataSettings, EvaluationSettings, LanguageModelSettings, ModelSettings, TrainingSettings
 from unifashion.errors import exit_with_one_sentence
+from unifashion.io import check_output
 
 
 @exit_with_one_sentence
@@ -30,17 +31,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     groups = (DataSettings, ModelSettings, TrainingSettings, EvaluationSettings, LanguageModelSettings)
     words = sys.argv[1:] if argv is None else argv
     data, model, training, evaluation, language = parse_settings(groups, words, __doc__.split("\n")[0])
+    check_output(Path(training.resume or training.output_dir), "--resume" if training.resume else "--output-dir")
+    if data.feature_cache is not None:
+        check_output(Path(data.feature_cache), "--feature-cache")
     from unifashion.data.mixture import validation_part
+    from unifashion.evaluation.rehearsal import rehearse
     from unifashion.evaluation.retrieval import validate
     from unifashion.training.train import train
 
     if model.blip_model_name == "blip2_cir_full":
+        from unifashion.evaluation.caption_accuracy import rehearse_captions as rehearse
         from unifashion.evaluation.caption_accuracy import validate_captions as validate
     if data.wants_embedded():
         from unifashion.apps.toy_catalogue import provide
 
         provide(data)
     part = validation_part(data) if training.eval_every else None
+    if part is not None:
+        rehearse(part, evaluation)  # an epoch is not lost to what is known now
     evaluate = functools.partial(validate, data=part, evaluation=evaluation) if part is not None else None
     run = train(data, model, training, evaluation, evaluate, language)
     if run is not None:

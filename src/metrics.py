@@ -51,9 +51,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     from unifashion.evaluation.captions import PROFILES, score_files
     from unifashion.evaluation.results import format_table
     from unifashion.evaluation.scores import scoring_into, write_scores
+    from unifashion.io import check_output
 
     predictions = Path(settings.predictions)
     folder = Path(settings.output_dir) if settings.output_dir else predictions.parent / "scores"
+    check_output(folder, "--output-dir")
+    if settings.per_item:
+        check_output(Path(settings.per_item), "--per-item", is_file=True)
     with scoring_into(folder):
         scores = score_files(
             predictions,

@@ -3,11 +3,14 @@
 import dataclasses
 import os
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from unifashion.config import TrainingSettings
+from unifashion.distributed import check_launch, choose_device
+from unifashion.errors import UserError
 from unifashion.training.tasks import RETRIEVAL_TASKS
 from unifashion.training.tasks.task import Position
 
@@ -51,3 +54,51 @@ def test_two_ranks_equal_one_rank_of_the_same_rows(make_model, tmp_path):
         expected_values, expected_gradient = losses_and_gradients(model, slice(0, 4))
         torch.testing.assert_close(values, expected_values, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(gradient, expected_gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_a_device_is_one_that_is_there(monkeypatch):
+    assert choose_device() == choose_device("") == choose_device("cpu") == torch.device("cpu")
+    for name in (
+        "cuda",
+        "cuda:99",
+        "mps",
+        "CUDA",
+        "xyz",
+        "meta",
+        "cuda:-1",
+        "cuda:x",
+        "cpu:1",
+        "cuda:99999999999999999999",
+    ):
+        with pytest.raises(UserError, match=f"^--device {name}: "):
+            choose_device(name)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device() == choose_device("cuda") == torch.device("cuda") and choose_device("cuda:1").index == 1
+    with pytest.raises(UserError, match=r"--device cuda:2: there is no such device here \(torch finds 2 GPUs\)"):
+        choose_device("cuda:2")
+
+
+GROUP = {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+
+
+def test_variables_that_another_launcher_left_over_are_named(monkeypatch):
+    for name in GROUP:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "8")  # not read without LOCAL_RANK
+    check_launch()
+    left_over = [{name: GROUP[name] for name in list(GROUP)[:count]} for count in range(1, 5)]
+    left_over += [
+        {**GROUP, **{name: value}} for name in GROUP for value in ("", "x") if (name, value) != ("MASTER_ADDR", "x")
+    ]
+    left_over += [{**GROUP, "RANK": "1"}, {**GROUP, "LOCAL_RANK": "1"}, {**GROUP, "MASTER_PORT": "65536"}]
+    for variables in left_over:
+        with monkeypatch.context() as patch:
+            patch.delenv("WORLD_SIZE")
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            with pytest.raises(UserError, match="unset LOCAL_RANK, or start with accelerate launch"):
+                check_launch()
+    for name, value in GROUP.items():
+        monkeypatch.setenv(name, value)
+    check_launch()

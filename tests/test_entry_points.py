@@ -56,6 +56,16 @@ def pretrained(catalogue):
 
 
 @pytest.fixture(scope="module")
+def lacking(catalogue):
+    """The catalogue without half of its validation images, which a training needs after its first epoch."""
+    root = catalogue.parent / "lacking"
+    shutil.copytree(catalogue, root)
+    for image in sorted((root / "fashionGen").rglob("*val*/*.jpg"))[::2]:
+        image.unlink()
+    return root
+
+
+@pytest.fixture(scope="module")
 def composed(catalogue, pretrained):
     folder = catalogue.parent / "cir_ft"
     command = ["bash", "cir_ft.sh", "--config", "configs/quickstart/cir_ft.yaml", "--data-root", str(catalogue)]
@@ -206,7 +216,32 @@ VALIDATE = ["blip_validate", "--dataset", "fashiongen"]
             [*CIR_FT, "--data-root", "{catalogue}", "--init-from", "{pretrained}", "--image-size", "48"],
             "--image-size 32",
         ),
+        ([*PRETRAIN, "--betas", "0.9", "1.5"], "--betas: must be below 1, got '1.5'"),
+        ([*PRETRAIN, "--image-size", "100000"], "--image-size: must be at most 1024"),
+        ([*PRETRAIN, "--num-epochs", "0"], "--num-epochs: must be at least 1"),
+        ([*PRETRAIN, "--init-from", ""], "--init-from: is empty"),
+        ([*PRETRAIN, "--output-dir", ""], "--output-dir: is empty"),
+        ([*PRETRAIN, "--output-dir", "/proc/none/run"], "--output-dir /proc/none/run cannot be written"),
+        ([*PRETRAIN, "--output-dir", "{pretrained}/run.json/x"], "run.json is not a folder"),
+        ([*PRETRAIN, "--feature-cache", "{pretrained}/run.json"], "run.json is a file; name a folder"),
+        (
+            [
+                *PRETRAIN,
+                "--data-root",
+                "{catalogue}",
+                "--architecture",
+                "vitg",
+                "--tokenizer",
+                "train",
+                "--image-size",
+                "32",
+            ],
+            "the tower reads patches of 14 pixels; give a multiple, such as 42",
+        ),
+        ([*PRETRAIN, "--data-root", "{catalogue}", "--max-text-tokens", "65"], "the Q-Former reads at most 64"),
+        ([*PRETRAIN, "--data-root", "{lacking}"], "(124 of 249 can be used)"),
         ([*VALIDATE], "--model-path is required"),
+        ([*VALIDATE, "--model-path", "{pretrained}", "--output-dir", "/proc/none"], "/proc/none cannot be written"),
         ([*VALIDATE, "--model-path", "absent/run"], "absent/run"),
         ([*VALIDATE, "--model-path", "{pretrained}", "--data-root", "absent"], "no FashionGen in absent"),
         ([*VALIDATE, "--model-path", "{pretrained}", "--blip-model-name", "blip2_cir_rerank"], "holds a blip2_cir_cls"),
@@ -214,9 +249,10 @@ VALIDATE = ["blip_validate", "--dataset", "fashiongen"]
     ],
 )
 def test_bad_input_is_one_sentence_and_leaves_nothing(
-    arguments, sentence, catalogue, pretrained, tmp_path, capsys, monkeypatch
+    arguments, sentence, catalogue, pretrained, lacking, tmp_path, capsys, monkeypatch
 ):
-    script, *arguments = [word.format(catalogue=catalogue, pretrained=pretrained) for word in arguments]
+    folders = {"catalogue": catalogue, "pretrained": pretrained, "lacking": lacking}
+    script, *arguments = [word.format(**folders) for word in arguments]
     if "--output-dir" not in arguments:
         arguments += ["--output-dir", str(tmp_path / "out")]
     monkeypatch.chdir(ROOT)

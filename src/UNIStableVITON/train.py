@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a bare clone
 
 from unifashion.errors import exit_with_one_sentence
+from unifashion.io import check_output
 from unifashion.tryon.settings import FREE_ON_RESUME, TryOnDataSettings, TryOnModelSettings, TryOnTrainingSettings
 
 GROUPS = (TryOnDataSettings, TryOnModelSettings, TryOnTrainingSettings)
@@ -25,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     words = sys.argv[1:] if argv is None else argv
     data, model, training = parse_settings(GROUPS, words, __doc__.split("\n")[0], FREE_ON_RESUME)
+    check_output(Path(training.resume or training.output_dir), "--resume" if training.resume else "--output-dir")
     from unifashion.data.datasets import spec_of, tryon_sets
     from unifashion.training.train_tryon import outcome, train
 

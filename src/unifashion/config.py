@@ -135,7 +135,7 @@ class EvaluationSettings:
     eval_batch_size: int = setting(128, "images or texts per forward pass", least=1, most=2**20)
     num_draws: int = setting(5, "independent draws of fashiongen/sub100", least=1, most=1000)
     num_queries: int = setting(1000, "queries per draw of fashiongen/sub100", least=1, most=UNLIMITED)
-    num_negatives: int = setting(100, "negatives per query of fashiongen/sub100", least=1, most=UNLIMITED)
+    num_negatives: int = setting(100, "negatives per query of fashiongen/sub100", least=1, most=10_000)
     eval_seed: int = setting(0, "seed of the draws", below=SEEDS)
     rerank: int = setting(0, "re-rank this many of the best with the matching head; 0 = off", most=UNLIMITED)
 

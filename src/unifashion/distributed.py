@@ -5,6 +5,7 @@ batches (``shard_batches``) and all of them get all rows (``gather_rows``). The 
 row is computed by exactly one, so the result is the same bit for bit. All processes must make the same calls in the same order.
 """
 
+import os
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -12,6 +13,8 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from unifashion.errors import UserError
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -30,6 +33,47 @@ def rank() -> int:
 def is_main_process() -> bool:
     """Return whether this process is the one that prints and writes."""
     return rank() == 0
+
+
+# Starting -------------------------------------------------------------------------------------------------------------
+
+
+def choose_device(name: str | torch.device | None = None) -> torch.device:
+    """Return the device that ``--device`` names; default: the GPU where there is one.
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    has_gpu = torch.cuda.is_available()
+    if not name:
+        return torch.device("cuda" if has_gpu else "cpu")
+    try:
+        device = torch.device(name)
+    except (RuntimeError, ValueError):
+        device = torch.device("meta")  # torch's name for a device without memory
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UserError(f"--device {name}: give cpu, cuda, or cuda:N for one of several GPUs")
+    there = {"cpu": 1, "cuda": torch.cuda.device_count() * has_gpu, "mps": int(torch.backends.mps.is_available())}
+    if (device.index or 0) >= there[device.type]:
+        raise UserError(f"--device {name}: there is no such device here (torch finds {there['cuda']} GPUs); give cpu")
+    return device
+
+
+def check_launch() -> None:
+    """Check the variables in which a launcher tells this process about the others; without LOCAL_RANK there are no others.
+
+    Raises:
+        UserError: they do not fit one another, as when some are left over from another program.
+    """
+    if os.environ.get("LOCAL_RANK", "-1") == "-1":
+        return
+    names = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "MASTER_PORT")
+    local, own, size, port = (int(text) if text.isdecimal() else -1 for text in (os.environ.get(n, "") for n in names))
+    if not (0 <= local <= own < size and 0 < port < 2**16 and os.environ.get("MASTER_ADDR")):
+        found = ", ".join(f"{name}={os.environ.get(name, '')!r}" for name in (*names, "MASTER_ADDR"))
+        raise UserError(
+            f"the environment describes no group of processes ({found}); unset LOCAL_RANK, or start with accelerate launch"
+        )
 
 
 # Training -------------------------------------------------------------------------------------------------------------

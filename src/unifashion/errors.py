@@ -10,6 +10,7 @@ import importlib.util
 import io
 import os
 import re
+import select
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -111,18 +112,24 @@ def exit_with_one_sentence(main: Callable[..., None]) -> Callable[..., None]:
 
 def _leave_where_the_machine_refuses(error: OSError) -> None:
     """Leave if the error says something about the machine, and not about the program."""
-    try:
-        sys.stdout.flush()
-    except OSError as refused:
+    file = error.filename2 or error.filename
+    if isinstance(error, BrokenPipeError) and file is None and _reader_has_gone():
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries again at exit, and complains
-        if isinstance(refused, BrokenPipeError):
-            raise SystemExit(128 + 13) from None  # as if SIGPIPE had ended it
-        _leave(f"the output cannot be written ({refused.strerror})")
-    file = error.filename2 or error.filename or "a file"
+        raise SystemExit(128 + 13) from None  # as if SIGPIPE had ended it
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        _leave(f"{file} cannot be written: the disk is full; make room and run the same command again")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG) and error.filename:
+        _leave(f"{file or 'the output'} cannot be written: the disk is full; make room and run the same command again")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG) and file is not None:
         _leave(f"{file} cannot be used ({error.strerror}); change its rights, or name another file or folder")
+
+
+def _reader_has_gone() -> bool:
+    """Return whether the standard output is a pipe that nobody reads from any more."""
+    try:
+        output = select.poll()
+        output.register(sys.stdout.fileno(), 0)  # what poll() then returns is an error or a hang-up
+    except (OSError, ValueError):  # it is not a file
+        return False
+    return bool(output.poll(0))
 
 
 def _leave(problem: str) -> NoReturn:

@@ -151,7 +151,7 @@ def _reason(error: Exception) -> str:
 class _Loader(yaml.SafeLoader):
     """YAML as people read it: words are text, keys occur once, and nothing is a reference to something else."""
 
-    yaml_implicit_resolvers: typing.ClassVar[dict[str, Any]] = {}  # numbers, dates, yes and no stay text
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (numbers, dates, yes and no stay text)
     depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:

@@ -3,12 +3,8 @@
     atomic_write(path, text)                        a file, written next to its final path and renamed
     with replacing(path) as unfinished: ...         the same, for writers that want a path
     with replacing_folder(folder) as unfinished: ...     a folder; the old one stays until the new one is complete
-<<<<<<< HEAD
-    with lock(path, "... is at work"): ...          one process at a time; also lock_beside(file), lock_folder(folder)
-=======
     check_output(folder, "--output-dir")            before long work: could it be written?
-    with lock(path, "... is at work"): ...          one process at a time
->>>>>>> 9a07022 (Every setting declares both ends of its range, and files of settings are read as text)
+    with lock(path, "... is at work"): ...          one process at a time; also lock_beside(file), lock_folder(folder)
     claim(record, settings, ...)                    was the work in this folder begun with the same settings?
 
 ``durable=True`` fsyncs the bytes before the rename and the folder after it: for what is reported as saved and must survive a

@@ -349,7 +349,7 @@ def test_results_of_other_settings_are_not_mixed(run, tryon_root, tmp_path, caps
     (["--model-path", "/nowhere/at/all"], "not a try-on model that can be loaded"),
     (["--retriever", "x"], "trained without a retrieval model"),
     (["--schedular", "ddim"], "did you mean '--scheduler'?"),
-    (["--height", "50"], "a result of 18 x 50 pixels: both sides must be multiples of 3"),
+    (["--height", "50"], "height and width must be multiples of 3, got 50 and 18"),
     (["--num-inference-steps", "0"], "--num-inference-steps: must be at least 1"),
     (["--num-inference-steps", "1001"], "the sampler takes 1 to 1000 steps, got 1001"),
 ])  # fmt: skip

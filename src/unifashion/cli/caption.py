@@ -48,13 +48,14 @@ def run(settings: Settings) -> None:
     """Caption and say where the result is."""
     from unifashion.config import DataSettings
     from unifashion.data.splits import read_pairs
-    from unifashion.io import write_jsonl
+    from unifashion.io import check_output, write_jsonl
     from unifashion.llm.caption_file import Job, caption_files, find_files, name_images
     from unifashion.llm.captioner import Captioner
     from unifashion.models import pretrained
     from unifashion.models.generation import Decoding
 
     out = settings.output
+    check_output(out, "--output", is_file=True)
     decoding = Decoding(settings.max_new_tokens, 0, settings.num_beams, settings.sample, settings.top_p)
     references: dict[Path, str] = {}
     if settings.dataset:

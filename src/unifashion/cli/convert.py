@@ -48,7 +48,10 @@ class Settings:
 
 def run(settings: Settings) -> None:
     """Convert and say where the result is."""
+    from unifashion.io import check_output
+
     out = Path(settings.out)
+    check_output(out, "OUT", is_file=settings.to == "lavis")
     if settings.base:
         from unifashion.tryon.loading import convert_ckpt
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unifashion.flags import argument, setting
-from unifashion.io import write_json
+from unifashion.io import check_output, write_json
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ def run(settings: Settings) -> int:
     """Print what is there and what is wrong; return 1 where something is."""
     from unifashion.apps.doctor import as_json, examine, format_reports
 
+    if settings.json is not None:
+        check_output(settings.json, "--json", is_file=True)
     reports = examine(settings.path, settings.quick)
     sys.stdout.write(format_reports(reports) + "\n")
     record = as_json(reports)

@@ -48,6 +48,7 @@ def run(settings: Settings) -> int:
     from unifashion.apps.prepare import Options, check, prepare
     from unifashion.apps.prepare.job_runner import Done
     from unifashion.apps.prepare.tryon import check_tryon, prepare_tryon
+    from unifashion.io import check_output
 
     root = settings.data_root or default_root()
     is_tryon, sources = settings.set == "tryon", settings.source or (root,)
@@ -62,6 +63,7 @@ def run(settings: Settings) -> int:
     else:
         if not settings.source:
             raise UserError("--source is required: what was downloaded")
+        check_output(root, "--data-root")
         folder, done = prepare(settings.set, settings.source, root, Options(settings.max_side, settings.threads))
         if done is None:
             sys.stdout.write(f"{folder} is complete; nothing was done (remove its manifest.json to check every file)\n")

@@ -6,11 +6,11 @@ The page needs no other file and no network. Its figures also lie beside it as P
 folder, and no others: the answers of somebody else's run may name any file.
 """
 
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from unifashion.data.settings import default_root
 from unifashion.flags import argument, setting
 
 
@@ -29,8 +29,12 @@ class Settings:
 def run(settings: Settings) -> None:
     """Write the report and say where it is."""
     from unifashion.apps.report import write_report
+    from unifashion.io import check_output
 
-    data_roots = settings.data_root or [Path(os.environ.get("UNIFASHION_DATA") or "dataset")]
+    check_output(settings.out, "--out", is_file=True)
+    if settings.figures is not None:
+        check_output(settings.figures, "--figures")
+    data_roots = settings.data_root or [default_root()]
     page, figures = write_report(settings.run, settings.out, settings.figures, data_roots)
     size, folder = page.stat().st_size / 2**20, figures[0].parent if figures else "-"
     sys.stdout.write(f"{page} ({size:.1f} MiB), and {len(figures)} figures in {folder}\n")

@@ -45,18 +45,20 @@ class Settings:
 
 def run(settings: Settings) -> None:
     """Score, print, and say where the scores are and what they lack."""
-    import torch
-
     from unifashion.data.splits import find_tryon, read_tryon
     from unifashion.data.synthetic import is_synthetic
+    from unifashion.distributed import choose_device
     from unifashion.evaluation.image_networks import weights_folder
     from unifashion.evaluation.results import format_table
     from unifashion.evaluation.scores import scoring_into, write_scores
     from unifashion.evaluation.tryon_results import read_results, score_folder
+    from unifashion.io import check_output
     from unifashion.tryon.results import read_record, write_examples
     from unifashion.tryon.settings import data_root
 
     require("torchmetrics", "unifashion score-images")
+    device = choose_device(settings.device)
+    check_output(settings.results, "RESULTS")
     drawn = read_record(settings.results).get("settings", {})
     dataset = settings.dataset or drawn.get("dataset") or "vitonhd"
     root = data_root(dataset, settings.data_root or drawn.get("data_root"))
@@ -75,7 +77,7 @@ def run(settings: Settings) -> None:
             synthetic=is_synthetic(find_tryon(dataset, root)),
             max_missing=settings.max_missing,
             batch_size=settings.batch_size,
-            device=settings.device or ("cuda" if torch.cuda.is_available() else "cpu"),
+            device=str(device),
         )
         write_scores(settings.results, scores)
         write_examples(settings.results, folder.items, [result.picture for result in folder.results])

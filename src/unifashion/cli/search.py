@@ -33,9 +33,12 @@ class Settings:
 
 def run(settings: Settings) -> None:
     """Search and print."""
+    from unifashion.io import check_output
     from unifashion.search import Retriever
     from unifashion.search.sheet import write_sheet
 
+    if settings.sheet is not None:
+        check_output(settings.sheet, "--sheet", is_file=True)
     where = settings.device, settings.uri, settings.model
     retriever = Retriever.from_index(settings.index, *where, settings.exact)
     hits = retriever.search(settings.text, settings.image, settings.k, settings.filter, settings.rerank)
@@ -43,7 +46,7 @@ def run(settings: Settings) -> None:
         write_sheet(settings.sheet, settings.text, settings.image, hits)
     if settings.json:
         rows = [{**asdict(hit), "image": str(hit.image)} for hit in hits]
-        sys.stdout.write(json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(rows, indent=1, ensure_ascii=sys.stdout.encoding.lower() != "utf-8") + "\n")
         return
     for rank, hit in enumerate(hits, 1):
         metadata = ", ".join(f"{name} {value}" for name, value in hit.metadata.items() if name != "id")

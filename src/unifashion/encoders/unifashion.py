@@ -20,6 +20,7 @@ from typing_extensions import Self
 from unifashion.convert import load_any
 from unifashion.data.feedback import MAX_WORDS, prepare_text
 from unifashion.data.images import open_image
+from unifashion.distributed import choose_device
 from unifashion.encoders.embedder import Embedder
 from unifashion.encoders.protocol import Encoder, Picture
 from unifashion.errors import UserError
@@ -152,4 +153,5 @@ def load_encoder(name: str | Path, device: str | torch.device | None = None) -> 
         name: as for ``UniFashion.from_pretrained``, which also documents the errors.
         device: as torch names it; default: the GPU where there is one.
     """
-    return UniFashion.from_pretrained(name).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = choose_device(device)
+    return UniFashion.from_pretrained(name).to(where)

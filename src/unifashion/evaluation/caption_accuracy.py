@@ -54,7 +54,7 @@ def validate_captions(
         UserError: the split has no captions, or none of its images can be read.
     """
     rows = validation_rows(data)
-    step = max(len(rows) / max(evaluation.num_queries, 1), 1.0)
+    step = max(len(rows) / evaluation.num_queries, 1.0)
     chosen = [rows[int(index * step)] for index in range(int(len(rows) / step))]
     totals = Totals()
     starts = range(0, len(chosen), evaluation.eval_batch_size)
@@ -76,6 +76,17 @@ def validate_captions(
         marks=(*model.config.marks, *root_marks(data)),
     )
     return scores, accuracy
+
+
+def rehearse_captions(data: DataSettings, evaluation: EvaluationSettings) -> None:
+    """Check before a training what ``validate_captions`` needs.
+
+    Raises:
+        UserError: the split does not exist or has no captions; a setting that predicting captions does not have.
+    """
+    if evaluation.rerank:
+        raise UserError("rerank: nothing is ranked while captions are trained; leave it out")
+    validation_rows(data)
 
 
 def validation_rows(data: DataSettings) -> list[Row]:

@@ -17,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 from unifashion.config import DataSettings, EvaluationSettings
 from unifashion.data.datasets import Kind, names, retrieval_sets, spec_of
 from unifashion.data.splits import chosen_spec, is_composed, read_composed, root_marks
-from unifashion.distributed import is_main_process
+from unifashion.distributed import check_launch, is_main_process
 from unifashion.encoders.embedder import Embedder
 from unifashion.encoders.unifashion import UniFashion
 from unifashion.errors import UserError
@@ -28,6 +28,7 @@ from unifashion.evaluation.protocols.inputs import split_queries
 from unifashion.evaluation.ranked_lists import write_ranked_lists
 from unifashion.evaluation.scores import MEAN, Score, as_scores, scoring_into, write_scores
 from unifashion.evaluation.submissions import write_submission
+from unifashion.io import check_output
 from unifashion.models.presets import VARIANTS
 from unifashion.models.unifashion import UniFashionModel
 
@@ -147,12 +148,14 @@ def _embedder(model: UniFashionModel, data: DataSettings, evaluation: Evaluation
 def _load(model_path: str, model_name: str, output_dir: str | None, data: DataSettings) -> tuple[UniFashionModel, Path]:
     """Return the model, on its device, and the folder for its scores."""
     transformers_logging.set_verbosity_error()
+    home = Path(model_path) if Path(model_path).is_dir() else Path("runs")
+    folder = Path(output_dir) if output_dir is not None else home / "validate" / data.dataset
+    check_output(folder, "--output-dir")
+    check_launch()
     model = UniFashion.from_pretrained(model_path)
     if model.config.model_name != model_name:
         raise UserError(
             f"{model_path} holds a {model.config.model_name}, not a {model_name}; "
             f"set --blip-model-name {model.config.model_name}"
         )
-    home = Path(model_path) if Path(model_path).is_dir() else Path("runs")
-    folder = Path(output_dir) if output_dir is not None else home / "validate" / data.dataset
     return model.to(Accelerator().device), folder

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from unifashion.data.images import normalise, open_image
+from unifashion.distributed import choose_device
 from unifashion.encoders.unifashion import UniFashion
 from unifashion.errors import UserError
 from unifashion.llm.heads import find_heads
@@ -53,9 +54,10 @@ class Captioner:
             UserError: nothing there, or a model that does not write captions.
         """
         transformers_logging.set_verbosity_error()
+        where = choose_device(device)
         has_heads = find_heads(name) is not None
         model = UniFashionFull.from_pretrained(name, llm) if has_heads else UniFashion.from_pretrained(name)
-        return cls(model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+        return cls(model.to(where))
 
     def caption(
         self,

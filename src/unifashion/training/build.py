@@ -11,7 +11,7 @@ from unifashion.convert import load_any
 from unifashion.data.mixture import TRAINED_ON_VAL
 from unifashion.errors import UserError
 from unifashion.models import pretrained
-from unifashion.models.presets import VARIANTS, build_config
+from unifashion.models.presets import VARIANTS, UniFashionConfig, build_config
 from unifashion.models.tokenizer import DEC, load_tokenizer, train_wordpiece
 from unifashion.models.unifashion import UniFashionModel
 
@@ -49,12 +49,28 @@ def build_model(
             int(tokenizer.convert_tokens_to_ids(DEC)),  # type: ignore[arg-type]
             data,
         )
+        _check_patches(config)
+        _check_positions(config)
         model = UniFashionModel(config, tokenizer)
     if data.include_val and TRAINED_ON_VAL not in model.config.marks:
         model.config = dataclasses.replace(model.config, marks=(*model.config.marks, TRAINED_ON_VAL))
     if settings.freeze_vision:
         model.vision.freeze()
     return model
+
+
+def _check_patches(config: UniFashionConfig) -> None:
+    patch, size = config.vision.get("patch_size") or 1, config.image_size
+    if size % patch:
+        raise UserError(
+            f"image_size {size}: the tower reads patches of {patch} pixels; give a multiple, such as {-(-size // patch) * patch}"
+        )
+
+
+def _check_positions(config: UniFashionConfig) -> None:
+    most = config.qformer.max_positions
+    if config.max_text_tokens > most:
+        raise UserError(f"max_text_tokens {config.max_text_tokens}: the Q-Former reads at most {most}; give fewer")
 
 
 def _from_checkpoint(settings: ModelSettings, data: DataSettings) -> UniFashionModel:
@@ -74,6 +90,7 @@ def _from_checkpoint(settings: ModelSettings, data: DataSettings) -> UniFashionM
         target_queries="prompt_tokens" if has_prompt_tokens else "query_tokens",
         max_text_tokens=data.max_text_tokens,
     )
+    _check_positions(config)
     if has_prompt_tokens:
         weights.setdefault("prompt_tokens", weights["query_tokens"].clone())
     else:

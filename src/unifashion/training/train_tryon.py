@@ -63,8 +63,7 @@ def train(data: TryOnDataSettings, model: TryOnModelSettings, training: TryOnTra
     context = QFormerContext(model.retriever, accelerator.device) if model.retriever else None
     seed_everything(training.seed, "weights")
     pipe = _build(data, model, checkpoint, train_split, context)
-    if any(side % pipe.vae_scale for side in size):
-        raise UserError(f"height and width must be multiples of {pipe.vae_scale}, got {size[0]} and {size[1]}")
+    pipe.check(*size, training.validation_inference_steps)
     rows = TryOnRows(train_split.items, names, size, training)
     run = open_run(training) if accelerator.is_main_process else None
     if run is not None and not training.resume:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from unifashion.data.images import load_image
 from unifashion.data.tryon import TryOnItem
+from unifashion.distributed import choose_device
 from unifashion.errors import UserError
 from unifashion.tryon.loading import load_pipeline
 from unifashion.tryon.maps import to_map
@@ -99,7 +100,7 @@ class TryOn:
         Raises:
             UserError: no model there, or the retriever does not fit it.
         """
-        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        where = choose_device(device)
         pipe = load_pipeline(name, base, control)
         bf16 = where.type == "cuda" and torch.cuda.is_bf16_supported() and precision == "auto"
         pipe.to(where, *([torch.bfloat16] if bf16 or precision == "bf16" else []))

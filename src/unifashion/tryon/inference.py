@@ -25,8 +25,9 @@ from unifashion.data.skipped import check_missing
 from unifashion.data.splits import find_tryon, read_tryon
 from unifashion.data.synthetic import is_synthetic
 from unifashion.data.tryon import TryOnItem, TryOnSplit
+from unifashion.distributed import check_launch
 from unifashion.errors import UserError
-from unifashion.io import lock_folder, read_json, replacing, write_json
+from unifashion.io import check_output, lock_folder, read_json, replacing, write_json
 from unifashion.models.pretrained import weights_hash
 from unifashion.seeding import seed_for
 from unifashion.tryon.api import TryOn
@@ -51,6 +52,8 @@ def run_inference(settings: TryOnInferenceSettings) -> Path | None:
         UserError: a model, data or folder that cannot be used; a folder that holds results of other settings.
     """
     quiet_libraries()
+    check_output(Path(settings.output_dir), "--output-dir")
+    check_launch()
     state = PartialState()
     tryon = TryOn.from_pretrained(
         settings.model_path,

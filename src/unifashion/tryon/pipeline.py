@@ -74,9 +74,9 @@ class TryOnPipeline(DiffusionPipeline):
         """Raise ``UserError`` for a size that the VAE cannot encode, or a number of steps that the scheduler cannot take."""
         step, most = self.vae_scale, self.scheduler.config.num_train_timesteps
         if height % step or width % step:
-            raise UserError(f"a result of {width} x {height} pixels: both sides must be multiples of {step}")
+            raise UserError(f"height and width must be multiples of {step}, got {height} and {width}")
         if not 1 <= num_inference_steps <= most:
-            raise UserError(f"num_inference_steps: the sampler takes 1 to {most} steps, got {num_inference_steps}")
+            raise UserError(f"inference steps: the sampler takes 1 to {most} steps, got {num_inference_steps}")
 
     def save_with(self, folder: str | Path, weights: dict[str, Tensor]) -> None:
         """``save_pretrained`` with other weights of the denoiser, such as their moving average or those of all FSDP shards."""

@@ -28,6 +28,7 @@ from unifashion.apps.fashioniq_captions.results import output_paths, write_resul
 from unifashion.apps.fashioniq_captions.settings import CaptionerSettings, PhotoSettings
 from unifashion.data.skipped import SkippedImages, check_missing
 from unifashion.errors import UserError
+from unifashion.io import check_output
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ def run_captioning(photos: PhotoSettings, captioner: CaptionerSettings, backend:
     listed = read_photos(photos)
     chosen = listed.photos[: photos.limit] if photos.limit else listed.photos
     out = Path(photos.output_dir).absolute() if photos.output_dir else listed.folder
+    check_output(out, "--output-dir")
     captioner = _with_full_path(captioner)
     settings = _settings_of(photos, captioner)
     outputs = output_paths(photos, out, listed.photos)
