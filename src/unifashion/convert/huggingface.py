@@ -14,7 +14,7 @@ from transformers import Blip2QFormerConfig, Blip2VisionConfig
 
 from unifashion.convert.files import read_sharded
 from unifashion.convert.names import NameTable
-from unifashion.errors import UserError
+from unifashion.errors import UserError, one_line
 from unifashion.models.pretrained import CONFIG, CheckpointSource
 from unifashion.models.weight_files import Weights
 
@@ -96,7 +96,7 @@ def read_sizes(checkpoint: CheckpointSource) -> tuple[dict[str, Any], dict[str, 
         qformer = Blip2QFormerConfig(**(values.get("qformer_config") or {}))
         tower = {name: int(getattr(vision, name)) for name in _TOWER_SIZES}
     except Exception as error:  # transformers checks its configs in its own ways
-        raise UserError(f"{path} is not the config of a BLIP-2 model ({' '.join(str(error).split())[:120]})") from None
+        raise UserError(f"{path} is not the config of a BLIP-2 model ({one_line(error)})") from None
     if qformer.hidden_act != "gelu":
         raise UserError(f"{path}: a Q-Former with {qformer.hidden_act} is not one of BLIP-2 (gelu)")
     tower |= {name: getattr(vision, name) for name in ("model_type", "layer_norm_eps", "hidden_act", "qkv_bias")}

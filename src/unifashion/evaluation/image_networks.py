@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from unifashion.errors import UserError
+from unifashion.errors import UserError, one_line
 from unifashion.models.weight_files import check_finite, load_foreign, read_torch, read_torchscript
 
 Backbone = Literal["alex", "squeeze"]
@@ -291,5 +291,4 @@ def open_clip_scorer(folder: Path) -> ClipScorer:
     try:
         return ClipScorer(load_foreign(CLIPModel, path), load_foreign(AutoTokenizer, path))
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(f"{path} cannot be read ({reason}); fetch it again from {CLIP.source}") from None
+        raise UserError(f"{path} cannot be read ({one_line(error)}); fetch it again from {CLIP.source}") from None

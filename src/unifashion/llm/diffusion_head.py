@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase
 
-from unifashion.errors import UserError, require
+from unifashion.errors import UserError, one_line, require
 from unifashion.models.weight_files import load_foreign
 
 INSERT_AT = 2  # the rows follow the opening token and one word
@@ -185,10 +185,9 @@ def load_diffusion_head(
     except UserError:
         raise
     except Exception as error:  # for a wrong or broken folder, diffusers raises all kinds of errors
-        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"diffusion model {name!r} could not be loaded ({reason}); give a Stable Diffusion 1.x in diffusers form, with the "
-            "folders unet, vae, text_encoder, tokenizer and scheduler"
+            f"diffusion model {name!r} could not be loaded ({one_line(error)}); give a Stable Diffusion 1.x in diffusers form, "
+            "with the folders unet, vae, text_encoder, tokenizer and scheduler"
         ) from None
     if kind != "epsilon" or parts[3].config.cross_attention_dim != parts[0].config.hidden_size:
         raise UserError(

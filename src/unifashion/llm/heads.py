@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from unifashion.errors import UserError, require
+from unifashion.errors import UserError, one_line, require
 from unifashion.llm.diffusion_head import DiffusionHead, load_diffusion_head
 from unifashion.llm.language_model import PrefixLanguageModel
 from unifashion.llm.loading import Kept, LoadIn, load_base, read_lora_config
@@ -72,9 +72,8 @@ def rebuild_language_model(heads: Heads, folder: Path, width: int) -> PrefixLang
 
             model = get_peft_model(model, read_lora_config(source))
     except Exception as error:  # transformers and peft raise all kinds of errors
-        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"the language model in {source} cannot be read ({reason}); train again or copy it again"
+            f"the language model in {source} cannot be read ({one_line(error)}); train again or copy it again"
         ) from None
     return prefix_language_model(model, tokenizer, width, heads)
 

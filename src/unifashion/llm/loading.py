@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from unifashion.config import LanguageModelSettings
-from unifashion.errors import UserError, require
+from unifashion.errors import UserError, one_line, require
 from unifashion.models.weight_files import check_finite, load_foreign, read_safetensors
 
 log = logging.getLogger(__name__)
@@ -58,9 +58,9 @@ def load_base(name: str, load_in: LoadIn = "full", exact: bool = False) -> tuple
     except UserError:
         raise
     except Exception as error:  # for a wrong or broken folder, transformers raises all kinds of errors
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
-            f"language model {name!r} could not be loaded ({reason}); give a folder or hub id of a causal language model (--llm)"
+            f"language model {name!r} could not be loaded ({one_line(error)}); give a folder or hub id of a causal language "
+            "model (--llm)"
         ) from None
     if tokenizer.eos_token_id is None:
         raise UserError(f"language model {name!r}: its tokenizer has no end-of-text token; choose another --llm")
@@ -118,7 +118,7 @@ def add_lora(model: Any, settings: LanguageModelSettings) -> nn.Module:
     try:
         return get_peft_model(model, config)
     except ValueError as error:
-        raise UserError(f"lora_targets {targets!r}: {' '.join(str(error).split())[:200]}") from None
+        raise UserError(f"lora_targets {targets!r}: {one_line(error)}") from None
 
 
 def read_lora_config(folder: Path) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from unifashion.errors import UserError
+from unifashion.errors import UserError, one_line
 from unifashion.models.weight_files import load_foreign
 
 DEC = "[DEC]"
@@ -23,9 +23,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     try:
         tokenizer = load_foreign(AutoTokenizer, name)
     except Exception as error:  # for a broken file, transformers and tokenizers raise all kinds of errors
-        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"tokenizer {name!r} could not be loaded ({reason}); give a folder or a hub id, "
+            f"tokenizer {name!r} could not be loaded ({one_line(error)}); give a folder or a hub id, "
             "or --tokenizer train to build one from the training texts"
         ) from None
     if None in (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id):

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers import logging as transformers_logging
 
-from unifashion.errors import UserError
+from unifashion.errors import UserError, one_line
 from unifashion.io import read_json, replacing_folder
 from unifashion.models.pretrained import download
 from unifashion.models.weight_files import check_finite, load_foreign
@@ -167,9 +167,7 @@ def load_vae_weights(vae: AutoencoderKL, weights: dict[str, Any], source: str) -
     except UserError:
         raise
     except (RuntimeError, KeyError) as error:
-        raise UserError(
-            f"{source}: its VAE does not fit that of the base ({' '.join(str(error).split())[:200]})"
-        ) from None
+        raise UserError(f"{source}: its VAE does not fit that of the base ({one_line(error)})") from None
 
 
 def _part(kind: Any, name: str, subfolder: str) -> Any:
@@ -187,7 +185,7 @@ def _part(kind: Any, name: str, subfolder: str) -> Any:
 def _reason(error: Exception, name: str | Path, length: int) -> str:
     if not Path(name).exists():
         return "neither a local folder nor a repository that could be reached on the hub"
-    return " ".join(str(error).split())[:length]
+    return one_line(error, length)
 
 
 def convert_ckpt(path: Path, out: Path, base: str, control: ControlRead, overwrite: bool = False) -> None:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from unifashion.errors import UserError
+from unifashion.errors import UserError, one_line
 from unifashion.models.weight_files import read_torchscript
 from unifashion.tryon.agnostic import Mask, grow
 
@@ -83,7 +83,7 @@ class Sketcher:
         try:
             maps = network(pixels)
         except RuntimeError as error:
-            raise UserError(f"--sketch-model fails on a photo: {str(error).splitlines()[-1]}") from None
+            raise UserError(f"--sketch-model fails on a photo: {one_line(error)}") from None
         edges = maps[-1] if isinstance(maps, Sequence) else maps
         if not isinstance(edges, Tensor) or edges.squeeze().shape != pixels.shape[-2:]:
             raise UserError(f"--sketch-model must return one map of {tuple(pixels.shape[-2:])} pixels")

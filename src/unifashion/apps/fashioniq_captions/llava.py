@@ -21,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from unifashion.apps.fashioniq_captions.backend import Dialogue, Refusal, Reply, messages
 from unifashion.apps.fashioniq_captions.settings import CaptionerSettings
-from unifashion.errors import UserError
+from unifashion.errors import UserError, one_line
 from unifashion.models.weight_files import load_foreign
 
 log = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ def _check_name(name: str) -> None:
             hf_hub_download(name, "config.json")
         except (OSError, ValueError) as error:
             raise UserError(
-                f"--model {name} is neither a folder nor a model on the hub ({' '.join(str(error).split())[:160]}); name a "
+                f"--model {name} is neither a folder nor a model on the hub ({one_line(error)}); name a "
                 "LLaVA in Hugging Face form"
             ) from None
 
@@ -126,7 +126,7 @@ def _load(auto: Any, name: str, **options: object) -> Any:
         return load_foreign(auto, name, **options)
     except (OSError, ValueError, KeyError, ImportError) as error:
         what = "processor" if auto is AutoProcessor else "model"
-        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"--model {name}: its {what} cannot be loaded ({reason}); name a LLaVA in Hugging Face form, a folder or a hub id"
+            f"--model {name}: its {what} cannot be loaded ({one_line(error)}); name a LLaVA in Hugging Face form, a folder "
+            "or a hub id"
         ) from None
