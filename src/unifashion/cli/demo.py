@@ -27,7 +27,7 @@ class Settings:
     port: int = setting(7860, "0 = any free port", most=65_535)
     password: str | None = setting(None, "asked of every visitor [$UNIFASHION_PASSWORD]")
     allow_host: tuple[str, ...] = setting((), "a name by which it is reached, besides its address", repeat=True)
-    per_client: int = setting(64, "requests at the same time from one address", least=1)
+    per_client: int = setting(64, "requests at the same time from one address", least=1, most=10_000)
     proxy: str | None = setting(None, "address of a proxy that says who its clients are (X-Forwarded-For)")
     root_path: str = setting("", "path at which that proxy serves the demo")
     access_log: bool = setting(False, "log every request")
