@@ -309,6 +309,8 @@ def check_output(path: Path, flag: str, is_file: bool = False) -> None:
 def lock(path: Path, refusal: str) -> Iterator[bool]:
     """Lock ``path`` (a folder, or a file, created if needed) for this process; the lock ends with the process at the latest.
 
+    Its forks, such as loader processes, which live on for some seconds when it is killed, do not hold it.
+
     On file systems without locks, such as some network disks, everybody is let in, and False is yielded.
 
     Raises:
@@ -329,9 +331,24 @@ def lock(path: Path, refusal: str) -> Iterator[bool]:
             handle, path
         ):  # its owner, who ended a moment ago, has removed it: the next call would lock another
             raise UserError(refusal)
+        _handles.add(handle)
         yield held
     finally:
+        _handles.discard(handle)
         os.close(handle)
+
+
+_handles: set[int] = set()
+
+
+def _let_go() -> None:
+    """Close, in a fork, the locks that belong to its parent."""
+    for handle in _handles:
+        os.close(handle)
+    _handles.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def _is_at(handle: int, path: Path) -> bool:
@@ -410,7 +427,7 @@ def claim(record: Path, settings: Mapping[str, Any], subject: str, remedy: str) 
 
 @contextmanager
 def disk_errors(
-    path: Path | str, remedy: str = "name another folder", unfinished: Path | None = None
+    path: Path | str, remedy: str = "name another folder", unfinished: Path | None = None, again: str = AGAIN
 ) -> Iterator[None]:
     """Turn a full or read-only disk into a one-sentence error, where files are not written by ``replacing``.
 
@@ -418,6 +435,7 @@ def disk_errors(
         path: what the sentence names, also for files below ``unfinished``.
         remedy: how it ends where the disk is not full.
         unfinished: a folder that is filled and then becomes ``path``.
+        again: what to do once there is room, also for what ``replacing`` writes in the block.
 
     Raises:
         UserError: for every ``OSError`` inside the block.
@@ -425,11 +443,12 @@ def disk_errors(
     try:
         yield
     except DiskError as error:
-        if unfinished not in Path(error.path).parents:
+        is_below = unfinished in Path(error.path).parents
+        if not is_below and again == AGAIN:
             raise
-        raise _cannot_write(path, error.number, error.reason, AGAIN, remedy) from None
+        raise _cannot_write(path if is_below else error.path, error.number, error.reason, again, remedy) from None
     except OSError as error:
-        raise _cannot_write(path, error.errno or 0, error.strerror or str(error), AGAIN, remedy) from None
+        raise _cannot_write(path, error.errno or 0, error.strerror or str(error), again, remedy) from None
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """A run that was stopped anywhere and resumed is the run that never stopped: the same metrics, the same weights, bit for bit."""
 
 import csv
+import dataclasses
 import errno
 import json
 import os
@@ -15,11 +16,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+import kill
 from unifashion import io
 from unifashion.errors import UserError
+from unifashion.io import lock
 from unifashion.training import checkpoint, trainer
 from unifashion.training.resume import parse_settings
-from unifashion.training.run_folder import RunFolder
+from unifashion.training.run_folder import RunFolder, open_run
 from unifashion.training.trainer import Trainer
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
@@ -327,3 +330,117 @@ def test_training_data_that_changed_is_refused(blip_train, flags, whole, shop, t
     with pytest.raises(SystemExit):
         blip_train.main(["--resume", str(whole), "--data-root", str(other)])
     assert "the training data has changed since the run was started" in capsys.readouterr().err
+
+
+DAMAGE = {
+    "progress.json": [b"", b"{}", b"[]", b'{"step": 15}', b'{"step": "15"}', None],
+    "manifest.json": [
+        b"",
+        b"[]",
+        b'{"files": 3}',
+        b'{"files": {}}',
+        b'{"files": {"../../run.json": [1, "x"], "state.pt": 1}}',
+    ],
+    "state.pt": [b"", b"half", None],
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_checkpoint_with_a_damaged_file_is_skipped_for_the_one_before_it(name, whole, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    newest, former = sorted((run / "checkpoints").iterdir(), reverse=True)
+    assert checkpoint.find_checkpoint(run) == newest
+    changed = (newest / name).read_bytes().replace(b"1", b"2", 1)
+    for content in (*DAMAGE[name], changed):
+        (newest / name).unlink(missing_ok=True)
+        if content is not None:
+            (newest / name).write_bytes(content)
+        assert checkpoint.find_checkpoint(run) == former, content
+    shutil.rmtree(former / "model")
+    with pytest.raises(
+        UserError, match="all of its checkpoints are broken; restore one, or start a new run with --init-from"
+    ):
+        checkpoint.find_checkpoint(run)
+
+
+def test_rows_of_the_metrics_that_are_lost_are_said_and_never_filled_up(whole, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    opened, path = RunFolder.reopen(run), run / METRICS[0]
+    size = path.stat().st_size
+    with pytest.raises(UserError, match=f"has {size} bytes, but had {size + 1} when the checkpoint was written"):
+        opened.cut(METRICS[0], size + 1)
+    assert path.stat().st_size == size
+    opened.cut(METRICS[0], size - 1)
+    assert path.stat().st_size == size - 1
+    path.unlink()
+    opened.cut(METRICS[0], size)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(("name", "content", "sentence"), [
+    ("run.json", b"", "its run.json is damaged; restore it, or start a new run with --init-from"),
+    ("run.json", b"[]", "its run.json is damaged; restore it, or start a new run with --init-from"),
+    ("run.json", b'{"seconds": "long"}', "its run.json is damaged; restore it, or start a new run with --init-from"),
+    ("run.json", b'{"state": "starting"}', "it ended before it had begun; start it again with the command that made it"),
+    ("config.yaml", b"seed: 0\n", "its config.yaml is not what the run was started with; restore it"),
+])  # fmt: skip
+def test_a_run_whose_records_are_damaged_says_which_and_the_way_out(
+    name, content, sentence, blip_train, whole, tmp_path
+):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    (run / name).write_bytes(content)
+    groups = (blip_train.DataSettings, blip_train.ModelSettings, blip_train.TrainingSettings)
+    with pytest.raises(UserError) as refused:
+        parse_settings((*groups, blip_train.EvaluationSettings), ["--resume", str(run)], "")
+    assert sentence in str(refused.value) and str(run) in str(refused.value)
+
+
+def test_a_run_has_one_process_that_writes(blip_train, flags, whole, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    before = kill.contents(run)
+    settings = dataclasses.replace(blip_train.TrainingSettings(), output_dir=str(run), overwrite=True)
+    with lock(run / ".lock", ""):
+        for words in (["--resume", str(run)], [*flags, "--output-dir", str(run), "--overwrite"]):
+            assert kill.in_a_process(lambda words=words: blip_train.main(words)) == 2
+        with pytest.raises(UserError, match="another process is training there"), open_run(settings):
+            pass
+        assert {**before, ".lock": b""} == kill.contents(run)
+    with open_run(settings):
+        assert {path.name for path in run.iterdir()} == {".lock", "run.json"}
+
+
+def test_a_fork_does_not_hold_the_lock_of_a_trainer_that_was_killed(tmp_path):
+    forked, ended = os.pipe(), os.pipe()
+    with lock(tmp_path / ".lock", ""):
+        child = os.fork()
+        if child == 0:
+            os.write(forked[1], b"x")
+            os.read(ended[0], 1)
+            os._exit(0)
+        os.read(forked[0], 1)
+    with lock(tmp_path / ".lock", "the fork holds it"):
+        os.write(ended[1], b"x")
+    os.waitpid(child, 0)
+    for handle in (*forked, *ended):
+        os.close(handle)
+
+
+def test_a_signal_to_all_processes_of_a_run_saves_like_one_to_the_trainer_alone(blip_train, flags, whole, tmp_path):
+    run = tmp_path / "run"
+
+    def stopped():
+        os.setpgid(0, 0)
+        Trainer._train_batch = after(
+            7, Trainer._train_batch, lambda *a: [os.killpg(0, signal.SIGTERM), original(*a)][1]
+        )
+        blip_train.main([*flags, "--num-workers", "2", "--output-dir", str(run)])
+
+    original = Trainer._train_batch
+    assert in_a_process(stopped) == 130
+    assert checkpoint.find_checkpoint(run).name == "step_00000008"
+    blip_train.main([*flags, "--resume", str(run)])
+    assert_same_run(run, whole)

@@ -145,4 +145,4 @@ def test_a_run_folder_is_never_written_over_by_accident(tmp_path):
     RunFolder(tmp_path / "run").describe((SETTINGS,))
     with pytest.raises(UserError, match="add --overwrite"):
         RunFolder(tmp_path / "run")
-    assert not any(RunFolder(tmp_path / "run", overwrite=True).path.iterdir())
+    assert [path.name for path in RunFolder(tmp_path / "run", overwrite=True).path.iterdir()] == ["run.json"]

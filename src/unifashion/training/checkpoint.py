@@ -3,12 +3,14 @@
     checkpoints/step_00000120/
       model/          the model as ``from_pretrained`` reads it
       state.pt        optimiser, schedule, moving average (read with ``weights_only=True``)
-      progress.json   the progress of the run; written again when the validation of this step is done
-      manifest.json   {"files": {name: [size, hash]}}: written last; a folder that does not match it is broken
+      progress.json   the progress of the run, and a hash of it; written again when the validation of this step is done
+      manifest.json   {"step": step, "files": {name: [size, hash]}}: written last; a folder that does not match it is broken
 
 ``best`` and ``last`` are hard links to the files of a checkpoint's model, so they cost no space.
 """
 
+import hashlib
+import json
 import logging
 import os
 import shutil
@@ -18,12 +20,14 @@ from typing import Any
 
 import torch
 
+from unifashion.errors import UserError
 from unifashion.io import file_stamp, files_below, read_json, replacing_folder, write_json
 
 log = logging.getLogger(__name__)
 
 FOLDER = "checkpoints"
 MANIFEST, STATE, PROGRESS = "manifest.json", "state.pt", "progress.json"
+HASH = "hash"  # of the other entries of progress.json
 State = dict[str, Any]
 
 
@@ -49,33 +53,65 @@ def write_checkpoint(
         save_model(unfinished / "model")
         torch.save(state, unfinished / STATE)
         files = {path.relative_to(unfinished).as_posix(): file_stamp(path) for path in files_below(unfinished)}
-        write_json(unfinished / PROGRESS, progress)
+        _write_progress(unfinished, progress)
         write_json(unfinished / MANIFEST, {"step": step, "files": files})
-    for old in _newest_first(run)[max(keep_last, 1) :]:
-        shutil.rmtree(old, ignore_errors=True)
+    _prune(run, keep_last)
     return folder
 
 
 def update_progress(checkpoint: Path, progress: State) -> None:
     """Replace a checkpoint's record of the run's progress, once its validation is done."""
-    write_json(checkpoint / PROGRESS, progress, durable=True)
+    _write_progress(checkpoint, progress, durable=True)
+
+
+def _write_progress(folder: Path, progress: State, durable: bool = False) -> None:
+    # Not in the manifest, because two files cannot be replaced in one step.
+    write_json(folder / PROGRESS, {**progress, HASH: _hash(progress)}, durable)
+
+
+def _hash(progress: State) -> str:
+    return hashlib.blake2b(json.dumps(progress, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def find_checkpoint(run: Path) -> Path | None:
-    """Return the newest checkpoint that is whole; broken ones are named in the log and skipped. None where there is none."""
-    for checkpoint in _newest_first(run):
+    """Return the newest checkpoint that is whole; broken ones are named in the log and skipped. None where there is none.
+
+    Raises:
+        UserError: there are some, and all of them are broken.
+    """
+    checkpoints = _newest_first(run)
+    for checkpoint in checkpoints:
         fault = _fault(checkpoint)
         if fault is None:
             return checkpoint
         log.warning("%s is broken (%s) and is skipped", checkpoint, fault)
+    if checkpoints:
+        raise UserError(
+            f"--resume {run}: all of its checkpoints are broken; restore one, or start a new run with --init-from {run}/last"
+        )
     return None
+
+
+def keep_checkpoint(checkpoint: Path, keep_last: int) -> None:
+    """Remove what would be in the way of a run that continues from a checkpoint: broken newer ones, and too many older ones."""
+    run = checkpoint.parents[1]
+    for newer in _newest_first(run):
+        if newer == checkpoint:
+            break
+        shutil.rmtree(newer)
+    _prune(run, keep_last)
+
+
+def _prune(run: Path, keep_last: int) -> None:
+    for old in _newest_first(run)[max(keep_last, 1) :]:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def read_state(checkpoint: Path) -> tuple[State, State]:
     """Return the state, on the CPU, and the progress that ``write_checkpoint`` was given."""
     state: State = torch.load(checkpoint / STATE, map_location="cpu", weights_only=True)
     earlier = state.pop("progress", {})  # where checkpoints of version 0.1 keep it
-    progress = read_json(checkpoint / PROGRESS) or earlier
+    progress = _read_progress(checkpoint) or earlier
     if "turn" in progress:
         progress["batch"] = progress["count"] = progress.pop("turn")
         progress["validated_step"] = progress["step"]
@@ -99,15 +135,29 @@ def _newest_first(run: Path) -> list[Path]:
     return sorted((run / FOLDER).glob("step_*"), reverse=True)
 
 
+def _read_progress(checkpoint: Path) -> State | None:
+    """Return what ``progress.json`` holds; None if it is damaged. Early versions wrote no hash."""
+    progress = read_json(checkpoint / PROGRESS)
+    if not isinstance(progress, dict) or not {"step", "epoch", "sums", "lengths"} <= progress.keys():
+        return None
+    written = progress.pop(HASH, None)
+    return progress if written in (None, _hash(progress)) else None
+
+
 def _fault(checkpoint: Path) -> str | None:
     """Return what is wrong with a checkpoint, or None."""
     manifest = read_json(checkpoint / MANIFEST)
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict) or STATE not in manifest["files"]:
         return f"no readable {MANIFEST}"
     for name, stamp in manifest["files"].items():
         try:
-            if file_stamp(checkpoint / name) != stamp:
+            if not (checkpoint / name).is_file() or file_stamp(checkpoint / name) != stamp:
                 return f"{name} differs from what was written"
-        except OSError as error:
-            return f"{name}: {error.strerror}"
+        except (OSError, ValueError) as error:
+            return f"{name}: {error}"
+    progress = _read_progress(checkpoint)
+    if progress is None and not (checkpoint / PROGRESS).exists():
+        progress = torch.load(checkpoint / STATE, map_location="cpu", weights_only=True).get("progress")
+    if progress is None or progress.get("step") != manifest.get("step"):
+        return f"{PROGRESS} is missing or damaged"
     return None

@@ -35,3 +35,12 @@ class Interrupt:
         if self.signal:
             raise KeyboardInterrupt
         self.signal = number
+
+
+def outlive_first_signal(worker: int) -> None:
+    """Let a loader process outlive the first signal: terminals and clusters send it to all processes, not to the trainer alone.
+
+    It ends with the trainer, which still needs it for the batches on the way. A second signal ends it at once.
+    """
+    for number in SIGNALS:
+        signal.signal(number, lambda received, frame: signal.signal(received, signal.SIG_DFL))

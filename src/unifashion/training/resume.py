@@ -12,9 +12,9 @@ from typing import Any
 from unifashion.config import EvaluationSettings, RunSettings
 from unifashion.errors import UserError
 from unifashion.flags import parse, read_yaml, resolve
-from unifashion.training.run_folder import read_description
+from unifashion.io import file_stamp
+from unifashion.training.run_folder import CONFIG, damaged, read_description
 
-CONFIG = "config.yaml"
 FREE = frozenset(
     {
         "cache_images",
@@ -51,10 +51,15 @@ def parse_settings(
     (run,) = (group.resume for group in given if isinstance(group, RunSettings))
     if run is None:
         return given
-    read_description(Path(run))
+    begun = read_description(Path(run))
     config = Path(run) / CONFIG
     if not config.is_file():
         raise UserError(f"--resume {run}: it has no {CONFIG}, so the settings of the run are lost; start a new run")
+    if begun.get(CONFIG, file_stamp(config)) != file_stamp(config):
+        raise UserError(
+            f"--resume {run}: its {CONFIG} is not what the run was started with; restore it, "
+            f"or start a new run with --init-from {run}/last"
+        )
     original = resolve(groups, read_yaml(config))
     settings = parse(groups, [*argv, "--config", str(config)], description)
     for old, new in zip(original, settings, strict=True):
@@ -75,7 +80,9 @@ def check_data(run: Path, described: dict[str, str]) -> None:
     Raises:
         UserError: they are not.
     """
-    before = read_description(run)["data"]
+    before = read_description(run).get("data")
+    if not isinstance(before, dict) or not {"fingerprint", "used"} <= before.keys():
+        raise damaged(run)
     if before["fingerprint"] != described["fingerprint"]:
         raise UserError(
             f"--resume {run}: the training data has changed since the run was started (then: {before['used']}, now: "

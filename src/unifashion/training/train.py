@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,7 +31,7 @@ from unifashion.training.build import build_model
 from unifashion.training.checkpoint import find_checkpoint
 from unifashion.training.compilation import compile_blocks
 from unifashion.training.resume import check_data
-from unifashion.training.run_folder import RunFolder, fingerprint, open_run
+from unifashion.training.run_folder import RunFolder, check_run, fingerprint, open_run
 from unifashion.training.schedule import make_schedule
 from unifashion.training.tasks import RETRIEVAL_TASKS
 from unifashion.training.tasks.task import Task
@@ -58,6 +59,7 @@ def train(
     """
     transformers_logging.set_verbosity_error()
     language = language or LanguageModelSettings()
+    check_run(training)
     photos = Photos(ImageTransform(data.image_size, pad=data.pad, ratio=data.pad_ratio), keep=data.cache_images)
     rows, described = _read_rows(data, model, photos)
     if training.resume:
@@ -69,19 +71,20 @@ def train(
     sampler = make_sampler(rows, training, accelerator)
     if data.feature_cache is not None:
         rows = replace(rows, photos=_cached(rows.images(), photos, data, network, accelerator, training.batch_size))
-    run = open_run(training) if accelerator.is_main_process else None
-    if run is not None and not training.resume:
-        groups = (data, model, training, evaluation, *([language] if model.blip_model_name == "blip2_cir_full" else []))
-        run.describe(groups, rows=len(rows), data=described)
-    if training.tracker != "none":
-        accelerator.init_trackers("unifashion")
     if training.compile:
         compile_blocks(network)
-    trainer = make_trainer(task, rows, training, accelerator, run, evaluate, data.num_workers, sampler)
-    if training.resume:
-        trainer.resume(find_checkpoint(Path(training.resume)))
-    trainer.fit()
-    accelerator.end_training()
+    trainer = make_trainer(task, rows, training, accelerator, None, evaluate, data.num_workers, sampler)
+    with open_run(training) if accelerator.is_main_process else nullcontext() as run:
+        if run is not None and not training.resume:
+            more = [language] if model.blip_model_name == "blip2_cir_full" else []
+            run.describe((data, model, training, evaluation, *more), rows=len(rows), data=described)
+        trainer.run = run
+        if training.tracker != "none":
+            accelerator.init_trackers("unifashion")
+        if training.resume:
+            trainer.resume(find_checkpoint(Path(training.resume)))
+        trainer.fit()
+        accelerator.end_training()
     return run.path if run is not None else None
 
 

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from unifashion.evaluation.tryon_validation import validate_tryon
 from unifashion.seeding import seed_everything
 from unifashion.training.checkpoint import find_checkpoint
 from unifashion.training.resume import check_data
-from unifashion.training.run_folder import RunFolder, fingerprint, open_run
+from unifashion.training.run_folder import check_run, fingerprint, open_run
 from unifashion.training.schedule import make_plateau
 from unifashion.training.tasks.tryon import TryOnTask
 from unifashion.training.trainer import Cadence, Trainer, Validation, make_accelerator
@@ -49,6 +50,7 @@ def train(data: TryOnDataSettings, model: TryOnModelSettings, training: TryOnTra
     """
     quiet_libraries()
     require("torchmetrics", "the validation of a try-on training")
+    check_run(training)
     accelerator = make_accelerator(training, TryOnTask)
     names = map_names(data.control, warped_mask=training.atv_weight > 0)
     with accelerator.main_process_first():
@@ -65,19 +67,21 @@ def train(data: TryOnDataSettings, model: TryOnModelSettings, training: TryOnTra
     pipe = _build(data, model, checkpoint, train_split, context)
     pipe.check(*size, training.validation_inference_steps)
     rows = TryOnRows(train_split.items, names, size, training)
-    run = open_run(training) if accelerator.is_main_process else None
-    if run is not None and not training.resume:
-        run.describe((data, model, training), rows=len(rows.items), data=described, synthetic=_synthetic(data))
-    if training.tracker != "none":
-        accelerator.init_trackers("unifashion-tryon")
     if isinstance(pipe.vae, BlockAutoencoder) and checkpoint is None and not model.init_from:
         share = pipe.vae.fit(_pictures(rows))
         log.info("the toy's VAE explains %.1f %% of the variance of the training pictures", 100 * share)
-    trainer = _trainer(pipe, rows, model, training, accelerator, run, context, shown, data.num_workers)
-    if training.resume:
-        trainer.resume(checkpoint)
-    trainer.fit()
-    accelerator.end_training()
+    trainer = _trainer(pipe, rows, model, training, accelerator, context, shown, data.num_workers)
+    with open_run(training) if accelerator.is_main_process else nullcontext() as run:
+        if run is not None and not training.resume:
+            run.describe((data, model, training), rows=len(rows.items), data=described, synthetic=_synthetic(data))
+        trainer.run = run
+        if training.tracker != "none":
+            accelerator.init_trackers("unifashion-tryon")
+        if training.resume:
+            # Found again, now that nobody else can continue the run.
+            trainer.resume(find_checkpoint(Path(training.resume)))
+        trainer.fit()
+        accelerator.end_training()
     return run.path if run is not None else None
 
 
@@ -169,7 +173,6 @@ def _trainer(
     model: TryOnModelSettings,
     training: TryOnTrainingSettings,
     accelerator: Accelerator,
-    run: RunFolder | None,
     context: QFormerContext | None,
     shown: tuple[TryOnItem, ...],
     num_workers: int,
@@ -206,7 +209,7 @@ def _trainer(
         ),
         training,
         accelerator,
-        run,
+        None,
         evaluate,
         partial(make_plateau, warmup_steps=training.warmup_steps, decay_steps=training.decay_steps),
         training.max_steps,

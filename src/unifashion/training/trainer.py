@@ -16,7 +16,7 @@ resumed run makes up for a validation that was cut off.
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -44,11 +44,11 @@ from unifashion.data.skipped import SkippedImages
 from unifashion.distributed import check_launch, mean_over_ranks, share_buffers
 from unifashion.errors import UserError
 from unifashion.seeding import only_deterministic, seed_everything
-from unifashion.training.checkpoint import link_model, read_state, update_progress, write_checkpoint
+from unifashion.training.checkpoint import keep_checkpoint, link_model, read_state, update_progress, write_checkpoint
 from unifashion.training.grad_cache import GradCache
-from unifashion.training.interrupt import Interrupt
+from unifashion.training.interrupt import Interrupt, outlive_first_signal
 from unifashion.training.moving_average import MovingAverage
-from unifashion.training.run_folder import TRAIN_METRICS, VALIDATION_METRICS, RunFolder, now
+from unifashion.training.run_folder import BEST, LAST, TRAIN_METRICS, VALIDATION_METRICS, RunFolder, now
 from unifashion.training.sharding import Sharding, check_sharding
 from unifashion.training.tasks.task import Losses, Position, Task
 from unifashion.training.tracking import to_track
@@ -163,6 +163,7 @@ class Trainer:
             num_workers=num_workers,
             pin_memory=accelerator.device.type == "cuda",
             multiprocessing_context="fork" if num_workers else None,
+            worker_init_fn=outlive_first_signal if num_workers else None,
         )
         is_sharded = accelerator.distributed_type == DistributedType.FSDP
         self.sharding = Sharding(task) if is_sharded else None
@@ -184,6 +185,7 @@ class Trainer:
         trained = [parameter for parameter in task.parameters() if parameter.requires_grad]
         self.average = MovingAverage(trained, settings.ema_decay) if settings.ema_decay else None
         self.progress = Progress()
+        self._saved_step = 0
 
     # Resuming ---------------------------------------------------------------------------------------------------------
 
@@ -191,16 +193,23 @@ class Trainer:
         """Resume from a checkpoint that ``find_checkpoint`` returned; without one, start from the beginning.
 
         Raises:
-            UserError: the checkpoint was made by another number of processes, or for another model.
+            UserError: the checkpoint was made by another number of processes, or for another model; a metrics file lacks rows.
         """
         if checkpoint is None:
             log.warning("the run has no checkpoint yet: it starts from the beginning")
         else:
             self._load(checkpoint)
             log.info("resuming from %s", checkpoint)
-        if self.run is not None:
-            for name in (TRAIN_METRICS, VALIDATION_METRICS):
-                self.run.cut(name, self.progress.lengths.get(name, 0))
+        if self.run is None:
+            return
+        for name in (TRAIN_METRICS, VALIDATION_METRICS):
+            self.run.cut(name, self.progress.lengths.get(name, 0))
+        if checkpoint is not None:
+            with self.run.writing("checkpoints"):
+                keep_checkpoint(checkpoint, self.settings.keep_last)
+            self._link(checkpoint, LAST)
+            if self.progress.best is not None and self.progress.best_step == self.progress.step:
+                self._link(checkpoint, BEST)
 
     def _load(self, checkpoint: Path) -> None:
         state, progress = read_state(checkpoint)
@@ -216,12 +225,13 @@ class Trainer:
             self.average.restart(state["average"]["num_steps"])
             self._set_weights(state["average"]["trained"])
         set_optimizer_state_dict(self.wrapped, self.optimizer.optimizer, state["optimizer"], options=KEPT)
+        for name, parameter in self.task.named_parameters():
+            if name not in state["optimizer"]["state"]:
+                # It never had a gradient. torch has given it a state that has already taken one step.
+                self.optimizer.optimizer.state.pop(parameter, None)
         self.schedule.load_state_dict(state["schedule"])
         self.progress = Progress(**progress)
-        if self.run is not None:
-            link_model(checkpoint, self.run.path / "last")
-            if self.progress.best is not None and self.progress.best_step == self.progress.step:
-                link_model(checkpoint, self.run.path / "best")
+        self._saved_step = self.progress.step
 
     def _check_names(self, checkpoint: Path, state: dict[str, Any]) -> None:
         own = {name for name, parameter in self.task.named_parameters() if parameter.requires_grad}
@@ -239,7 +249,7 @@ class Trainer:
     # The loop ---------------------------------------------------------------------------------------------------------
 
     def fit(self) -> None:
-        """Train to the end. Ctrl-C and SIGTERM finish the step, save, and exit.
+        """Train to the end. Ctrl-C and SIGTERM finish the step, save, and exit; data that cannot be read any more ends it too.
 
         Raises:
             UserError: a loss that is not finite (that step does not change the weights); a full disk.
@@ -256,7 +266,21 @@ class Trainer:
             self._finish("interrupted")
             raise
         except UserError:
-            self._finish("failed")
+            with contextlib.suppress(UserError):  # on a full disk this fails too; what is reported is what failed first
+                self._finish("failed")
+            raise
+
+    def _read(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Yield batches. When no more can be read, save the steps since the last checkpoint, and raise ``UserError``."""
+        try:
+            yield from batches
+        except UserError:
+            at = self.progress
+            is_between_steps = at.batch % self.settings.accumulation_steps == 0
+            # Not with several processes, as perhaps only this one has failed.
+            if at.step > self._saved_step and is_between_steps and self.accelerator.num_processes == 1:
+                with contextlib.suppress(UserError):
+                    self._save()
             raise
 
     def _train_epoch(self, interrupt: Interrupt) -> None:
@@ -273,7 +297,7 @@ class Trainer:
             dynamic_ncols=True,
         )
         with contextlib.closing(bar):
-            for batch in bar:
+            for batch in self._read(bar):
                 losses, stop = self._train_batch(batch, interrupt)
                 at.batch, at.count = at.batch + 1, at.count + 1
                 at.seconds = time.perf_counter() - started
@@ -371,11 +395,15 @@ class Trainer:
         at = self.progress
         means = {name: total / at.count for name, total in at.sums.items()}
         rate = self.schedule.get_last_lr()[0]
-        self.accelerator.log({**means, "learning_rate": rate}, step=at.step)
+        self._track({**means, "learning_rate": rate})
         if self.run is not None:
             row = {**self._stamp(), **means, "learning_rate": rate, "seconds": round(at.seconds, 2)}
             self.run.append(TRAIN_METRICS, [row])
         at.count, at.sums, at.seconds = 0, {}, 0.0
+
+    def _track(self, values: Mapping[str, Any]) -> None:
+        with self.run.writing("the tracker's log") if self.run is not None else contextlib.nullcontext():
+            self.accelerator.log(dict(values), step=self.progress.step)
 
     def _stamp(self) -> dict[str, int]:
         at = self.progress
@@ -396,7 +424,7 @@ class Trainer:
         at.validated_step = at.step
         is_best = validation.value is not None and (at.best is None or validation.value > at.best)
         value = {} if validation.value is None else {"validation": validation.value}
-        self.accelerator.log({**validation.logged, **value}, step=at.step)
+        self._track({**validation.logged, **value})
         if is_best:
             at.best, at.best_step = validation.value, at.step
         if self.run is not None:
@@ -409,17 +437,22 @@ class Trainer:
         rows = [{**self._stamp(), **row} for row in validation.rows]
         self.run.append(VALIDATION_METRICS, rows)
         if validation.sheet is not None:
-            (path / "validation").mkdir(exist_ok=True)
-            validation.sheet.save(path / "validation" / f"step-{at.step}.png")
+            self.run.draw(f"validation/step-{at.step}.png", validation.sheet)
             self.run.update(validation=rows[-1])
         checkpoint = path / "checkpoints" / f"step_{at.step:08d}"
         if is_best:
             self.run.update(best={"epoch": at.epoch, "step": at.step, "value": at.best})
-            link_model(checkpoint, path / "best")
+            self._link(checkpoint, BEST)
         # Last: a run that was killed before this line validates again, one that was killed after it has everything.
         at.lengths = self.run.lengths()
         if checkpoint.is_dir():
-            update_progress(checkpoint, asdict(at))
+            with self.run.writing(f"checkpoints/{checkpoint.name}"):
+                update_progress(checkpoint, asdict(at))
+
+    def _link(self, checkpoint: Path, name: str) -> None:
+        assert self.run is not None
+        with self.run.writing(name):
+            link_model(checkpoint, self.run.path / name)
 
     def _averaged(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext() if self.average is None else self.average.applied()
@@ -436,6 +469,7 @@ class Trainer:
             # Cloned, because a state dict on the CPU shares its memory with the parameters, which hold the average below.
             trained = {name: tensor.clone() for name, tensor in self._weights().items() if name in names}
             state["average"] = {"num_steps": self.average.num_steps, "trained": trained}
+        self._saved_step = self.progress.step
         with self._averaged():
             weights, at = self._weights(), self.progress
             if self.run is None:
@@ -449,7 +483,7 @@ class Trainer:
                 asdict(at),
                 self.settings.keep_last,
             )
-        link_model(checkpoint, self.run.path / "last")
+        self._link(checkpoint, LAST)
 
     def _weights(self) -> dict[str, Tensor]:
         """Return the current weights, unsharded, on the CPU, with the shapes that a model folder has."""
@@ -463,7 +497,8 @@ class Trainer:
         for path, reason in self.progress.broken.items():
             skipped.add(Path(path), reason)
         if len(skipped):
-            skipped.write(self.run.path / "quarantine.csv")
+            with self.run.writing("quarantine.csv"):
+                skipped.write(self.run.path / "quarantine.csv")
         at = self.progress
         counted = {"steps": at.step} if self.cadence.log_steps else {"epochs": at.epoch, "steps": at.step}
         self.run.update(state=state, ended=now(), **counted, broken_images=len(skipped))
