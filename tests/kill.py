@@ -112,8 +112,8 @@ def killed_at(action: Action, folder: Path, point: Point) -> None:
 
     status = in_a_process(doomed)
     assert status != ANOTHER, f"{point}: there is another operation in this place now"
-    # 0: the last operation of all, when it writes less than the torn point asks for.
-    assert status in ({-signal.SIGKILL, -signal.SIGXFSZ} | ({0} if point.torn else set())), (
+    # 0: an operation after which so much is not written any more, such as opening a database to read it.
+    assert status in ({-signal.SIGKILL, -signal.SIGXFSZ} | ({0} if point.torn is not None else set())), (
         f"{point}: left with {status}"
     )
 
