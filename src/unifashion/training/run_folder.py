@@ -240,7 +240,7 @@ def open_run(settings: RunSettings) -> Iterator[RunFolder]:
         yield RunFolder.reopen(path) if settings.resume else RunFolder(path, settings.overwrite)
 
 
-def _lock(path: Path, settings: RunSettings) -> AbstractContextManager[None]:
+def _lock(path: Path, settings: RunSettings) -> AbstractContextManager[bool]:
     flag = "--resume" if settings.resume else "--output-dir"
     return lock(
         path / LOCK, f"{flag} {path}: another process is training there; wait until it ends, or name another folder"
