@@ -57,11 +57,11 @@ class Recording:
         """Return how far a number may be off.
 
         Ten times the distance of float32 to float64 and a millionth of the largest magnitude, where that distance was
-        recorded; else 2e-5 of the largest magnitude.
+        recorded; else 4e-5 of the largest magnitude: processors add in different orders (2.3e-5 was seen between two).
         """
         if key in self.facts.get("precision", {}):
             return 10 * self.facts["precision"][key][0] + 1e-6 * largest
-        return 2e-5 * largest
+        return 4e-5 * largest
 
 
 def rule_weight(name: str, shape: tuple[int, ...]) -> torch.Tensor:

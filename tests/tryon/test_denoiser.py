@@ -144,3 +144,14 @@ def test_blocks_of_one_colour_come_back_and_a_detail_as_far_as_one_number_can_sa
     again = BlockAutoencoder(patch=2)
     again.fit(flat + stripes)
     assert torch.equal(vae.components, again.components)
+
+
+@pytest.mark.parametrize("error", [1e-6, -1e-6])
+def test_components_have_the_same_signs_whatever_lapack_returns(error, monkeypatch):
+    image = torch.rand(2, 3, 32, 24, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    fitted = [BlockAutoencoder(), BlockAutoencoder()]
+    fitted[0].fit(image)
+    eigh = torch.linalg.eigh
+    monkeypatch.setattr(torch.linalg, "eigh", lambda matrix: (eigh(matrix)[0], error - eigh(matrix)[1]))
+    fitted[1].fit(image)
+    torch.testing.assert_close(fitted[1].components, fitted[0].components, atol=1e-4, rtol=0)

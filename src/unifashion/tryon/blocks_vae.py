@@ -71,7 +71,12 @@ class BlockAutoencoder(ModelMixin, ConfigMixin):
 
 
 def _principal(centred_NP: Tensor, count: int) -> Tensor:
-    """Return the first principal components (count, P) of centred rows, with signs (arbitrary) that make the sums positive."""
+    """Return the first principal components (count, P) of centred rows.
+
+    Their signs are arbitrary, and another machine's LAPACK may return the others. They are fixed so that a sum of the entries is
+    positive, in which the first ones weigh a little more: the plain sum is zero for what lies within a block.
+    """
     _, vector_PP = torch.linalg.eigh(torch.cov(centred_NP.T))
     vector_KP = vector_PP.flip(1)[:, :count].T
-    return torch.where(vector_KP.sum(1, keepdim=True) < 0, -vector_KP, vector_KP)
+    weight_P = torch.linspace(1.1, 1, vector_KP.shape[1], device=vector_KP.device)
+    return torch.where((vector_KP @ weight_P)[:, None] < 0, -vector_KP, vector_KP)
