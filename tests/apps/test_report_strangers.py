@@ -263,7 +263,7 @@ def test_a_bomb_of_aliases_is_a_sentence(make_run):
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
     (run / "config.yaml").write_text("\n".join(lines))
-    with pytest.raises(UserError, match=r"config\.yaml is damaged"):
+    with pytest.raises(UserError, match=r"config\.yaml: not a readable YAML file"):
         page_of(run)
 
 

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from unifashion.apps.report.rows import check_rows
 from unifashion.errors import UserError
 from unifashion.evaluation.ranked_lists import FILE as ANSWERS
 from unifashion.evaluation.ranked_lists import RankedList, read_ranked_lists
 from unifashion.evaluation.scores import MEAN, Score, read_scores
+from unifashion.flags import read_yaml
 from unifashion.io import read_json
 
 MAX_BYTES, MAX_COLUMNS = 256 * 2**20, 200  # of a file, and of a table
@@ -150,7 +149,7 @@ def _short_name(folder: Path) -> str:
 def _read_run(folder: Path, name: str) -> Run:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; name a run, such as runs/pretrain")
-    metadata = _mapping(folder / "run.json", read_json)
+    metadata, config = _read_description(folder / "run.json"), folder / "config.yaml"
     files = sorted({*folder.glob("scores.json"), *folder.glob("validate/*/scores.json")})
     if metadata is None and not files:
         raise UserError(f"{folder} holds no run and no scores: expected run.json or scores.json in it")
@@ -164,7 +163,7 @@ def _read_run(folder: Path, name: str) -> Run:
         folder=folder,
         name=name,
         metadata=metadata or {},
-        settings=_mapping(folder / "config.yaml", _read_yaml) or {},
+        settings=read_yaml(config, flag="") if config.is_file() else {},
         losses=_numbers(folder / "train_metrics.csv"),
         validation=_rows(folder / "validation_metrics.csv"),
         evaluations=evaluations,
@@ -191,37 +190,18 @@ def _evaluation(file: Path) -> Evaluation:
     return evaluation
 
 
-def _mapping(path: Path, read: Callable[[Path], Any]) -> dict[str, Any] | None:
-    """Return what a file says about a run; None where there is no file.
+def _read_description(path: Path) -> dict[str, Any] | None:
+    """Return the content of ``run.json``; None where there is no file.
 
     Raises:
         UserError: it holds anything other than names and values.
     """
     if not path.is_file():
         return None
-    try:
-        content = read(path) if path.stat().st_size <= MAX_BYTES else None
-    except RecursionError:
-        content = None
+    content = read_json(path) if path.stat().st_size <= MAX_BYTES else None
     if not isinstance(content, dict):
         raise UserError(f"{path} is damaged; remove it, or name another run")
     return content
-
-
-class _WithoutAliases(yaml.SafeLoader):
-    """No settings have them, and a few lines of them can stand for more than a memory holds."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("an alias")
-        return super().compose_node(parent, index)
-
-
-def _read_yaml(path: Path) -> Any:
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), _WithoutAliases)
-    except (OSError, ValueError, TypeError, yaml.YAMLError):  # a key that is a list is a TypeError
-        return None
 
 
 def _rows(path: Path) -> list[Row]:
