@@ -238,7 +238,7 @@ def test_traps_of_yaml_are_one_sentence_that_names_the_file(tmp_path, content, w
     with pytest.raises(UserError) as error:
         from_yaml(tmp_path, content)
     assert words in str(error.value) and str(error.value).startswith(f"--config {tmp_path}/a.yaml: ")
-    assert "\n" not in str(error.value) and len(str(error.value)) < 400 and time.monotonic() - started < 3
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400 and time.monotonic() - started < 60
 
 
 def test_a_byte_order_mark_is_no_fault(tmp_path):

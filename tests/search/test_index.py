@@ -220,7 +220,7 @@ def test_a_folder_without_a_table_and_a_table_of_any_name_can_be_indexed(make_mo
         (["search", "index"], "nothing to search for"),
         (["search", "index", "red", "--filter", "colour == 'red'"], "no item has a field 'colour'"),
         (["search", "index", "--image", "nothing.png"], "no such file"),
-        (["search", "index", "red", "--sheet", "index/index.json/a.png"], "cannot be written"),
+        (["search", "index", "red", "--sheet", "index/index.json/a.png"], "index.json is not a folder"),
         (["search", "index", "red", "--sheet", "a.doc"], "no picture has this ending"),
         (["search", "index", "red", "--model", "other"], "was made by another model"),
     ],

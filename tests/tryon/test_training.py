@@ -346,12 +346,12 @@ def test_results_of_other_settings_are_not_mixed(run, tryon_root, tmp_path, caps
 
 @pytest.mark.parametrize(("flags", "sentence"), [
     (["--pairs", "none.txt"], "none.txt does not exist"),
-    (["--model-path", "/nowhere/at/all"], "not a try-on model that can be loaded"),
+    (["--model-path", "/nowhere/at/all"], "no model at"),
     (["--retriever", "x"], "trained without a retrieval model"),
     (["--schedular", "ddim"], "did you mean '--scheduler'?"),
     (["--height", "50"], "height and width must be multiples of 3, got 50 and 18"),
     (["--num-inference-steps", "0"], "--num-inference-steps: must be at least 1"),
-    (["--num-inference-steps", "1001"], "the sampler takes 1 to 1000 steps, got 1001"),
+    (["--num-inference-steps", "1001"], "must be at most 1000"),
 ])  # fmt: skip
 def test_mistakes_on_the_command_line_are_one_sentence(run, tryon_root, tmp_path, capsys, flags, sentence, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -420,7 +420,7 @@ def test_what_a_cut_write_left_is_put_in_order(run, tryon_root, tmp_path):
     (tmp_path / "run" / "last").rename(tmp_path / "run" / ".last.old")  # between the two moves of a replacement
     (tmp_path / "run" / ".last.999999999").mkdir()
     train(*settings(tryon_root, tmp_path / "run", resume=str(tmp_path / "run")))
-    assert not list((tmp_path / "run").glob(".*"))
+    assert [path.name for path in (tmp_path / "run").glob(".*")] == [".lock"]
     load_pipeline(tmp_path / "run")
 
 
@@ -435,7 +435,7 @@ def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_stays(tryon_root, t
     with pytest.raises(UserError, match=r"step_00000004 cannot be written: the disk is full; .* --resume"):
         train(*settings(tryon_root, tmp_path / "run"))
     assert state_of(tmp_path / "run")[1]["step"] == 2
-    assert not list((tmp_path / "run").rglob(".*"))
+    assert [path.name for path in (tmp_path / "run").rglob(".*")] == [".lock"]
     assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "failed"
 
 

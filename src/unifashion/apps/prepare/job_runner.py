@@ -19,11 +19,24 @@ from tqdm import tqdm
 
 import unifashion
 from unifashion.data.image_files import is_there
-from unifashion.io import file_stamp, lock_folder, read_json, remove_leftovers_below, replacing, write_csv, write_json
+from unifashion.io import (
+    DiskError,
+    file_stamp,
+    lock_folder,
+    read_json,
+    remove_leftovers_below,
+    replacing,
+    write_csv,
+    write_json,
+)
 
 MANIFEST = "manifest.json"
 FAILURES = "failed.csv"
 Source = list[str | int]  # path, bytes (of a folder: files), time of the last change in ns
+UNUSABLE: dict[int | None, str] = {  # faults of a file's name, not of the disk
+    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR, errno.EISDIR), "a file has the name of a folder"),
+    errno.ENAMETOOLONG: "its name is too long",
+}
 AHEAD = 4  # jobs per thread that are queued; a million photos must not all be
 
 
@@ -122,12 +135,11 @@ def _do(folder: Path, job: Job) -> str | None:
             job.make(unfinished)
     except JobError as error:
         return str(error)
-    except (FileExistsError, NotADirectoryError, IsADirectoryError):
-        return "a file has the name of a folder"
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
+    except (DiskError, OSError) as error:
+        number = error.number if isinstance(error, DiskError) else error.errno
+        if number not in UNUSABLE:
             raise
-        return "its name is too long"
+        return UNUSABLE[number]
     return None
 
 
