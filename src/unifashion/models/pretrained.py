@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -73,9 +74,15 @@ def resolve(name: str | Path) -> CheckpointSource:
     if path.is_file():
         return CheckpointSource(path.parent if path.name == WEIGHTS and model_type(path.parent) else path)
     if path.is_dir():
-        for folder in (path, *(path / checkpoint for checkpoint in RUN_CHECKPOINTS)):
+        kept = [path / checkpoint for checkpoint in RUN_CHECKPOINTS if os.path.lexists(path / checkpoint)]
+        # A "best" that is damaged is not passed over for "last", which answers differently.
+        for folder in (path, *kept[:1]):
             if (folder / CONFIG).is_file() and ((folder / WEIGHTS).is_file() or model_type(folder) != MODEL_TYPE):
                 return CheckpointSource(folder)
+        if kept:
+            raise UserError(
+                f"no model in {kept[0]}: expected {CONFIG} and {WEIGHTS} there; restore it, or name another"
+            )
         raise UserError(
             f"no model in {path}: expected {CONFIG} and {WEIGHTS} there or in its {' or '.join(RUN_CHECKPOINTS)} folder"
         )
