@@ -1,7 +1,6 @@
 """Model folders in Hugging Face style: ``config.json``, ``model.safetensors`` and the tokenizer's files."""
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -157,12 +156,12 @@ def read_config(path: Path) -> UniFashionConfig:
         UserError: not JSON, or the config of something else.
     """
     try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        values: dict[str, Any] = read_json(path)
         if values.pop("model_type") != MODEL_TYPE or values["model_name"] not in MODEL_NAMES:
             raise KeyError("model_type")
         marks = tuple(values.pop("marks", ()))
         config = UniFashionConfig(**{**values, "qformer": QFormerConfig(**values["qformer"]), "marks": marks})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):  # None, where it cannot be read, has no pop
         raise UserError(
             f"{path} is not the config of a UniFashion model (or of a BLIP-2 one); expected what save_pretrained writes"
         ) from None
