@@ -11,6 +11,7 @@ from unifashion.io import read_json
 from unifashion.llm.diffusion_head import DiffusionHead, load_diffusion_head
 from unifashion.llm.language_model import PrefixLanguageModel
 from unifashion.llm.loading import Kept, LoadIn, load_base, read_lora_config
+from unifashion.llm.prompts import QUERIES
 from unifashion.models import pretrained
 from unifashion.models.weight_files import load_foreign
 
@@ -50,6 +51,8 @@ def read_heads(folder: Path) -> Heads:
         heads = Heads(**read_json(folder / HEADS))
         if wrong := [f.name for f in fields(Heads) if not _fits(f.type, getattr(heads, f.name))]:
             raise TypeError(wrong[0])
+        if heads.template.replace("{instruction}", heads.instruction).count(QUERIES) != 1:
+            raise ValueError("template")
         return heads
     except (ValueError, TypeError):  # None, where it cannot be read, is no mapping
         raise UserError(f"{folder / HEADS} is not what a blip2_cir_full writes; train again or copy it again") from None
@@ -74,6 +77,8 @@ def rebuild_language_model(heads: Heads, folder: Path, width: int) -> PrefixLang
         if heads.kept == "whole":
             model = AutoModelForCausalLM.from_config(load_foreign(AutoConfig, source), trust_remote_code=False)
             tokenizer = load_foreign(AutoTokenizer, source)
+            if tokenizer.eos_token_id is None:
+                raise ValueError("the tokenizer has no end-of-text token")
         elif heads.kept == "lora":
             from peft import get_peft_model
 
