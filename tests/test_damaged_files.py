@@ -1,11 +1,13 @@
 """Files that this program writes and reads again, and those beside a data set, after a disk or a hand has damaged them."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import tiny_config
 from damage import damaged, damaged_json, refused
 from unifashion.apps.doctor import examine
 from unifashion.apps.fashioniq_captions.journal import read_entries
@@ -16,6 +18,9 @@ from unifashion.evaluation.results import results_table
 from unifashion.evaluation.scores import read_scores
 from unifashion.io import claim, read_json
 from unifashion.llm.caption_file import _read_part
+from unifashion.llm.heads import Heads, read_heads, rebuild_language_model
+from unifashion.llm.tiny import tiny_llama, train_tokenizer
+from unifashion.models.pretrained import read_config
 from unifashion.tryon.human_parsing import read_body_25, read_coco_18
 from unifashion.tryon.results import read_record
 
@@ -37,6 +42,15 @@ SCORE = {
 }
 RUN = {"started": "2026-01-02T03:04:05Z", "machine": "m", "git": "0" * 40, "seconds": 60.0, "data": {"used": "all"}}
 MANIFEST = {"set": "cirr", "sources": [["a", 1, 2]], "settings": {}, "failed": 0, "files": {"x": [1, "0"]}}
+
+
+def _prompt_and_size(heads):
+    before, after = heads.template.split("<queries>")
+    return f"{before}{after} {heads.drawing_size:d}"
+
+
+MODEL = {"model_type": "unifashion", **asdict(tiny_config())}
+HEADS = asdict(Heads("tiny", "whole", "full", "<queries>", "describe it", 16))
 FILES = {  # name: (content, one value a line, reader of the folder)
     "captions.json": (CAPTIONS, False, lambda folder: read_captions(folder / "captions.json")),
     "captions.jsonl": (CAPTIONS, True, lambda folder: read_captions(folder / "captions.jsonl")),
@@ -46,6 +60,8 @@ FILES = {  # name: (content, one value a line, reader of the folder)
     "0.jsonl": (ANSWERS, True, read_entries),
     "scores.json": ([SCORE, SCORE], False, lambda folder: [f"{s.value:.2f} {s.row()}" for s in read_scores(folder)]),
     "run.json": (RUN, False, lambda folder: results_table([folder])),
+    "config.json": (MODEL, False, lambda folder: read_config(folder / "config.json")),
+    "heads.json": (HEADS, False, lambda folder: _prompt_and_size(read_heads(folder))),
     "inference.json": ({"settings": {"repaint": True}, "marks": ["repaint"]}, False, read_record),
     "manifest.json": (MANIFEST, False, lambda folder: (check("cirr", folder.parent), read_manifest(folder)["failed"])),
     "keypoints.json": (
@@ -105,3 +121,12 @@ def test_the_doctor_reports_damaged_captions(tmp_path, content):
     (tmp_path / "captions/cap.dress.val.json").write_bytes(content)
     (tmp_path / "captions_llava/next_llava.val.dress.caption.json").write_bytes(content)
     assert examine(tmp_path, progress=False)[0].name == "fashioniq"
+
+
+def test_a_kept_language_model_without_its_end_of_text_token_is_damaged(tmp_path):
+    tokenizer = train_tokenizer(["a red dress"])
+    tiny_llama(tokenizer).save_pretrained(tmp_path / "llm")
+    tokenizer.save_pretrained(tmp_path / "llm")
+    assert not refused(rebuild_language_model, Heads(**HEADS), tmp_path, 16)
+    (tmp_path / "llm/tokenizer_config.json").unlink()
+    assert refused(rebuild_language_model, Heads(**HEADS), tmp_path, 16)

@@ -256,7 +256,8 @@ def cut_torn_line(path: Path) -> None:
     """Cut off an incomplete last line, left by a process that was killed while appending."""
     if not path.exists():
         return
-    content = path.read_bytes()
+    with disk_errors(path, REMEDY), open_file(path, sys.maxsize) as file:
+        content = file.read()
     whole = content.rfind(b"\n") + 1
     if whole < len(content):
         os.truncate(path, whole)

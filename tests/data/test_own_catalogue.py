@@ -37,6 +37,15 @@ def test_rows_become_pairs_and_one_id_is_one_product(folder):
     assert [pair.product for pair in read_own_catalogue(folder, "val").pairs] == ["19"]
 
 
+@pytest.mark.parametrize("put", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("gone.csv")])
+@pytest.mark.parametrize("read", [read_products, lambda folder: read_own_catalogue(folder, "train")])
+def test_a_table_that_is_there_but_is_no_file_is_an_error_and_not_a_folder_without_a_table(folder, read, put):
+    (folder / "catalogue.csv").unlink()
+    put(folder / "catalogue.csv")
+    with pytest.raises(UserError, match=r"catalogue\.csv"):
+        read(folder)
+
+
 def test_other_columns_are_kept_as_metadata(folder):
     metadata = {row.image: row.metadata for row in read_products(folder)}
     assert len(metadata) == 4

@@ -1,6 +1,7 @@
 """A file of captions: continued after a kill, never mixed, written by one call at a time."""
 
 import json
+import os
 import shutil
 import threading
 from dataclasses import replace
@@ -124,6 +125,18 @@ def test_damaged_rows_of_a_part_are_made_again(shop, tmp_path, caplog):
     caption(shop, out)
     assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert "5 damaged rows; their images are captioned again" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["captions.jsonl", "captions.jsonl.part"])
+def test_a_pipe_in_the_place_of_the_captions_is_one_sentence(shop, tmp_path, name):
+    out = tmp_path / "captions.jsonl"
+    caption(shop[:3], out)
+    if name != out.name:
+        out.unlink()
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match=r"captions\.jsonl"):
+        caption(shop, out)
 
 
 @pytest.mark.parametrize("line", ["words", "3", '{"id": "1"}', '{"id": 1, "image": "a", "caption": "b"}', "\0\0"])

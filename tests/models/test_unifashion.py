@@ -88,6 +88,17 @@ def test_a_spoilt_model_folder_is_one_sentence(make_model, tmp_path, spoil, sent
         UniFashion.from_pretrained(tmp_path / "model")
 
 
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_the_last_model_of_a_run_never_stands_in_for_a_damaged_best(make_model, tmp_path, name):
+    for kept in ("best", "last"):
+        make_model().save_pretrained(tmp_path / kept)
+    (tmp_path / "best" / name).unlink()
+    with pytest.raises(
+        UserError, match=r"no model in .*best: expected config.json and model.safetensors there; restore"
+    ):
+        UniFashion.from_pretrained(tmp_path)
+
+
 def _widen(folder):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "embed_dim": 20}))

@@ -186,6 +186,10 @@ def test_a_config_that_contradicts_the_vectors_is_one_sentence_or_repaired(still
         ("UPDATE items SET slot = 99 WHERE slot = 3", "is shorter than items.sqlite says"),
         ("UPDATE items SET slot = -1 WHERE slot = 3", "an id twice, or a slot below 0"),
         ("DROP INDEX living; UPDATE items SET id = 'g1' WHERE slot = 3", "an id twice, or a slot below 0"),
+        ("UPDATE items SET checksum = 'x' WHERE slot = 3", "holds a value of another type"),
+        ("UPDATE items SET id = x'ff' WHERE slot = 3", "holds a value of another type"),
+        ("UPDATE items SET image = x'ff' WHERE slot = 3", "holds a value of another type"),
+        ("UPDATE items SET dead = 7 WHERE slot = 3", "holds a value of another type"),
         ("UPDATE items SET slot = 99 WHERE slot = 3; UPDATE items SET slot = 3 WHERE slot = 4", "'g4' any more"),
     ],
 )

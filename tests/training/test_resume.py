@@ -332,8 +332,12 @@ def test_training_data_that_changed_is_refused(blip_train, flags, whole, shop, t
     assert "the training data has changed since the run was started" in capsys.readouterr().err
 
 
+# As versions wrote it that kept no hash, with one value of another type.
+EARLIER = {"step": 15, "epoch": 0, "batch": 5, "count": 5, "sums": {}, "seconds": 1.0, "best": None, "lengths": {}}
+WRONG = [("batch", {}), ("epoch", -1), ("sums", []), ("lengths", {"x": "1"}), ("best", "x"), ("seconds", None)]
+HASHLESS = [json.dumps({**EARLIER, name: value}).encode() for name, value in WRONG]
 DAMAGE = {
-    "progress.json": [b"", b"{}", b"[]", b'{"step": 15}', b'{"step": "15"}', None],
+    "progress.json": [b"", b"{}", b"[]", b'{"step": 15}', b'{"step": "15"}', None, *HASHLESS],
     "manifest.json": [
         b"",
         b"[]",

@@ -1,6 +1,5 @@
 """Find the weights in other people's files and folders."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from unifashion.errors import UserError
+from unifashion.io import read_json
 from unifashion.models.pretrained import CheckpointSource, model_type
 from unifashion.models.weight_files import Weights, read_safetensors, read_torch
 
@@ -97,10 +97,10 @@ def read_sharded(checkpoint: CheckpointSource, wanted: Callable[[str], bool]) ->
 
 def _shards(index: Path, wanted: Callable[[str], bool]) -> list[str]:
     try:
-        weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        weight_map: dict[str, str] = read_json(index)["weight_map"]
         files = sorted({file for name, file in weight_map.items() if wanted(name)})
         if any(Path(file).name != file for file in files):
             raise ValueError("a shard outside the folder")
         return files
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):  # TypeError: None, where it cannot be read
         raise UserError(f"{index} is not an index of weight shards; copy or download it again") from None

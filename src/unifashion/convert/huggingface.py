@@ -7,7 +7,6 @@
 Neither carries a language head or a temperature; the second kind also lacks all text parts of the Q-Former, and the heads.
 """
 
-import json
 from typing import Any
 
 from transformers import Blip2QFormerConfig, Blip2VisionConfig
@@ -15,6 +14,7 @@ from transformers import Blip2QFormerConfig, Blip2VisionConfig
 from unifashion.convert.files import read_sharded
 from unifashion.convert.names import NameTable
 from unifashion.errors import UserError, one_line
+from unifashion.io import read_json
 from unifashion.models.pretrained import CONFIG, CheckpointSource
 from unifashion.models.weight_files import Weights
 
@@ -91,7 +91,7 @@ def read_sizes(checkpoint: CheckpointSource) -> tuple[dict[str, Any], dict[str, 
     """
     path = checkpoint.path / CONFIG
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
         vision = Blip2VisionConfig(**(values.get("vision_config") or {}))
         qformer = Blip2QFormerConfig(**(values.get("qformer_config") or {}))
         tower = {name: int(getattr(vision, name)) for name in _TOWER_SIZES}

@@ -83,14 +83,14 @@ def read_products(source: Path) -> list[Row]:
         return list(_table_rows(source, for_training=False))
     if not is_there(source, Path.is_dir):
         raise UserError(f"no catalogue at {source}: name a folder of images, or a CSV file with a column 'image'")
-    table = source / TABLE
-    return list(_table_rows(table, for_training=False) if is_there(table) else _text_file_rows(source, False))
+    table = source / TABLE  # a broken link or a pipe of that name is an error: without the table all ids would change
+    return list(_table_rows(table, for_training=False) if os.path.lexists(table) else _text_file_rows(source, False))
 
 
 def _rows(folder: Path) -> list[Row]:
     if not is_there(folder, Path.is_dir):
         raise UserError(f"no catalogue at {folder}: name a folder of images with a {TABLE} (--data-root)")
-    rows = list(_table_rows(folder / TABLE) if is_there(folder / TABLE) else _text_file_rows(folder))
+    rows = list(_table_rows(folder / TABLE) if os.path.lexists(folder / TABLE) else _text_file_rows(folder))
     split_of: dict[str, str] = {}
     for row in rows:
         if split_of.setdefault(row.product, row.split) != row.split:

@@ -8,6 +8,7 @@ captions.quarantine.csv       images that could not be read, with the reason (on
 
 import json
 import logging
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from unifashion.data.image_files import SUFFIXES, is_utf8, list_images
 from unifashion.data.images import ImageError, ImageTransform, load_image
 from unifashion.data.skipped import SkippedImages
 from unifashion.errors import UserError
-from unifashion.io import atomic_write, claim, cut_torn_line, disk_errors, lock_beside, write_json
+from unifashion.io import atomic_write, claim, cut_torn_line, disk_errors, lock_beside, open_file, write_json
 from unifashion.llm.captioner import Captioner
 from unifashion.models.generation import Decoding
 
@@ -194,7 +195,11 @@ def _read_part(part: Path) -> dict[str, Row]:
 
 def _lines(path: Path) -> list[bytes]:
     # Split at \n alone: splitlines() would also split at the \u2028 that a caption may hold.
-    return [line for line in path.read_bytes().split(b"\n") if line]
+    try:
+        with open_file(path, sys.maxsize) as file:
+            return [line for line in file.read().split(b"\n") if line]
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); remove it, or name another file with -o") from None
 
 
 def _row(line: bytes) -> Row | None:

@@ -1,16 +1,17 @@
 """``heads.json``: which language model and which diffusion model belong to a checkpoint, and how to build them again."""
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from unifashion.errors import UserError, one_line, require
+from unifashion.io import read_json
 from unifashion.llm.diffusion_head import DiffusionHead, load_diffusion_head
 from unifashion.llm.language_model import PrefixLanguageModel
 from unifashion.llm.loading import Kept, LoadIn, load_base, read_lora_config
+from unifashion.llm.prompts import QUERIES
 from unifashion.models import pretrained
 from unifashion.models.weight_files import load_foreign
 
@@ -47,9 +48,18 @@ def read_heads(folder: Path) -> Heads:
         UserError: it is not what a blip2_cir_full writes.
     """
     try:
-        return Heads(**json.loads((folder / HEADS).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        heads = Heads(**read_json(folder / HEADS))
+        if wrong := [f.name for f in fields(Heads) if not _fits(f.type, getattr(heads, f.name))]:
+            raise TypeError(wrong[0])
+        if heads.template.replace("{instruction}", heads.instruction).count(QUERIES) != 1:
+            raise ValueError("template")
+        return heads
+    except (ValueError, TypeError):  # None, where it cannot be read, is no mapping
         raise UserError(f"{folder / HEADS} is not what a blip2_cir_full writes; train again or copy it again") from None
+
+
+def _fits(kind: Any, value: object) -> bool:
+    return value in get_args(kind) if get_origin(kind) is Literal else isinstance(value, kind)
 
 
 def rebuild_language_model(heads: Heads, folder: Path, width: int) -> PrefixLanguageModel:
@@ -67,6 +77,8 @@ def rebuild_language_model(heads: Heads, folder: Path, width: int) -> PrefixLang
         if heads.kept == "whole":
             model = AutoModelForCausalLM.from_config(load_foreign(AutoConfig, source), trust_remote_code=False)
             tokenizer = load_foreign(AutoTokenizer, source)
+            if tokenizer.eos_token_id is None:
+                raise ValueError("the tokenizer has no end-of-text token")
         elif heads.kept == "lora":
             from peft import get_peft_model
 

@@ -1,7 +1,7 @@
 """Model folders in Hugging Face style: ``config.json``, ``model.safetensors`` and the tokenizer's files."""
 
 import hashlib
-import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -73,9 +73,15 @@ def resolve(name: str | Path) -> CheckpointSource:
     if path.is_file():
         return CheckpointSource(path.parent if path.name == WEIGHTS and model_type(path.parent) else path)
     if path.is_dir():
-        for folder in (path, *(path / checkpoint for checkpoint in RUN_CHECKPOINTS)):
+        kept = [path / checkpoint for checkpoint in RUN_CHECKPOINTS if os.path.lexists(path / checkpoint)]
+        # A "best" that is damaged is not passed over for "last", which answers differently.
+        for folder in (path, *kept[:1]):
             if (folder / CONFIG).is_file() and ((folder / WEIGHTS).is_file() or model_type(folder) != MODEL_TYPE):
                 return CheckpointSource(folder)
+        if kept:
+            raise UserError(
+                f"no model in {kept[0]}: expected {CONFIG} and {WEIGHTS} there; restore it, or name another"
+            )
         raise UserError(
             f"no model in {path}: expected {CONFIG} and {WEIGHTS} there or in its {' or '.join(RUN_CHECKPOINTS)} folder"
         )
@@ -150,12 +156,12 @@ def read_config(path: Path) -> UniFashionConfig:
         UserError: not JSON, or the config of something else.
     """
     try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        values: dict[str, Any] = read_json(path)
         if values.pop("model_type") != MODEL_TYPE or values["model_name"] not in MODEL_NAMES:
             raise KeyError("model_type")
         marks = tuple(values.pop("marks", ()))
         config = UniFashionConfig(**{**values, "qformer": QFormerConfig(**values["qformer"]), "marks": marks})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):  # None, where it cannot be read, has no pop
         raise UserError(
             f"{path} is not the config of a UniFashion model (or of a BLIP-2 one); expected what save_pretrained writes"
         ) from None

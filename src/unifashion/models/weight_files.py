@@ -10,6 +10,7 @@ alone, whatever its config asks for (``tests/test_nothing_runs.py``).
 """
 
 import re
+import sys
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,8 +21,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from unifashion.errors import UserError
+from unifashion.io import open_file
 
 Weights = dict[str, Tensor]
+MAX_JSON_BYTES = 2**28
 _REFUSED = re.compile(r"GLOBAL (\S+)")
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -62,6 +65,7 @@ def read_safetensors(path: Path, wanted: Callable[[str], bool] = lambda name: Tr
         UserError: a missing or damaged file.
     """
     try:
+        open_file(path, sys.maxsize).close()  # safetensors would wait for a pipe
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys() if wanted(name)}
     except (SafetensorError, OSError) as error:
@@ -85,14 +89,26 @@ def check_finite(weights: Mapping[str, Tensor], source: str | Path) -> None:
                 )
 
 
+def _check_files(folder: Path) -> None:
+    """Refuse what the libraries would wait for, or read into memory as a whole before they see that it is damaged."""
+    for path in (*folder.glob("*.safetensors"), *folder.glob("*/*.safetensors")):
+        read_safetensors(path, lambda name: False)
+    for path in (*folder.glob("*.json"), *folder.glob("*/*.json")):
+        if path.is_file() and path.stat().st_size > MAX_JSON_BYTES:
+            raise UserError(f"{path} has more than {MAX_JSON_BYTES:,} bytes; copy or download it again")
+
+
 def load_foreign(kind: Any, name: str | Path, **options: Any) -> Any:
     """Return ``kind.from_pretrained(name, **options)`` of a class of transformers, peft or diffusers.
 
     Raises:
-        UserError: it needs Python code of its own, or has weights that are not finite; for everything else, what ``kind`` raises.
+        UserError: it needs Python code of its own, has weights that are damaged or not finite, or a config that is far too large;
+            for everything else, what ``kind`` raises.
     """
     if kind.__module__.startswith("transformers"):  # by default it asks on the terminal, and a "y" runs the code
         options["trust_remote_code"] = False
+    folder = Path(name, options.get("subfolder", ""))
+    _check_files(folder)
     try:
         loaded = kind.from_pretrained(name, **options)
     except ValueError as error:
@@ -103,5 +119,7 @@ def load_foreign(kind: Any, name: str | Path, **options: Any) -> Any:
             ) from None
         raise
     if isinstance(loaded, nn.Module):
-        check_finite(loaded.state_dict(), Path(name, options.get("subfolder", "")))
+        check_finite(loaded.state_dict(), folder)
+    if not isinstance(getattr(loaded, "model_max_length", 0), int | float):
+        raise ValueError("the tokenizer's model_max_length is not a number")
     return loaded

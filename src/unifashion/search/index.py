@@ -229,8 +229,15 @@ class Index:
     def _read_items(self) -> Snapshot:
         with closing(self.connect()) as database:
             checksums = f"COALESCE(checksum, {UNKNOWN})" if has_checksums(database) else str(UNKNOWN)
+            texts = " OR ".join(f"typeof({column}) != 'text'" for column in ("id", "image"))
+            strange = f"dead NOT IN (0, 1) OR typeof({checksums}) != 'integer' OR {texts}"
+            if database.execute(f"SELECT 1 FROM items WHERE {strange} LIMIT 1").fetchone():  # SQLite takes any type
+                raise sqlite3.DatabaseError(f"{ITEMS} holds a value of another type")
             query = f"SELECT slot, id, image, metadata, {checksums} FROM items WHERE NOT dead ORDER BY slot"
-            snapshot = Snapshot(database.execute(query).fetchall())
+            rows = database.execute(query).fetchall()
+        if any(type(row[0]) is not int for row in rows):  # SQL itself believes that a primary key is a number
+            raise sqlite3.DatabaseError(f"{ITEMS} holds a value of another type")
+        snapshot = Snapshot(rows)
         if len(snapshot.row_of) < len(snapshot.ids) or (snapshot.slots < 0).any():
             raise sqlite3.DatabaseError(f"{ITEMS} holds an id twice, or a slot below 0")
         return snapshot

@@ -96,7 +96,7 @@ def read_metadata(text: str) -> dict[str, str] | None:
     """Return an item's metadata from their JSON; None where it is damaged."""
     try:
         metadata = json.loads(text)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         return None
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         return None

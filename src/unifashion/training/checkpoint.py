@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 FOLDER = "checkpoints"
 MANIFEST, STATE, PROGRESS = "manifest.json", "state.pt", "progress.json"
 HASH = "hash"  # of the other entries of progress.json
+COUNTS = ("step", "epoch", "batch", "count", "validated_step", "best_step")
 State = dict[str, Any]
 
 
@@ -141,7 +142,19 @@ def _read_progress(checkpoint: Path) -> State | None:
     if not isinstance(progress, dict) or not {"step", "epoch", "sums", "lengths"} <= progress.keys():
         return None
     written = progress.pop(HASH, None)
-    return progress if written in (None, _hash(progress)) else None
+    whole = _is_sound(progress) if written is None else written == _hash(progress)
+    return progress if whole else None
+
+
+def _is_sound(progress: State) -> bool:
+    """Return whether a record without a hash could have been written here."""
+    counts = [progress[name] for name in COUNTS if name in progress]
+    numbers = [progress.get("seconds", 0), progress.get("best") or 0]
+    for name in ("sums", "lengths", "broken"):
+        if not isinstance(progress.get(name, {}), dict):
+            return False
+        numbers += progress.get(name, {}).values() if name != "broken" else ()
+    return all(type(count) is int and count >= 0 for count in counts) and all(type(x) in (int, float) for x in numbers)
 
 
 def _fault(checkpoint: Path) -> str | None:

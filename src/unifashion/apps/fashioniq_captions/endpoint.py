@@ -151,7 +151,7 @@ class EndpointBackend:
             raise _Again(f"the connection broke ({type(error).__name__})") from None
         try:
             return json.loads(content)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise _Again("the answer is not JSON") from None
 
     def _refused(self, error: urllib.error.HTTPError) -> Refusal:
