@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import tiny_config
 from damage import damaged, damaged_json, refused
 from unifashion.apps.doctor import examine
 from unifashion.apps.fashioniq_captions.journal import read_entries
 from unifashion.apps.prepare import check
 from unifashion.apps.prepare.job_runner import read_manifest
+from unifashion.data.settings import DataSettings
 from unifashion.evaluation.caption_rows import read_captions
 from unifashion.evaluation.results import results_table
 from unifashion.evaluation.scores import read_scores
@@ -20,6 +20,7 @@ from unifashion.io import claim, read_json
 from unifashion.llm.caption_file import _read_part
 from unifashion.llm.heads import Heads, read_heads, rebuild_language_model
 from unifashion.llm.tiny import tiny_llama, train_tokenizer
+from unifashion.models.presets import build_config
 from unifashion.models.pretrained import read_config
 from unifashion.tryon.human_parsing import read_body_25, read_coco_18
 from unifashion.tryon.results import read_record
@@ -49,7 +50,7 @@ def _prompt_and_size(heads):
     return f"{before}{after} {heads.drawing_size:d}"
 
 
-MODEL = {"model_type": "unifashion", **asdict(tiny_config())}
+MODEL = {"model_type": "unifashion", **asdict(build_config("blip2_cir_cls", "tiny", 99, 98, DataSettings()))}
 HEADS = asdict(Heads("tiny", "whole", "full", "<queries>", "describe it", 16))
 FILES = {  # name: (content, one value a line, reader of the folder)
     "captions.json": (CAPTIONS, False, lambda folder: read_captions(folder / "captions.json")),
