@@ -12,9 +12,12 @@ import torch
 from accelerate.state import AcceleratorState
 from PIL import Image
 
+from unifashion.data.feedback import prepare_text
+from unifashion.data.images import ImageTransform, normalise
 from unifashion.training.train_tryon import train
 from unifashion.tryon.inference import run_inference
 from unifashion.tryon.loading import load_pipeline
+from unifashion.tryon.qformer_context import QFormerContext
 from unifashion.tryon.settings import (
     TryOnDataSettings,
     TryOnInferenceSettings,
@@ -65,6 +68,19 @@ def test_the_adapter_trains_with_a_retrieval_model_and_goes_on_exactly(make_mode
     assert torch.equal(*after)
     assert not torch.equal(before, after[0])
     drawn(whole, tryon_root, tmp_path / "results", retriever=name)
+
+
+@pytest.mark.parametrize("pad", ["target", "square", "none"])
+def test_the_retrieval_model_sees_a_garment_as_its_own_encoder_shows_it(make_model, tmp_path, pad):
+    make_model(pad=pad).save_pretrained(tmp_path / "retriever")
+    context = QFormerContext(tmp_path / "retriever")
+    model = context.model
+    garment = torch.randint(0, 256, (1, 3, 64, 24), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    photo = Image.fromarray(garment[0].permute(1, 2, 0).numpy())
+    pixels = normalise(ImageTransform(model.config.image_size, pad=pad)(photo)[None])
+    words = model.tokenize([prepare_text("red shirt")])
+    expected = model.query_rows(model.read_images(pixels), *words)
+    torch.testing.assert_close(context(garment, ["red shirt"]), expected)
 
 
 def script(name, *flags):

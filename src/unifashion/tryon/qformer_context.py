@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from unifashion.data.feedback import prepare_text
-from unifashion.data.images import ImageTransform, normalise
+from unifashion.data.images import normalise
 from unifashion.encoders.unifashion import UniFashion
 
 
@@ -26,7 +26,7 @@ class QFormerContext:
             UserError: there is no usable model.
         """
         self.model = UniFashion.from_pretrained(name).to(device).requires_grad_(False)
-        self.transform = ImageTransform(self.model.config.image_size)
+        self.transform = self.model.image_transform
         self.device = torch.device(device)
 
     @property
