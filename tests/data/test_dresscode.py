@@ -104,7 +104,7 @@ BAD = {
     "an unknown garment": (spoiled("\n000001_0.jpg 999999_1.jpg"), r"line 2: '999999_1' is not in .*dresses.images"),
     "a garment of another category": (spoiled("000001_0.jpg 000003_1.jpg"), r"'000003_1' is not in .*dresses.images"),
     "two persons": (spoiled("000001_0.jpg 000002_0.jpg"), "expected 'PERSON_0.jpg GARMENT_1.jpg'"),
-    "a pair twice": (spoiled("000001_0.jpg 000001_1.jpg\n" * 2), "occurs twice"),
+    "a pair twice": (spoiled("000001_0.jpg 000001_1.jpg\n" * 2), "line 2: .* occurs twice, the first time in line 1"),
     "no agnostic pictures": (without("agnostic"), r"agnostic or agnostic-v3.2 \(agnostic\); 'unifashion prepare tryon"),
     "no unpaired training": (lambda root: ("train", "unpaired"), "unpaired lists for test only"),
     "another split": (lambda root: ("val", "paired"), "has the splits train and test, not val"),
@@ -142,3 +142,10 @@ def test_the_real_samples_of_mgd_are_read_in_pairs_and_out_of_pairs(shared):
     for item in (*paired.items, *unpaired.items):
         assert load_maps(item, ("image", "sketch"), 64, 48)["sketch"].shape == (3, 64, 48)
     assert all(item.caption for item in paired.items)
+
+
+def test_a_person_with_several_garments_is_one_paired_item(root):
+    lines = "000001_0.jpg\t000002_1.jpg\t2\n000001_0.jpg\t000001_1.jpg\t2\n"
+    (root / "dresscode" / "dresses" / "test_pairs_paired.txt").write_text(lines)
+    (item,) = read_dresscode(root, "test", NEEDS).items
+    assert (item.person, item.garment) == ("000001", "000001")

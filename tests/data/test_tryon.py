@@ -86,7 +86,10 @@ BAD = {
     "a person who is not there": (spoil_pairs("99999_00.jpg 00007_00.jpg"), r"line 1: '99999_00' is not in .*image"),
     "a garment that is not there": (spoil_pairs(f"\n{FIRST}.jpg nothing.jpg"), r"line 2: 'nothing' is not in .*cloth"),
     "one name in a line": (spoil_pairs(f"{FIRST}.jpg\n"), "expected 'PERSON.jpg GARMENT.jpg'"),
-    "a pair twice": (spoil_pairs(f"{FIRST}.jpg {FIRST}.jpg\n" * 2), "occurs twice"),
+    "a pair twice": (
+        spoil_pairs(f"{FIRST}.jpg {FIRST}.jpg\n" * 2),
+        "line 2: .* occurs twice, the first time in line 1",
+    ),
     "an empty list": (spoil_pairs(" \n"), "is empty"),
     "a list that is not there": (lambda root: str(root / "none.txt"), "does not exist"),
     "no agnostic folder": (remove("agnostic-v3.2"), r"there are no images in agnostic-v3.2 or agnostic \(agnostic\)"),
@@ -125,3 +128,50 @@ def test_the_real_samples_of_mgd_bring_their_sketches(shared):
     for item in split.items:
         with Image.open(item.maps["sketch"]) as sketch:
             assert sketch.size == (768, 1024)
+
+
+LISTS = {
+    "Windows": "p 1.jpg\tg.2.jpg\r\n",
+    "a comma": "p 1.jpg, g.2.jpg\n",
+    "a third column": "p 1.jpg\tg.2.jpg\t0\n",
+    "paths": "test/image/p 1.jpg\ttest/cloth/g.2.jpg\n",
+    "paths of Windows": "test\\image\\p 1.jpg\ttest\\cloth\\g.2.jpg\n",
+    "no suffix": "p 1\tg.2\n",
+    "a comment": "# mine\n\np 1.jpg\tg.2.jpg\n",
+    "a byte-order mark": "\ufeffp 1.jpg\tg.2.jpg\n",
+    "capitals": "p 1.JPG\tg.2.Png\n",
+}
+
+
+@pytest.mark.parametrize("what", LISTS)
+def test_a_list_of_pairs_is_read_however_it_was_written(root, what):
+    test = root / "vitonhd" / "test"
+    endings = {"image": ".jpg", "agnostic-v3.2": ".jpg", "agnostic-mask": "_mask.png", "image-densepose": ".jpg"}
+    for folder, ending in endings.items():
+        shutil.copy(next((test / folder).glob(f"{FIRST}*")), test / folder / f"p 1{ending}")
+    shutil.copy(next((test / "cloth").glob(f"{FIRST}*")), test / "cloth" / "g.2.jpg")
+    (root / "pairs.txt").write_text(LISTS[what], newline="")
+    split = read_vitonhd(root, "test", NEEDS, str(root / "pairs.txt"))
+    assert [(item.person, item.garment) for item in split.items] == [("p 1", "g.2")]
+
+
+def test_a_person_with_several_garments_is_one_paired_item(root):
+    names = f"{FIRST}.jpg 00007_00.jpg\n{FIRST}.jpg 00008_00.jpg\n"
+    (root / "vitonhd" / "test_pairs.txt").write_text(names)
+    assert [item.name for item in read_vitonhd(root, "test", NEEDS).items] == [FIRST]
+    unpaired = read_vitonhd(root, "test", NEEDS, "unpaired").items
+    assert [item.name for item in unpaired] == [f"{FIRST}_00007_00", f"{FIRST}_00008_00"]
+
+
+def test_a_caption_belongs_to_the_garment_of_its_whole_name(root, caplog):
+    cloth = root / "vitonhd" / "test" / "cloth"
+    for name in ("red_shirt_01", "red_coat_02", "1_2"):
+        shutil.copy(cloth / f"{FIRST}.jpg", cloth / f"{name}.jpg")
+    garments = ("red_shirt_01", "red_coat_02", "1_2", "00007_00")
+    (root / "pairs.txt").write_text("".join(f"{FIRST}.jpg {name}.jpg\n" for name in garments))
+    captions = {"red_shirt_01.jpg": ["a shirt"], "red": ["wrong"], "1_2": ["exact"], "1": ["short"], "00007": ["a top"]}
+    (root / "vitonhd" / "captions.json").write_text(json.dumps(captions))
+    items = read_vitonhd(root, "test", NEEDS, str(root / "pairs.txt")).items
+    assert [item.text for item in items] == ["a shirt", "", "exact", "a top"]
+    (line,) = [record.message for record in caplog.records if "caption" in record.message]
+    assert "1 of 4 garments have no caption, such as red_coat_02; captions that belong to none of them: 2" in line

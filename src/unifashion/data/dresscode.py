@@ -14,15 +14,17 @@
         im_sketch/052012_1.png              sketch of the garment as it is worn                                      optional
         im_sketch_unpaired/052012_0_052033_1.png   the same for a person in another's garment                        optional
 
-Person and garment of one product share a name, "052012"; the numbers are unique across the categories.
+Person and garment of one product share a name, "052012"; the numbers are unique across the categories. What paired means and what
+a list of pairs may look like is as in ``data/tryon.py``; the third column of the whole set's lists is the category.
 """
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from unifashion.data.annotations import HELP, NoSplit, find_folder, read_text
+from unifashion.data.annotations import HELP, NoSplit, find_folder
 from unifashion.data.image_files import find_images
 from unifashion.data.tryon import (
+    MEND_LINE,
     SPLITS,
     MapFiles,
     MapTable,
@@ -32,12 +34,16 @@ from unifashion.data.tryon import (
     lacks,
     maps_of,
     nothing_usable,
+    own_garments,
     read_chunks,
+    read_pairs,
     refuse_doubles,
+    tell_captions,
 )
 from unifashion.errors import UserError
 
 ROOTS = ("dresscode", "DressCode")
+ENDINGS = ("_0", "_1")  # of person and garment
 CATEGORIES = ("dresses", "lower_body", "upper_body")
 MAPS: MapTable = {
     "image": (("images",), "person", ("_0",)),
@@ -81,8 +87,10 @@ def read_dresscode(root: Path, split: str, needs: Collection[str], pairs: str = 
     captions = read_chunks(root / "coarse_captions.json") | read_chunks(root / "fine_captions.json")
     map_files = {name: find_maps(root / name, MAPS) for name in CATEGORIES}
     sketches = {name: find_images(root / name / "im_sketch_unpaired") for name in CATEGORIES}
+    listed = _read_pairs(root, split, pairs, map_files)
+    tell_captions(root, captions, [garment for _, _, garment in listed])
     items, missing = [], []
-    for category, person, garment in _read_pairs(root, split, pairs, map_files):
+    for category, person, garment in listed:
         sketch = sketches[category].get(f"{person}_0_{garment}_1")
         maps = maps_of(person, garment, map_files[category], MAPS, sketch)
         item = TryOnItem(person, garment, maps, captions.get(garment, ()), category)
@@ -110,32 +118,24 @@ def _read_pairs(root: Path, split: str, pairs: str, map_files: dict[str, MapFile
     rows = []
     for category, path in paths.items():
         if path.is_file():
-            listed = [row for _, row in _read_rows(path)]
-            refuse_doubles(path, listed)
+            lines = list(read_pairs(path, *ENDINGS))
+            listed = [(person, garment) for _, person, garment in lines]
+            if pairs == "paired":
+                listed = own_garments(listed)
+            else:
+                refuse_doubles(path, lines)
             rows += [(category, *row) for row in listed]
     return rows
 
 
 def _read_own_pairs(path: Path, root: Path, map_files: dict[str, MapFiles]) -> Iterator[tuple[str, str, str]]:
-    rows = list(_read_rows(path))
-    refuse_doubles(path, [row for _, row in rows])
-    for number, (person, garment) in rows:
+    lines = list(read_pairs(path, *ENDINGS))
+    refuse_doubles(path, lines)
+    for number, person, garment in lines:
         category = next((name for name, maps in map_files.items() if person in maps["image"]), None)
         if category is None:
-            raise UserError(f"{path}, line {number}: {person + '_0'!r} is in no folder 'images' of {root}")
+            raise UserError(f"{path}, line {number}: {person + '_0'!r} is in no folder 'images' of {root}; {MEND_LINE}")
         if garment not in map_files[category]["garment"]:
-            raise UserError(f"{path}, line {number}: {garment + '_1'!r} is not in {root / category / 'images'}")
+            folder = root / category / "images"
+            raise UserError(f"{path}, line {number}: {garment + '_1'!r} is not in {folder}; {MEND_LINE}")
         yield category, person, garment
-
-
-def _read_rows(path: Path) -> Iterator[tuple[int, tuple[str, str]]]:
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        words = line.split()
-        if not words:
-            continue
-        stems = [Path(word).stem for word in words[:2]]  # the lists of the whole set have a third column, the category
-        if len(words) not in (2, 3) or not stems[0].endswith("_0") or not stems[1].endswith("_1"):
-            raise UserError(
-                f"{path}, line {number}: expected 'PERSON_0.jpg GARMENT_1.jpg', found {line.strip()[:60]!r}"
-            )
-        yield number, (stems[0].removesuffix("_0"), stems[1].removesuffix("_1"))

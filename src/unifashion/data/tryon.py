@@ -14,21 +14,29 @@
         im_sketch/00891_00.png              sketch of the garment as it is worn                                    optional
         im_sketch_unpaired/00891_00_01430_00.png   the same for a person in another's garment                      optional
 
-Paired means that persons get the garment that they wear in their photo. The caller says which maps it needs; pairs that lack one
-are listed as missing.
+Paired means that persons get the garment that they wear in their photo, each person once, whatever garments the list names. The
+caller says which maps it needs; pairs that lack one are listed as missing.
+
+Lists of pairs may have a tab or a comma between the names (names with spaces need one of them), paths or no suffix, a third
+column with the number of a category, and comments: lines that start with "# ".
 """
 
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+import logging
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from unifashion.data.annotations import HELP, NoSplit, find_folder, read_json_object, read_text
-from unifashion.data.image_files import find_images
+from unifashion.data.image_files import SUFFIXES, find_images
 from unifashion.errors import UserError
+
+log = logging.getLogger(__name__)
 
 ROOTS = ("vitonhd", "VITON-HD", "zalando-hd-resized")
 SPLITS = ("train", "test")
+COMPLETE = "add the files (a paired person needs the garment photo of the same name), or name other pairs"
+MEND_LINE = "correct or remove the line"
 # Maps by name: the folders that may hold them, whether they belong to the person or the garment, and what may follow the name.
 MapTable = dict[str, tuple[tuple[str, ...], str, tuple[str, ...]]]
 MapFiles = dict[str, dict[str, Path]]  # of a map, the files by the name of the person or garment
@@ -116,10 +124,12 @@ def read_vitonhd(root: Path, split: str, needs: Collection[str], pairs: str = "p
     map_files = find_maps(folder, MAPS)
     unpaired_sketches = find_images(folder / "im_sketch_unpaired")
     captions = read_chunks(root / "captions.json")
+    listed = _read_pairs(root, split, pairs, map_files)
+    tell_captions(root, captions, [garment for _, garment in listed])
     items, missing = [], []
-    for person, garment in _read_pairs(root, split, pairs, map_files):
+    for person, garment in listed:
         maps = maps_of(person, garment, map_files, MAPS, unpaired_sketches.get(f"{person}_{garment}"))
-        item = TryOnItem(person, garment, maps, captions.get(garment.partition("_")[0], ()))
+        item = TryOnItem(person, garment, maps, captions.get(caption_key(captions, garment), ()))
         lacking = lacks(item, needs)
         if lacking:
             missing.append(lacking)
@@ -178,35 +188,82 @@ def _read_pairs(root: Path, split: str, pairs: str, map_files: MapFiles) -> list
     path = root / f"{split}_pairs.txt" if pairs in ("paired", "unpaired") else Path(pairs)
     if pairs == "paired" and not path.is_file():
         return [(name, name) for name in map_files["image"] if name in map_files["garment"]]
-    rows: list[tuple[str, str]] = []
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        names = [Path(word).stem for word in line.split()]
-        if not names:
+    lines = list(read_pairs(path))
+    if pairs == "paired":
+        return own_garments((person, garment) for _, person, garment in lines)
+    if pairs != "unpaired":  # the set's own lists may name more than is on this machine: such pairs count as missing
+        for number, person, garment in lines:
+            for name, kind in ((person, "image"), (garment, "garment")):
+                if name not in map_files[kind]:
+                    folder = root / split / MAPS[kind][0][0]
+                    raise UserError(f"{path}, line {number}: {name!r} is not in {folder}; {MEND_LINE}")
+    refuse_doubles(path, lines)
+    return [(person, garment) for _, person, garment in lines]
+
+
+def read_pairs(path: Path, person_ending: str = "", garment_ending: str = "") -> Iterator[tuple[int, str, str]]:
+    """Yield the number of each line of a list of pairs, and its names of person and garment, without suffix and ending.
+
+    Raises:
+        UserError: a line that does not name a person and a garment; a file that cannot be read.
+    """
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if not line.strip() or line.startswith("# "):
             continue
-        if len(names) != 2:
-            raise UserError(f"{path}, line {number}: expected 'PERSON.jpg GARMENT.jpg', found {line.strip()[:60]!r}")
-        person, garment = names[0], names[0] if pairs == "paired" else names[1]
-        rows.append((person, garment))
-        if pairs in ("paired", "unpaired"):
-            continue  # the set's own lists may name more than is on this machine: such pairs count as missing
-        for name, kind in ((person, "image"), (garment, "garment")):
-            if name not in map_files[kind]:
-                folder = MAPS[kind][0][0]
-                raise UserError(f"{path}, line {number}: {name!r} is not in {root / split / folder}")
-    refuse_doubles(path, rows)
-    return rows
+        separator = next((mark for mark in "\t," if mark in line.strip()), None)
+        names = [_stem(word) for word in line.strip().split(separator)]
+        is_pair = len(names) == 2 or (len(names) == 3 and names[2].isdecimal())
+        if not is_pair or not (names[0].endswith(person_ending) and names[1].endswith(garment_ending)):
+            raise UserError(
+                f"{path}, line {number}: expected 'PERSON{person_ending}.jpg GARMENT{garment_ending}.jpg', found "
+                f"{line.strip()[:60]!r}; {MEND_LINE} (a tab goes between names with spaces)"
+            )
+        yield number, names[0].removesuffix(person_ending), names[1].removesuffix(garment_ending)
 
 
-def refuse_doubles(path: Path, rows: Sequence[tuple[str, str]]) -> None:
+def _stem(word: str) -> str:
+    """Return the name of a photo: without folders, also those of Windows, and without the suffix of an image."""
+    name = word.strip().replace("\\", "/").rpartition("/")[2]
+    return name[: -len(Path(name).suffix)] if name.lower().endswith(SUFFIXES) else name
+
+
+def own_garments(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return each person of a list once, with the garment of the photo."""
+    return [(person, person) for person in dict.fromkeys(person for person, _ in pairs)]
+
+
+def refuse_doubles(path: Path, lines: Iterable[tuple[int, str, str]]) -> None:
     """Raise ``UserError`` if a pair occurs twice: the second result would replace the first."""
-    counts = Counter(rows)
-    if len(counts) < len(rows):
-        (person, garment), _ = counts.most_common(1)[0]
-        raise UserError(f"{path}: the pair {person} {garment} occurs twice; each pair gives one result")
+    first: dict[tuple[str, str], int] = {}
+    for number, person, garment in lines:
+        other = first.setdefault((person, garment), number)
+        if other != number:
+            raise UserError(
+                f"{path}, line {number}: the pair {person} {garment} occurs twice, the first time in line {other}; each pair "
+                "gives one result, remove one of the lines"
+            )
+
+
+def caption_key(captions: Mapping[str, tuple[str, ...]], garment: str) -> str:
+    """Return the name that a garment may have in the captions: its own or, for VITON-HD's numbers, 01430 for 01430_00."""
+    short = re.fullmatch(r"(\d+)_\d+", garment)
+    return short[1] if short and garment not in captions else garment
+
+
+def tell_captions(root: Path, captions: Mapping[str, tuple[str, ...]], garments: Iterable[str]) -> None:
+    """Say how many of the garments have no caption, where some have, and how many captions belong to none of them."""
+    keys = {garment: caption_key(captions, garment) for garment in garments}
+    lacking = [garment for garment, key in keys.items() if key not in captions]
+    if captions and lacking:
+        unused = sorted(captions.keys() - {*keys.values()})
+        log.warning(
+            "%s: %d of %d garments have no caption, such as %s; captions that belong to none of them: %d%s",
+            root, len(lacking), len(keys), lacking[0], len(unused), f", such as {unused[0]}" if unused else "",
+        )  # fmt: skip
 
 
 def read_chunks(path: Path) -> dict[str, tuple[str, ...]]:
-    """Read MGD's captions: noun chunks by garment; empty if there is no such file."""
+    """Read MGD's captions: noun chunks by garment, named with or without suffix; empty if there is no such file."""
     if not path.is_file():
         return {}
     captions = {}
@@ -214,7 +271,8 @@ def read_chunks(path: Path) -> dict[str, tuple[str, ...]]:
         if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
             raise UserError(f"{path}: {name!r} must be a list of texts")
         captions[name] = tuple(parts)
-    return captions
+    exact_last = sorted(captions, key=lambda name: name == _stem(name))
+    return {_stem(name): captions[name] for name in exact_last}
 
 
 def nothing_usable(
@@ -237,5 +295,5 @@ def nothing_usable(
         help = f"'unifashion prepare tryon --source {root}' makes {', '.join(made)}" if made else HELP
         return f"{folder}: no usable pair, because there are no images in {folders}; {help}"
     if missing:
-        return f"{folder}: none of {len(missing)} pairs is complete ({'; '.join(missing[:3])})"
+        return f"{folder}: none of {len(missing)} pairs is complete ({'; '.join(missing[:3])}); {COMPLETE}"
     return f"{folder}: there are no pairs; {HELP}"
