@@ -12,6 +12,7 @@ from unifashion.errors import UserError
 from unifashion.evaluation.tryon_validation import validate_tryon
 from unifashion.tryon.denoiser import TryOnDenoiser
 from unifashion.tryon.loading import load_pipeline, save_pipeline, start_pipeline
+from unifashion.tryon.maps import load_maps
 from unifashion.tryon.pipeline import TryOnPipeline
 from unifashion.tryon.stableviton import to_ldm
 
@@ -58,8 +59,9 @@ def test_a_stableviton_file_draws_with_the_words_of_a_base(stable_diffusion, try
     pipe = load_pipeline(tmp_path / "viton.ckpt", str(stable_diffusion))
     pipe.denoiser.register_to_config(image_size=(32, 24))
     pipe.set_progress_bar_config(disable=True)
-    items = read_vitonhd(tryon_root, "test", ("image", "agnostic", "agnostic_mask", "densepose", "garment")).items[:1]
-    found = validate_tryon(pipe, items, steps=2)
+    (item, *_) = read_vitonhd(tryon_root, "test", ("image", "agnostic", "agnostic_mask", "densepose", "garment")).items
+    maps = load_maps(item, ("image", "agnostic", "densepose", "keep", "garment"), 32, 24)
+    found = validate_tryon(pipe, [(item, maps)], steps=2)
     assert found.pictures.shape == (1, 3, 32, 24)
     assert torch.isfinite(found.pictures).all()
     assert torch.equal(pipe.denoiser.unconditional, denoiser.unconditional)

@@ -439,13 +439,60 @@ def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_stays(tryon_root, t
     assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "failed"
 
 
-def test_a_broken_test_picture_is_found_before_training(tryon_root, tmp_path):
+def test_a_damaged_test_pair_is_left_out_of_the_validation_and_too_many_are_found_before_training(
+    tryon_root, tmp_path, caplog
+):
     shutil.copytree(tryon_root / "vitonhd", tmp_path / "vitonhd")
-    mask = next((tmp_path / "vitonhd" / "test" / "agnostic-mask").iterdir())
+    mask = min((tmp_path / "vitonhd" / "test" / "agnostic-mask").iterdir())
     Image.new("L", (50, 50)).save(mask)
-    with pytest.raises(UserError, match="50 x 50 pixels do not fit the person's photo of 48 x 64"):
+    with pytest.raises(UserError, match=r"25 % of the test pairs \(3 of 4 can be used\), limit 1 %"):
         train(*settings(tmp_path, tmp_path / "run", num_validation_images=4))
+    assert "50 x 50 pixels do not fit the person's photo of 48 x 64" in caplog.text
     assert not (tmp_path / "run").exists()
+    run = train(*settings(tmp_path, tmp_path / "run", num_validation_images=4, max_missing=25.0))
+    assert rows_of(run / "validation_metrics.csv")[-1]["pairs"] == "3"
+
+
+@pytest.mark.parametrize(("cache", "workers"), [(True, 0), (False, 2)])
+def test_a_damaged_training_pair_is_replaced_by_the_next_and_reported_and_the_run_resumes_exactly(
+    tryon_root, tmp_path, cache, workers
+):
+    shutil.copytree(tryon_root / "vitonhd", tmp_path / "vitonhd")
+    photo = tmp_path / "vitonhd" / "train" / "image" / "00002_00.jpg"
+    photo.write_bytes(photo.read_bytes()[:300])
+    chosen = settings(tmp_path, tmp_path / "run", cache_latents=cache, num_workers=workers, keep_last=2)
+    run = train(*chosen)
+    facts = json.loads((run / "run.json").read_text())
+    assert (facts["state"], facts["steps"], facts["broken_images"]) == ("complete", 4, 1)
+    (left_out,) = rows_of(run / "quarantine.csv")
+    assert left_out["image"] == str(photo) and "damaged image" in left_out["reason"]
+    whole = state_of(run)[0]["average"]["trained"]
+    shutil.rmtree(run / "checkpoints" / "step_00000004")
+    train(*chosen[:2], dataclasses.replace(chosen[2], resume=str(run)))
+    resumed = state_of(run)[0]["average"]["trained"]
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
+
+
+def test_a_damaged_item_changes_no_other_row(tryon_root, tmp_path):
+    shutil.copytree(tryon_root / "vitonhd", tmp_path / "vitonhd")
+    names = map_names("garment")
+    data, _, training = settings(tmp_path, tmp_path / "run")
+    split, _ = read_split(data, "train", names)
+    rows = TryOnRows(split.items, names, (24, 18), training)
+    whole = [rows[row] for row in range(12)]
+    split.items[2].maps["densepose"].write_bytes(b"")
+    shown = [rows[row] for row in range(12)]
+    for before, after in zip(whole, shown, strict=True):
+        assert after["index"] == (3 if before["index"] == 2 else before["index"])
+        assert [reason for _, reason in after["broken"]] == ["the file is empty"] * (before["index"] == 2)
+        if before["index"] != 2:
+            assert all(torch.equal(pixels, after["maps"][name]) for name, pixels in before["maps"].items())
+    for item in split.items:
+        item.maps["densepose"].write_bytes(b"")
+    with pytest.raises(
+        UserError, match=r"none of the 6 training rows has a readable image, the first is .*\.jpg \(the file"
+    ):
+        rows[0]
 
 
 def test_settings_of_inference_have_flags(capsys):

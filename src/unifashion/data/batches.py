@@ -24,9 +24,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from unifashion.data.feedback import prepare_text, training_feedback
-from unifashion.data.images import ImageError, ImageTransform, load_image
+from unifashion.data.images import ImageTransform, load_image
 from unifashion.data.records import ComposedQuery, ComposedSplit, ImageText
-from unifashion.errors import UserError
+from unifashion.data.skipped import first_readable
 
 Batch = dict[str, Any]
 Row = dict[str, Any]
@@ -158,20 +158,12 @@ class TrainingSet(Dataset[Row]):
 
     def __getitem__(self, key: tuple[int, int]) -> Row:  # type: ignore[override]
         epoch, index = key
-        broken: list[tuple[Path, str]] = []
-        for step in range(len(self.rows)):
-            rng = random.Random(f"{self.seed}/{epoch}/{index}")
-            try:
-                row = self.rows.row((index + step) % len(self.rows), rng)
-            except ImageError as error:
-                broken.append((error.path, error.reason))
-                continue
-            return {**row, "broken": broken, "index": index}
-        path, reason = broken[0]
-        raise UserError(
-            f"none of the {len(self.rows)} training rows has a readable image, the first is {path} ({reason}); "
-            "check the images below --data-root"
-        )
+
+        def read(chosen: int) -> Row:
+            return self.rows.row(chosen, random.Random(f"{self.seed}/{epoch}/{index}"))
+
+        _, row, broken = first_readable(index, len(self.rows), read)
+        return {**row, "broken": broken, "index": index}
 
 
 def stable_id(name: str) -> int:

@@ -1,12 +1,17 @@
 """Images that are skipped because they cannot be used: each is logged once with its reason; too many of them are an error."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
+from unifashion.data.images import ImageError
 from unifashion.errors import UserError
 from unifashion.io import write_csv
 
 log = logging.getLogger(__name__)
+
+Row = TypeVar("Row")
 
 
 class SkippedImages:
@@ -34,6 +39,29 @@ class SkippedImages:
     def write(self, path: Path) -> None:
         """Write a CSV with the columns image and reason."""
         write_csv(path, ("image", "reason"), ({"image": image, "reason": why} for image, why in self.reasons.items()))
+
+
+def first_readable(index: int, count: int, read: Callable[[int], Row]) -> tuple[int, Row, list[tuple[Path, str]]]:
+    """Read training row ``index``, or instead of a damaged one the next of the ``count`` rows that can be read.
+
+    Returns:
+        the index of the row that was read, the row, and (path, reason) of the images that could not be used.
+
+    Raises:
+        UserError: none of the rows can be read.
+    """
+    broken: list[tuple[Path, str]] = []
+    for step in range(count):
+        chosen = (index + step) % count
+        try:
+            return chosen, read(chosen), broken
+        except ImageError as error:
+            broken.append((error.path, error.reason))
+    path, reason = broken[0]
+    raise UserError(
+        f"none of the {count} training rows has a readable image, the first is {path} ({reason}); "
+        "check the images below --data-root"
+    )
 
 
 def check_missing(

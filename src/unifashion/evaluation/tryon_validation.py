@@ -10,9 +10,11 @@ from torch import Tensor
 from unifashion.data.contact_sheet import contact_sheet
 from unifashion.data.tryon import TryOnItem
 from unifashion.evaluation.metrics import ssim
-from unifashion.tryon.maps import load_maps, to_share, to_unit
+from unifashion.tryon.maps import Maps, to_share, to_unit
 from unifashion.tryon.pipeline import TryOnPipeline
 from unifashion.tryon.qformer_context import QFormerContext
+
+Shown = tuple[TryOnItem, Maps]
 
 
 @dataclass(frozen=True)
@@ -27,16 +29,23 @@ class TryOnValidation:
 
 def validate_tryon(
     pipe: TryOnPipeline,
-    items: Sequence[TryOnItem],
+    pairs: Sequence[Shown],
     steps: int = 50,
     guidance_scale: float = 1.0,
     context: QFormerContext | None = None,
 ) -> TryOnValidation:
-    """Draw paired items, each from its own seed, without repainting, and lay them out: agnostic, garment, result, truth."""
+    """Draw paired items, each from its own seed, without repainting, and lay them out: agnostic, garment, result, truth.
+
+    Args:
+        pipe: the pipeline.
+        pairs: items with their maps in the pipeline's size: image, agnostic, densepose, keep, garment, and the control.
+        steps: of the sampler.
+        guidance_scale: 1 = no unconditional pass.
+        context: for a denoiser with an adapter.
+    """
     config = pipe.denoiser.config
-    names = ("image", "agnostic", "densepose", "keep", *dict.fromkeys(("garment", config.control)))
-    loaded = [load_maps(item, names, *config.image_size) for item in items]
-    maps = {name: torch.stack([each[name] for each in loaded]) for name in names}
+    items = [item for item, _ in pairs]
+    maps = {name: torch.stack([each[name] for _, each in pairs]) for name in pairs[0][1]}
     units = {name: to_share(pixels) if name == "keep" else to_unit(pixels) for name, pixels in maps.items()}
     texts = [item.text for item in items]
     pictures = pipe(

@@ -12,12 +12,13 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from unifashion.data.images import ImageError
 from unifashion.data.skipped import check_missing
 from unifashion.data.splits import read_tryon
 from unifashion.data.synthetic import is_synthetic
-from unifashion.data.tryon import ROOTS, TryOnItem, TryOnSplit
+from unifashion.data.tryon import ROOTS, TryOnSplit
 from unifashion.errors import UserError, require
-from unifashion.evaluation.tryon_validation import validate_tryon
+from unifashion.evaluation.tryon_validation import Shown, validate_tryon
 from unifashion.seeding import seed_everything
 from unifashion.training.checkpoint import find_checkpoint
 from unifashion.training.resume import check_data
@@ -59,7 +60,7 @@ def train(data: TryOnDataSettings, model: TryOnModelSettings, training: TryOnTra
     needed = training.batch_size * accelerator.num_processes
     if len(train_split.items) < needed:
         raise UserError(f"a step takes {needed} pairs but there are {len(train_split.items)}; lower --batch-size")
-    shown = validation_items(data, training)
+    shown = validation_pairs(data, training)
     described = {"set": data.dataset, "used": used, "fingerprint": fingerprint(_files(train_split))}
     checkpoint = _checkpoint(Path(training.resume), described) if training.resume else None
     context = QFormerContext(model.retriever, accelerator.device) if model.retriever else None
@@ -128,18 +129,27 @@ def read_split(
     return pairs_of_split, check_missing(len(pairs_of_split.items), listed, data.max_missing, "pairs")
 
 
-def validation_items(data: TryOnDataSettings, training: TryOnTrainingSettings) -> tuple[TryOnItem, ...]:
-    """Return the test pairs that are drawn while training.
+def validation_pairs(data: TryOnDataSettings, training: TryOnTrainingSettings) -> tuple[Shown, ...]:
+    """Return the test pairs that are drawn while training, with their maps; those with a damaged file are passed over.
 
     Raises:
-        UserError: there are none, or one of their files cannot be used.
+        UserError: there are none, or more that cannot be used than ``max_missing``.
     """
     names = tuple(dict.fromkeys(("image", "agnostic", "densepose", "keep", "garment", data.control)))
     split, _ = read_split(data, "test", names)
-    items = split.items[: max(training.num_validation_images, 1)]
-    for item in items:  # now, and not thousands of steps later
-        load_maps(item, names, data.height, data.width)
-    return items
+    pairs: list[Shown] = []
+    damaged = 0
+    for item in split.items:  # now, and not thousands of steps later
+        try:
+            pairs.append((item, load_maps(item, names, data.height, data.width)))
+        except ImageError as error:
+            damaged += 1
+            log.warning("left out: %s: %s", item.name, error)
+        if len(pairs) == max(training.num_validation_images, 1):
+            break
+    listed = len(split.items) + len(split.missing)
+    check_missing(len(split.items) - damaged, listed, data.max_missing, "test pairs")
+    return tuple(pairs)
 
 
 def _build(
@@ -174,7 +184,7 @@ def _trainer(
     training: TryOnTrainingSettings,
     accelerator: Accelerator,
     context: QFormerContext | None,
-    shown: tuple[TryOnItem, ...],
+    shown: tuple[Shown, ...],
     num_workers: int,
 ) -> Trainer:
     """Freeze, move to the device, encode what is cached, and return the trainer."""
@@ -221,7 +231,7 @@ def _trainer(
 def _pictures(rows: TryOnRows) -> Tensor:
     """Return some pictures of all the kinds that the VAE will encode, (B, 3, H, W) in [-1, 1]."""
     indices = range(min(len(rows.items), VAE_ITEMS))
-    kept = [pixels for index in indices for pixels in rows.load(index).values() if len(pixels) == 3]
+    kept = [pixels for index in indices for pixels in rows.readable(index)[1].values() if len(pixels) == 3]
     return to_unit(torch.stack(kept))
 
 

@@ -1,10 +1,12 @@
 """Training rows of try-on: the order of the items, their pixels, and latents that are computed once.
 
 The order is a function of the seed and of the index of a row since the start of training: row ``p`` is item ``p mod N`` of the
-permutation of its epoch, augmented by draws of its own. A run that was stopped and resumed thus sees the same rows.
+permutation of its epoch, augmented by draws of its own. A run that was stopped and resumed thus sees the same rows. An item with
+a damaged file is replaced by the next one, and the trainer reports it.
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +14,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from tqdm import tqdm
 
+from unifashion.data.images import ImageError
+from unifashion.data.skipped import first_readable
 from unifashion.data.tryon import TryOnItem
 from unifashion.seeding import seed_for
 from unifashion.tryon import encode
@@ -35,7 +39,7 @@ def needed_files(names: Sequence[str]) -> tuple[str, ...]:
 
 
 class TryOnRows(Dataset[Batch]):
-    """Row ``p`` of training: maps (uint8), text, and the item's index."""
+    """Row ``p`` of training: maps (uint8), text, the item's index, and (path, reason) of files that could not be used."""
 
     def __init__(
         self, items: Sequence[TryOnItem], names: Sequence[str], size: tuple[int, int], settings: TryOnTrainingSettings
@@ -52,11 +56,15 @@ class TryOnRows(Dataset[Batch]):
         return int(self._order[position])
 
     def __getitem__(self, row: int) -> Batch:
-        index = self.item_index(row)
+        index, maps, broken = self.readable(self.item_index(row))
         chosen = self.settings
         generator = torch.Generator().manual_seed(seed_for(chosen.seed, "augment", row))
-        maps = augment_maps(self.load(index), generator, chosen.flip, chosen.colour, chosen.move)
-        return {"maps": maps, "text": self.items[index].text, "index": index}
+        maps = augment_maps(maps, generator, chosen.flip, chosen.colour, chosen.move)
+        return {"maps": maps, "text": self.items[index].text, "index": index, "broken": broken}
+
+    def readable(self, index: int) -> tuple[int, Maps, list[tuple[Path, str]]]:
+        """Return the maps of an item, or of the next one that can be read; see ``first_readable``."""
+        return first_readable(index, len(self.items), self.load)
 
     def load(self, index: int) -> Maps:
         """Return the maps of an item, not augmented.
@@ -71,7 +79,12 @@ def collate(rows: list[Batch]) -> Batch:
     """Stack rows."""
     names = rows[0]["maps"]
     maps = {name: torch.stack([row["maps"][name] for row in rows]) for name in names}
-    return {"maps": maps, "text": [row["text"] for row in rows], "rows": [row["index"] for row in rows]}
+    return {"maps": maps, "text": [row["text"] for row in rows], **_shown(rows)}
+
+
+def _shown(rows: list[Batch]) -> Batch:
+    """Return the items of a batch, and the files that could not be used."""
+    return {"rows": [row["index"] for row in rows], "broken": [entry for row in rows for entry in row["broken"]]}
 
 
 class RowSampler(Sampler[list[int]]):
@@ -124,25 +137,36 @@ class LatentCache(Dataset[Batch]):
     ) -> None:
         self.rows = rows
         self.flips = 2 if rows.settings.flip else 1
-        parts: list[Batch] = []
+        self._parts: list[list[Batch] | tuple[Path, str]] = []
         for index in tqdm(range(len(rows.items)), desc="encoding", disable=not progress, dynamic_ncols=True):
-            maps, text = rows.load(index), rows.items[index].text
+            try:
+                maps, text = rows.load(index), rows.items[index].text
+            except ImageError as error:
+                self._parts.append((error.path, error.reason))
+                continue
+            parts: list[Batch] = []
             for flip in range(self.flips):
                 shown = {name: pixels.flip(-1) if flip else pixels for name, pixels in maps.items()}
                 batch = {"maps": {name: pixels[None] for name, pixels in shown.items()}, "text": [text]}
                 parts.append(
                     {name: value[0].cpu() for name, value in encode_batch(pipe, batch, device, context).items()}
                 )
-        self._parts = parts
+            self._parts.append(parts)
 
     def __getitem__(self, row: int) -> Batch:
-        index = self.rows.item_index(row)
+        index, parts, broken = first_readable(self.rows.item_index(row), len(self._parts), self._load)
         generator = torch.Generator().manual_seed(seed_for(self.rows.settings.seed, "augment", row))
         flip = self.flips == 2 and float(torch.rand(1, generator=generator)) < 0.5
-        return {**self._parts[index * self.flips + flip], "index": index}
+        return {**parts[flip], "index": index, "broken": broken}
+
+    def _load(self, index: int) -> list[Batch]:
+        parts = self._parts[index]
+        if isinstance(parts, tuple):
+            raise ImageError(*parts)
+        return parts
 
 
 def collate_encoded(rows: list[Batch]) -> Batch:
     """Stack rows of a ``LatentCache``."""
-    stacked: dict[str, Tensor] = {name: torch.stack([row[name] for row in rows]) for name in rows[0] if name != "index"}
-    return {**stacked, "rows": [row["index"] for row in rows]}
+    names = [name for name, value in rows[0].items() if isinstance(value, Tensor)]
+    return {**{name: torch.stack([row[name] for row in rows]) for name in names}, **_shown(rows)}
