@@ -17,10 +17,11 @@ from unifashion.tryon.settings import TryOnInferenceSettings
 
 @exit_with_one_sentence
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parse the command line, draw, print where the pictures are."""
+    """Parse the command line, draw, print where the pictures are and what was left out."""
     (settings,) = parse((TryOnInferenceSettings,), argv, __doc__.split("\n")[0])
     from unifashion.data.datasets import spec_of, tryon_sets
     from unifashion.tryon.inference import run_inference
+    from unifashion.tryon.results import outcome
 
     if spec_of(settings.dataset, tryon_sets()).embedded:
         from unifashion.apps.toy_catalogue import provide_tryon
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         provide_tryon(settings.dataset, settings.data_root)
     out = run_inference(settings)
     if out is not None:
-        print(f"the results are in {out}")
+        print(outcome(out))
 
 
 if __name__ == "__main__":

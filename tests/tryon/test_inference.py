@@ -8,12 +8,13 @@ from PIL import Image
 
 import kill
 from small_disk import filled
-from unifashion.data.tryon import TryOnItem
+from unifashion.data.tryon import TryOnItem, read_vitonhd
 from unifashion.errors import UserError
+from unifashion.evaluation.tryon_results import read_results
 from unifashion.tryon import inference
 from unifashion.tryon.inference import run_inference
 from unifashion.tryon.loading import save_pipeline
-from unifashion.tryon.results import check_names
+from unifashion.tryon.results import check_names, outcome, read_record
 from unifashion.tryon.settings import TryOnInferenceSettings
 
 
@@ -121,6 +122,55 @@ def test_overwriting_leaves_no_picture_of_other_settings(settings, tmp_path):
         run_inference(replace(command, seed=1, pairs="unpaired", overwrite=True))
 
 
+def test_a_damaged_pair_is_left_out_and_told_the_others_are_drawn_and_a_mended_one_later(
+    settings, tryon_root, tmp_path, caplog
+):
+    run_inference(replace(settings, data_root=str(tryon_root), output_dir=str(tmp_path / "whole"), limit=0))
+    data = tmp_path / "data"
+    shutil.copytree(tryon_root / "vitonhd", data / "vitonhd")
+    command = replace(settings, data_root=str(data), output_dir=str(tmp_path / "results"), limit=0)
+    photo = data / "vitonhd/test/image/00006_00.jpg"
+    good = photo.read_bytes()
+    photo.write_bytes(good[:300])
+    with pytest.raises(UserError, match=r"25 % of the pairs \(3 of 4 can be used\), limit 1 %.* --max-missing"):
+        run_inference(command)
+    out = run_inference(replace(command, max_missing=25.0))
+    whole = kill.contents(tmp_path / "whole")
+    drawn = {path.name for path in out.glob("0*.png")}
+    assert drawn == {name for name in map(str, whole) if name.startswith("0")} - {"00006_00.png"}
+    record = read_record(out)
+    assert (record["used"], record["marks"]) == ("used 3 of 4 pairs", ["synthetic", "incomplete"])
+    (sentence,) = record["left_out"]
+    assert sentence.startswith(f"00006_00: {photo}: damaged image") and sentence in caplog.text
+    assert outcome(out) == f"the results are in {out}; used 3 of 4 pairs, left out: {sentence}"
+    photo.write_bytes(good)
+    run_inference(command)
+    record = read_record(out)
+    assert (record["used"], record["marks"], record["left_out"]) == ("used 4 of 4 pairs", ["synthetic"], [])
+    pictures = {path.name: path.read_bytes() for path in out.glob("*.png")}
+    assert pictures == {path.name: path.read_bytes() for path in (tmp_path / "whole").glob("*.png")}
+
+
+def test_a_pair_whose_missing_file_is_added_is_drawn_by_the_same_call(settings, tryon_root, tmp_path):
+    shutil.copytree(tryon_root / "vitonhd", tmp_path / "vitonhd")
+    command = replace(settings, data_root=str(tmp_path), output_dir=str(tmp_path / "out"), limit=0, max_missing=25.0)
+    mask = tmp_path / "vitonhd/test/agnostic-mask/00006_00_mask.png"
+    content = mask.read_bytes()
+    mask.unlink()
+    assert len(list(run_inference(command).glob("0*.png"))) == 3
+    mask.write_bytes(content)
+    assert len(list(run_inference(command).glob("0*.png"))) == 4
+
+
+def test_where_no_pair_can_be_drawn_the_first_reason_is_told(settings, tryon_root, tmp_path):
+    shutil.copytree(tryon_root / "vitonhd", tmp_path / "vitonhd")
+    (tmp_path / "vitonhd/test/image/00006_00.jpg").write_bytes(b"")
+    command = replace(settings, data_root=str(tmp_path), output_dir=str(tmp_path / "out"), limit=1)
+    with pytest.raises(UserError, match=r"nothing could be drawn: 00006_00: .*00006_00\.jpg: the file is empty"):
+        run_inference(command)
+    assert [path.name for path in (tmp_path / "out").glob("*.png")] == []
+
+
 def test_two_pairs_that_would_be_one_file_are_refused_before_anything_is_drawn(settings, tryon_root, tmp_path):
     items = [TryOnItem("a", "b_c", {}, ()), TryOnItem("x", "x", {}, ()), TryOnItem("a_b", "c", {}, ())]
     with pytest.raises(UserError, match=r"the pair a_b c and the pair a b_c would both be a_b_c\.png; rename a photo"):
@@ -129,3 +179,20 @@ def test_two_pairs_that_would_be_one_file_are_refused_before_anything_is_drawn(s
         check_names([TryOnItem("1", "1", {}, (), name) for name in ("upper_body", "dresses")])
     with pytest.raises(UserError, match=r"examples examples and the sheet of examples would both be examples\.png"):
         check_names([TryOnItem("examples", "examples", {}, ())])
+    with pytest.raises(UserError, match=r"the pair ANNA ANNA and the pair Anna Anna would both be ANNA\.png"):
+        check_names([TryOnItem(name, name, {}, ()) for name in ("Anna", "ANNA")])
+    (tmp_path / "pairs.txt").write_text("a b_c\na_b c\n")
+    shutil.copytree(tryon_root / "vitonhd", tmp_path / "vitonhd")
+    for name in ("a", "a_b"):
+        for path in [*(tmp_path / "vitonhd" / "test").rglob("00006_00*")]:
+            if path.parent.name != "im_sketch_unpaired":
+                shutil.copy(path, path.with_name(path.name.replace("00006_00", name)))
+    for name in ("b_c", "c"):
+        shutil.copy(tmp_path / "vitonhd/test/cloth/00006_00.jpg", tmp_path / f"vitonhd/test/cloth/{name}.jpg")
+    pairs = str(tmp_path / "pairs.txt")
+    with pytest.raises(UserError, match=r"would both be a_b_c\.png"):
+        run_inference(replace(settings, data_root=str(tmp_path), pairs=pairs, output_dir=str(tmp_path / "out")))
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "drawn").mkdir()
+    with pytest.raises(UserError, match=r"would both be a_b_c\.png"):
+        read_results(tmp_path / "drawn", read_vitonhd(tmp_path, "test", ("image",), pairs))

@@ -2,10 +2,15 @@
 
     OUT/00891_00.png              a paired result: the person's name
     OUT/00891_00_01430_00.png     an unpaired one: person_garment
-    OUT/inference.json            settings, model, counts, and the marks that every score of these pictures must carry
+    OUT/inference.json            settings, model, counts, the pairs that were left out, and the marks that every score of these
+                                  pictures must carry
     OUT/examples.png              the first pairs: person, garment, result, and the truth where there is one
 
 Every result has its own seed, made of --seed and its name: the picture does not depend on what else is drawn.
+
+Pairs that lack a file are known before anything is drawn, pairs with a damaged one are found while drawing; both are left out.
+More of them than --max-missing are an error: of the first kind at once, of the second when all other pairs are drawn. A later
+call draws what was mended.
 """
 
 import logging
@@ -21,11 +26,12 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from unifashion.data.images import ImageError
 from unifashion.data.skipped import check_missing
 from unifashion.data.splits import find_tryon, read_tryon
 from unifashion.data.synthetic import is_synthetic
 from unifashion.data.tryon import TryOnItem, TryOnSplit
-from unifashion.distributed import check_launch
+from unifashion.distributed import check_launch, is_main_process, merge_dicts
 from unifashion.errors import UserError
 from unifashion.io import check_output, lock_folder, read_json, replacing, write_json
 from unifashion.models.pretrained import weights_hash
@@ -33,7 +39,7 @@ from unifashion.seeding import seed_for
 from unifashion.tryon.api import TryOn
 from unifashion.tryon.dataset import needed_files
 from unifashion.tryon.loading import quiet_libraries
-from unifashion.tryon.maps import load_maps, to_share, to_unit
+from unifashion.tryon.maps import Maps, load_maps, to_share, to_unit
 from unifashion.tryon.pipeline import TryOnPipeline
 from unifashion.tryon.qformer_context import QFormerContext
 from unifashion.tryon.results import EXAMPLES, RECORD, check_names, write_examples
@@ -41,7 +47,8 @@ from unifashion.tryon.settings import TryOnInferenceSettings, data_root
 
 log = logging.getLogger(__name__)
 
-# What may differ between two calls that fill one folder.
+# What may differ between two calls that fill one folder: settings, and what is written about the pairs that were left out.
+COUNTS = ("used", "left_out", "marks")
 FREE = ("batch_size", "limit", "overwrite", "output_dir", "max_missing", "base")
 
 
@@ -49,7 +56,8 @@ def run_inference(settings: TryOnInferenceSettings) -> Path | None:
     """Draw, and return the folder of the results (None on all but the main process). Several processes share the pairs.
 
     Raises:
-        UserError: a model, data or folder that cannot be used; a folder that holds results of other settings.
+        UserError: a model, data or folder that cannot be used; a folder that holds results of other settings; on the main
+            process, when all others are drawn, too many pairs with a damaged file.
     """
     quiet_libraries()
     check_output(Path(settings.output_dir), "--output-dir")
@@ -73,15 +81,15 @@ def run_inference(settings: TryOnInferenceSettings) -> Path | None:
     for line in split.missing[:5]:
         log.warning("left out: %s", line)
     listed = len(split.items) + len(split.missing)
-    used = check_missing(len(split.items), listed, settings.max_missing, "pairs")
+    check_missing(len(split.items), listed, settings.max_missing, "pairs")
     items = split.items[: settings.limit] if settings.limit else split.items
     out = Path(settings.output_dir)
     record = {
         "settings": {name: value for name, value in asdict(settings).items() if name not in FREE},
         "model": weights_hash(pipe.denoiser.state_dict(), 8),
         "control": config.control,
-        "used": used,
-        "marks": score_marks(settings, split, find_tryon(settings.dataset, root)),
+        **_counts(split, {}),
+        "marks": score_marks(settings, split.missing, find_tryon(settings.dataset, root)),
     }
     check_names(split.items)
     if out.is_file():
@@ -91,31 +99,56 @@ def run_inference(settings: TryOnInferenceSettings) -> Path | None:
         if state.is_main_process:
             _open_folder(out, record, split.items, settings.overwrite)
         state.wait_for_everyone()
-        share = items[state.process_index :: state.num_processes]
-        todo = [item for item in share if not _path(out, item).is_file()]
-        with tqdm(
-            total=len(share),
-            initial=len(share) - len(todo),
-            desc="drawing",
-            disable=not state.is_main_process,
-            dynamic_ncols=True,
-        ) as bar:
-            for batch in _batches(todo, settings.batch_size):
-                for item, picture in zip(batch, _draw(pipe, batch, size, settings, tryon.context), strict=True):
-                    with replacing(_path(out, item), durable=True) as unfinished:
-                        picture.save(unfinished, format="PNG")
-                    bar.update()
-        state.wait_for_everyone()
+        own = _draw_share(tryon, items[state.process_index :: state.num_processes], out, size, settings)
+        damaged = merge_dicts(own)  # waits for all processes
         if not state.is_main_process:
             return None
-        write_examples(out, items, [_path(out, item) for item in items])
+        left_out = _counts(split, damaged)["left_out"]
+        marks = score_marks(settings, left_out, find_tryon(settings.dataset, root))
+        write_json(out / RECORD, {**record, **_counts(split, damaged), "marks": marks})
+        drawn = [item for item in items if item.name not in damaged]
+        write_examples(out, drawn, [_path(out, item) for item in drawn])
+    if not drawn:
+        raise UserError(f"nothing could be drawn: {'; '.join(left_out[:3])}")
+    check_missing(len(split.items) - len(damaged), listed, settings.max_missing, "pairs")
     return out
 
 
-def score_marks(settings: TryOnInferenceSettings, split: TryOnSplit, root: Path) -> list[str]:
+def _draw_share(
+    tryon: TryOn, items: Sequence[TryOnItem], out: Path, size: tuple[int, int], settings: TryOnInferenceSettings
+) -> dict[str, str]:
+    """Draw one process's pairs that have no result yet; return, by name, why the others among them cannot be drawn."""
+    todo = [item for item in items if not _path(out, item).is_file()]
+    damaged: dict[str, str] = {}
+    with tqdm(
+        total=len(items),
+        initial=len(items) - len(todo),
+        desc="drawing",
+        disable=not is_main_process(),
+        dynamic_ncols=True,
+    ) as bar:
+        for batch in _batches(todo, settings.batch_size):
+            loaded = _load(batch, tryon.reads, size, damaged)
+            good = [item for item in batch if item.name not in damaged]
+            pictures = _draw(tryon.pipe, good, loaded, settings, tryon.context) if good else []
+            for item, picture in zip(good, pictures, strict=True):
+                with replacing(_path(out, item), durable=True) as unfinished:
+                    picture.save(unfinished, format="PNG")
+            bar.update(len(batch))
+    return damaged
+
+
+def _counts(split: TryOnSplit, damaged: dict[str, str]) -> dict[str, Any]:
+    """Return how many pairs can be used, and why each of the others cannot."""
+    left_out = [*split.missing, *(f"{name}: {damaged[name]}" for name in sorted(damaged))]
+    used = len(split.items) - len(damaged)
+    return {"used": f"used {used} of {len(split.items) + len(split.missing)} pairs", "left_out": left_out}
+
+
+def score_marks(settings: TryOnInferenceSettings, left_out: Sequence[str], root: Path) -> list[str]:
     """Return the marks that every score of the results must carry."""
     marks = ["synthetic"] if is_synthetic(root) else []
-    if split.missing:
+    if left_out:
         marks.append("incomplete")
     if settings.repaint:
         marks.append("repaint")
@@ -124,17 +157,27 @@ def score_marks(settings: TryOnInferenceSettings, split: TryOnSplit, root: Path)
     return marks
 
 
+def _load(items: Sequence[TryOnItem], control: str, size: tuple[int, int], damaged: dict[str, str]) -> list[Maps]:
+    """Return the maps of the items that can be read; the others are added to ``damaged``, by name, with the reason."""
+    loaded: list[Maps] = []
+    for item in items:
+        try:
+            loaded.append(load_maps(item, ("image", "agnostic", "densepose", "keep", control), *size))
+        except ImageError as error:
+            damaged[item.name] = str(error)
+            log.warning("left out: %s: %s", item.name, error)
+    return loaded
+
+
 def _draw(
     pipe: TryOnPipeline,
     items: Sequence[TryOnItem],
-    size: tuple[int, int],
+    loaded: Sequence[Maps],
     settings: TryOnInferenceSettings,
     context: QFormerContext | None,
 ) -> list[Image.Image]:
     control = pipe.denoiser.config.control
-    names = ("image", "agnostic", "densepose", "keep", control)
-    loaded = [load_maps(item, names, *size) for item in items]
-    maps: dict[str, Tensor] = {name: torch.stack([each[name] for each in loaded]) for name in names}
+    maps: dict[str, Tensor] = {name: torch.stack([each[name] for each in loaded]) for name in loaded[0]}
     units = {name: to_share(pixels) if name == "keep" else to_unit(pixels) for name, pixels in maps.items()}
     texts = [item.text for item in items]
     drawn = pipe(
@@ -172,7 +215,8 @@ def _open_folder(out: Path, record: dict[str, Any], items: Sequence[TryOnItem], 
     elif not isinstance(previous, dict) and any(not path.name.startswith(".") for path in out.iterdir()):
         what = f"a damaged {RECORD}" if (out / RECORD).exists() else "other files"
         raise UserError(f"--output-dir {out} holds {what}; name another folder, or add --overwrite")
-    differing = [name for name in record if isinstance(previous, dict) and previous.get(name) != record[name]]
+    compared = [name for name in record if name not in COUNTS]
+    differing = [name for name in compared if isinstance(previous, dict) and previous.get(name) != record[name]]
     if differing and any(path.name != EXAMPLES for path in out.glob("*.png")):
         assert isinstance(previous, dict), "only then something differs"
         old, new = previous.get("settings"), record["settings"]
