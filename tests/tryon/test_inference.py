@@ -1,7 +1,11 @@
 """The folder of try-on results: continued after a kill, never mixed, filled by one call at a time."""
 
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -149,6 +153,26 @@ def test_a_damaged_pair_is_left_out_and_told_the_others_are_drawn_and_a_mended_o
     assert (record["used"], record["marks"], record["left_out"]) == ("used 4 of 4 pairs", ["synthetic"], [])
     pictures = {path.name: path.read_bytes() for path in out.glob("*.png")}
     assert pictures == {path.name: path.read_bytes() for path in (tmp_path / "whole").glob("*.png")}
+
+
+def test_two_processes_share_the_pairs_and_tell_together_what_was_left_out(settings, tryon_root, tmp_path):
+    shutil.copytree(tryon_root / "vitonhd", tmp_path / "vitonhd")
+    for name in ("00006_00", "00007_00"):  # one of each process
+        (tmp_path / "vitonhd/test/image" / f"{name}.jpg").write_bytes(b"")
+    out = tmp_path / "out"
+    script = Path(__file__).resolve().parents[2] / "src/UNIStableVITON/inference.py"
+    given = {"data-root": tmp_path, "model-path": settings.model_path, "output-dir": out, "max-missing": 50,
+             "num-inference-steps": 1, "height": 24, "width": 18}  # fmt: skip
+    flags = [word for name, value in given.items() for word in (f"--{name}", str(value))]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launch, str(script), *flags], env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert f"the results are in {out}; used 2 of 4 pairs, left out: 00006_00: " in done.stdout
+    assert [path.name for path in sorted(out.glob("0*.png"))] == ["00008_00.png", "00009_00.png"]
+    assert [line[:9] for line in read_record(out)["left_out"]] == ["00006_00:", "00007_00:"]
 
 
 def test_a_pair_whose_missing_file_is_added_is_drawn_by_the_same_call(settings, tryon_root, tmp_path):

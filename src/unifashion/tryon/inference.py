@@ -14,6 +14,7 @@ call draws what was mended.
 """
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -62,7 +63,8 @@ def run_inference(settings: TryOnInferenceSettings) -> Path | None:
     quiet_libraries()
     check_output(Path(settings.output_dir), "--output-dir")
     check_launch()
-    state = PartialState()
+    # On CPUs it would take several processes for several calls; one process may have another device, such as Apple's.
+    state = PartialState(cpu="LOCAL_RANK" in os.environ and not torch.cuda.is_available())
     tryon = TryOn.from_pretrained(
         settings.model_path,
         base=settings.base,
