@@ -214,7 +214,7 @@ HARMLESS = {
     "catalogue": _odd("red", "1.png"),
     "viton-pairs": set(),
     "viton-captions": {"is object", "1 list"} | _odd("red"),
-    "dresscode-pairs": set(),
+    "dresscode-pairs": {"row twice"},  # paired: each person once
     "dresscode-captions": {"is object", "1 list"} | _odd("red"),
 }
 OPTIONAL = {"iq-captions", "gen-objects", "200k-objects", "viton-captions", "dresscode-captions"}
