@@ -3,6 +3,7 @@
 import pytest
 
 from unifashion.llm.answers import NoCaption, caption_of
+from unifashion.llm.captioner import _caption
 
 RED = "The dress is red and has short sleeves."
 
@@ -76,6 +77,11 @@ NONE = {
 def test_an_answer_without_a_caption_says_why(answer):
     with pytest.raises(NoCaption, match=NONE[answer]):
         caption_of(answer)
+
+
+def test_a_language_model_that_is_loaded_here_is_read_by_the_same_rules(caplog):
+    assert [_caption(text) for text in (MENDED["thoughts"], "I'm sorry, I can't help with that.")] == [RED, ""]
+    assert "without a caption: the model refused: I'm sorry" in caplog.text
 
 
 CAPTIONS = (
