@@ -296,6 +296,72 @@ def test_a_tokenizer_that_loses_lines_is_an_error(tmp_path, monkeypatch):
         caption_java.tokenize(["a", "b", "c"])
 
 
+def test_texts_without_words_score_as_in_the_package_in_whatever_order_references_are(with_java):
+    from pycocoevalcap.meteor.meteor import Meteor
+
+    given = ["", "a red dress", "", "a dress", "shoes", ""]
+    truth = [["a red dress"], ["a red dress", ""], ["a dress", ""], ["a long dress", "", ""], ["a dress", ""], [""]]
+    by_id = {str(row): refs for row, refs in enumerate(truth)}
+    theirs = Meteor()
+    score, items = theirs.compute_score(by_id, {str(row): [text] for row, text in enumerate(given)})
+    for pipe in (theirs.meteor_p.stdout, theirs.meteor_p.stderr):
+        pipe.close()  # its destructor ends the process, but leaves these open
+    assert items[0] == items[2] == 0 < items[1]
+    for references in (truth, [refs[::-1] for refs in truth]):
+        own, own_items = caption_java.meteor(given, references)
+        assert [own, *own_items] == pytest.approx([score, *items])
+
+
+@pytest.mark.parametrize(
+    ("variable", "options"),
+    [
+        (
+            "JAVA_TOOL_OPTIONS",
+            "-Duser.language=it -Duser.country=IT -Duser.language.format=de -Duser.country.format=DE",
+        ),
+        ("_JAVA_OPTIONS", "-Duser.language=tr -Duser.language.format=tr -Dfile.encoding=US-ASCII"),
+    ],
+)
+def test_a_machine_with_a_decimal_comma_gives_the_same_numbers(monkeypatch, with_java, variable, options):
+    monkeypatch.setenv(variable, options)
+    assert caption_java.tokenize(["A STRIPED SHIRT, crème"]) == ["a striped shirt crème"]
+    score, items = caption_java.meteor(["a dress"], [["a red dress"]])
+    assert score == pytest.approx(0.2442748091603053) and items == [score]
+
+
+LAST_WORDS = {
+    "no room": (
+        "stdout",
+        "Error occurred during initialization of VM\nCould not reserve enough space for 2097152KB object heap\n",
+        r"failed: Could not reserve enough space for 2097152KB object heap \(free some memory",
+    ),
+    "old Java": (
+        "stderr",
+        "Error: A JNI error has occurred, please check your installation and try again\n"
+        'Exception in thread "main" java.lang.UnsupportedClassVersionError: Meteor : Unsupported major.minor version 52.0\n'
+        "\tat java.lang.ClassLoader.defineClass1(Native Method)\n",
+        r"version 52.0 \(this Java is too old",
+    ),
+    "bad flag": (
+        "stderr",
+        "Picked up JAVA_TOOL_OPTIONS: -Xmx2Q\nInvalid maximum heap size: -Xmx2Q\n"
+        "Error: Could not create the Java Virtual Machine.\nError: A fatal exception has occurred. Program will exit.\n",
+        "failed: Invalid maximum heap size: -Xmx2Q ",
+    ),
+    "damaged program": ("stderr", "Error: Invalid or corrupt jarfile meteor-1.5.jar\n", "force-reinstall"),
+    "an exception": ("stderr", "java.io.IOException: no dictionary\n\tat Meteor.main(Meteor.java:1)\n", "dictionary$"),
+}
+
+
+@pytest.mark.parametrize("case", LAST_WORDS)
+@pytest.mark.parametrize("program", ["meteor", "tokenize"])
+def test_javas_own_reason_is_shown_in_one_line(tmp_path, monkeypatch, case, program):
+    stream, words, sentence = LAST_WORDS[case]
+    fake_java(tmp_path, monkeypatch, f"import sys; sys.{stream}.write({words!r}); sys.exit(1)")
+    with pytest.raises(UserError, match=sentence):
+        caption_java.meteor(["a"] * 3, [["a"]] * 3) if program == "meteor" else caption_java.tokenize(["a", "b"])
+
+
 def test_spice_is_left_out_with_a_note_until_its_files_are_there(tmp_path, monkeypatch):
     """The stand-in for Java answers in the form that SPICE writes; SPICE itself is a download that no test makes."""
     library = tmp_path / "jars" / "spice" / "lib"

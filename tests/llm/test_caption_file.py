@@ -188,3 +188,17 @@ def test_a_name_that_is_not_utf8_is_kept(tmp_path):
     for _ in range(2):
         caption([image], tmp_path / "captions.jsonl")
     assert [row["image"] for row in rows_of(tmp_path / "captions.jsonl")] == [str(image)]
+
+
+def test_an_image_to_which_the_model_gives_no_caption_is_left_out_and_asked_for_again(shop, tmp_path):
+    def silent_for_two(pixels, *_):
+        return ["" if image.float().mean().round() == 2 else "a dress" for image in pixels]
+
+    out = tmp_path / "c.jsonl"
+    skipped = caption(
+        shop[:4], out, captioner=SimpleNamespace(transform=CAPTIONER.transform, caption_pixels=silent_for_two)
+    )
+    assert [row["id"] for row in rows_of(out)] == ["0", "1", "3"] and skipped.reasons == {
+        shop[2]: "the model gave no caption"
+    }
+    assert len(caption(shop[:4], out)) == 0 and [row["id"] for row in rows_of(out)] == ["0", "1", "2", "3"]

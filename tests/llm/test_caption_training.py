@@ -128,7 +128,7 @@ def test_bad_input_of_caption_is_one_sentence(start, shop, tmp_path, capsys):
     for given, sentence in (
         ([str(tmp_path / "none.jpg"), *model], "no such file or folder"),
         ([str(tmp_path / "empty"), *model], "no images in this folder"),
-        ([str(tmp_path / "broken.jpg"), *model], "none of the 1 images can be read"),
+        ([str(tmp_path / "broken.jpg"), *model], "none of the 1 images got a caption"),
         ([*model], "name images or folders of images"),
         ([str(shop), *model, "--instruction", "x"], "--instruction is for a blip2_cir_full"),
         ([str(shop), "--model", str(tmp_path / "empty")], "no model in"),

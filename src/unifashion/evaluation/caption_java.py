@@ -8,11 +8,12 @@ the numbers (a test compares them).
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -23,8 +24,26 @@ from unifashion.errors import UserError, require
 
 TIMEOUT_S = 300.0  # how long a Java program may be silent
 MIN_SHOWN = 500  # items; below this, no progress bar is shown
-# Otherwise Java uses the locale's encoding, which is ASCII in many containers, and accented letters become "?".
-UTF8 = ("-Dfile.encoding=UTF-8", "-Dsun.stdout.encoding=UTF-8", "-Dstdout.encoding=UTF-8")
+# Otherwise Java uses the locale's encoding, which is ASCII in many containers, and accented letters become "?"; its decimal
+# comma, with which METEOR cannot read its own numbers; and its lower case, where a Turkish I has no dot.
+OPTIONS = (
+    *("-Dfile.encoding=UTF-8", "-Dsun.stdout.encoding=UTF-8", "-Dstdout.encoding=UTF-8"),
+    *("-Duser.language=en", "-Duser.country=US", "-Duser.language.format=en", "-Duser.country.format=US"),
+)
+# What Java says beside the reason for which it ended: the options it took, the calls, and that it ended.
+_SAYS_NOTHING = re.compile(
+    r"Picked up |at [\w.$/]+\(|\.\.\. \d+ more|\[?warning|\w+ .*VM warning: |"
+    r"Error: (Could not create the Java Virtual Machine|A fatal exception has occurred|A JNI error has occurred)|"
+    r"Error occurred during initialization of VM"
+)
+_NUMBERS = re.compile(rb"[-+\d.eE ]*\d[-+\d.eE ]*\s*")
+_REMEDIES = (
+    (r"UnsupportedClassVersionError", "this Java is too old: install a newer one, or set JAVA_HOME to it"),
+    (r"OutOfMemoryError|insufficient memory|Could not (reserve|allocate|create)|maximum heap|memory allocation",
+     "free some memory, or lift the limit that is set for this process (ulimit -v, a job's or container's memory)"),
+    (r"corrupt jarfile|Unable to access jarfile|ClassNotFoundException|NoClassDefFoundError|ZipException",
+     "a file of pycocoevalcap is damaged: pip install --force-reinstall pycocoevalcap"),
+)  # fmt: skip
 
 
 def jars() -> Path:
@@ -56,6 +75,12 @@ def java() -> str:
     return program
 
 
+def _environment() -> dict[str, str]:
+    """Return the environment of a Java program: there, $_JAVA_OPTIONS has the last word, even over the command line."""
+    theirs = os.environ.get("_JAVA_OPTIONS")
+    return {**os.environ, **({} if theirs is None else {"_JAVA_OPTIONS": " ".join([theirs, *OPTIONS])})}
+
+
 def tokenize(texts: Sequence[str]) -> list[str]:
     """Return every text as Penn Treebank tokens in lower case with spaces between them, without punctuation.
 
@@ -66,36 +91,54 @@ def tokenize(texts: Sequence[str]) -> list[str]:
     from pycocoevalcap.tokenizer.ptbtokenizer import PUNCTUATIONS, STANFORD_CORENLP_3_4_1_JAR
 
     jar = folder / "tokenizer" / STANFORD_CORENLP_3_4_1_JAR
-    command = [java(), *UTF8, "-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
+    command = [
+        java(),
+        *OPTIONS,
+        "-cp",
+        str(jar),
+        "edu.stanford.nlp.process.PTBTokenizer",
+        "-preserveLines",
+        "-lowerCase",
+    ]
     lines = [" ".join(text.split()) for text in texts]  # a line break of any kind would shift all captions after it
     given = "".join(line + "\n" for line in lines).encode("utf-8", "replace")
     try:
-        done = subprocess.run(command, input=given, capture_output=True, timeout=TIMEOUT_S + len(lines) / 100)
+        done = subprocess.run(
+            command, input=given, capture_output=True, timeout=TIMEOUT_S + len(lines) / 100, env=_environment()
+        )
     except subprocess.TimeoutExpired:
         raise UserError("the PTB tokenizer does not answer; try again when the machine is less busy") from None
-    tokens = done.stdout.decode("utf-8").split("\n")[: len(lines)]
+    tokens = done.stdout.decode("utf-8", "replace").split("\n")[: len(lines)]
     if done.returncode or len(tokens) != len(lines):
-        raise UserError(f"the PTB tokenizer failed: {_last_line(done.stderr)}")
+        raise UserError(f"the PTB tokenizer failed: {_reason(done.stderr, done.stdout if done.returncode else b'')}")
     return [" ".join(word for word in line.split() if word not in PUNCTUATIONS) for line in tokens]
 
 
 def meteor(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, list[float]]:
     """Return METEOR 1.5 (English, normalised) of the corpus and of every item, from 0 to 1, of tokenized captions.
 
+    An empty caption scores 0. An empty reference counts only where an item has no other: METEOR takes the best one, and of
+    several that score 0 the first, so that their order would change the length that the corpus adds up.
+
     Raises:
         UserError: no Java, or METEOR failed or stopped answering.
     """
-    command = [java(), "-Xmx2G", *UTF8, "-jar", "meteor-1.5.jar", "-", "-", "-stdio", "-l", "en", "-norm"]
+    command = [java(), "-Xmx2G", *OPTIONS, "-jar", "meteor-1.5.jar", "-", "-", "-stdio", "-l", "en", "-norm"]
     pairs = list(zip(candidates, references, strict=True))
     with _Dialogue.opened(command, jars() / "meteor") as dialogue:
         statistics = [
-            dialogue.ask(" ||| ".join(["SCORE", *(ref.replace("|||", " ") for ref in refs), text.replace("|||", " ")]))
+            dialogue.ask(" ||| ".join(["SCORE", *([ref for ref in map(_field, refs) if ref] or [""]), _field(text)]))
             for text, refs in tqdm(pairs, desc="METEOR", unit="caption", disable=len(pairs) < MIN_SHOWN)
         ]
         # METEOR of a corpus is not the mean of its items, it is computed from the sum of their statistics; so all go in one line.
         dialogue.send(" ||| ".join(["EVAL", *statistics]))
         scores = [float(dialogue.receive()) for _ in pairs]
         return float(dialogue.receive()), scores
+
+
+def _field(text: str) -> str:
+    """Return a text as a part of one of METEOR's lines; an empty one stays, between two separators."""
+    return " ".join(text.replace("|||", " ").split())
 
 
 class _Dialogue:
@@ -113,7 +156,12 @@ class _Dialogue:
         with tempfile.TemporaryFile() as stderr:
             # stderr goes to a file, not to a pipe: a pipe that nobody reads is full after 64 KiB, and METEOR would wait forever.
             process = subprocess.Popen(
-                command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr
+                command,
+                cwd=folder,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                env=_environment(),
             )
             try:
                 yield cls(process, stderr)
@@ -128,30 +176,34 @@ class _Dialogue:
 
     def send(self, line: str) -> None:
         try:
-            self.stdin.write(f"{' '.join(line.split())}\n".encode("utf-8", "replace"))
+            self.stdin.write(f"{line}\n".encode("utf-8", "replace"))
             self.stdin.flush()
         except OSError:
-            raise UserError(f"METEOR failed: {self._reason()}") from None
+            raise self._failed(self._read(self.stdout.read)) from None
 
     def receive(self) -> str:
-        # ``readline`` has no timeout. Killing the program closes its output, which ends the read.
+        """Return the next line, which holds numbers alone."""
+        line = self._read(self.stdout.readline)
+        if not _NUMBERS.fullmatch(line):
+            raise self._failed(line + self._read(self.stdout.read))  # Java writes some of its last words there
+        return line.decode().strip()
+
+    def _read(self, read: Callable[[], bytes]) -> bytes:
+        # A read has no timeout. Killing the program closes its output, which ends the read.
         watchdog = threading.Timer(TIMEOUT_S, self.process.kill)
         watchdog.start()
         try:
-            line = self.stdout.readline().decode("utf-8").strip()
+            return read()
         finally:
             watchdog.cancel()
-        if not line:
-            raise UserError(f"METEOR failed: {self._reason()}")
-        return line
 
     def ask(self, line: str) -> str:
         self.send(line)
         return self.receive()
 
-    def _reason(self) -> str:
+    def _failed(self, output: bytes) -> UserError:
         self.stderr.seek(0)
-        return _last_line(self.stderr.read())
+        return UserError(f"METEOR failed: {_reason(self.stderr.read(), output)}")
 
 
 def spice_lacks() -> str:
@@ -178,11 +230,11 @@ def spice(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tup
         given, out, cache = folder / "in.json", folder / "out.json", folder / "cache"
         cache.mkdir()
         given.write_text(json.dumps(rows), encoding="utf-8")
-        command = [java(), "-Xmx8G", *UTF8, "-jar", str(jars() / "spice" / "spice-1.0.jar"), str(given)]
+        command = [java(), "-Xmx8G", *OPTIONS, "-jar", str(jars() / "spice" / "spice-1.0.jar"), str(given)]
         command += ["-cache", str(cache), "-out", str(out), "-subset", "-silent"]
-        done = subprocess.run(command, capture_output=True)
+        done = subprocess.run(command, capture_output=True, env=_environment())
         if done.returncode or not out.is_file():
-            raise UserError(f"SPICE failed: {_last_line(done.stderr)}")
+            raise UserError(f"SPICE failed: {_reason(done.stderr, done.stdout)}")
         items: Sequence[Mapping[str, dict]] = json.loads(out.read_text(encoding="utf-8"))
     # By id, as SPICE is free to reorder its items; those without a score are left out of the mean.
     by_row = {int(str(item["image_id"])): item["scores"]["All"]["f"] for item in items}
@@ -195,6 +247,12 @@ def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
 
 
-def _last_line(stderr: bytes) -> str:
-    lines = [line.strip() for line in stderr.decode("utf-8", "replace").splitlines() if line.strip()]
-    return lines[-1][:200] if lines else "it ended without a message; is there enough memory?"
+def _reason(*outputs: bytes) -> str:
+    """Return in one line why a Java program ended, from what it wrote, and what to do."""
+    lines = [line.strip(" #\t\r") for output in outputs for line in output.decode("utf-8", "replace").split("\n")]
+    said = [line for line in dict.fromkeys(lines) if line and not _SAYS_NOTHING.match(line)]
+    if not said:
+        return "it ended without a message; is there enough memory?"
+    text = "; ".join(said[:3])
+    remedy = next((remedy for pattern, remedy in _REMEDIES if re.search(pattern, text)), "")
+    return f"{text[:300]} ({remedy})" if remedy else text[:300]

@@ -3,7 +3,7 @@
 captions.jsonl                {"id": "17", "image": "shop/17.jpg", "caption": "A red dress ..."}, in the order of the images
 captions.jsonl.part           new rows while they are written; the next run with the same settings continues there
 captions.settings.json        model and decoding; a run with different ones must name another file or overwrite
-captions.quarantine.csv       images that could not be read, with the reason (only if there were any)
+captions.quarantine.csv       images without a caption, with the reason (only if there were any)
 """
 
 import json
@@ -84,11 +84,11 @@ def caption_files(captioner: Captioner, job: Job, made_with: dict[str, Any], ove
         overwrite: start anew, whatever exists.
 
     Returns:
-        the images that could not be read; they have no row.
+        the images that could not be read, or for which the model gave no caption; they have no row.
 
     Raises:
         UserError: the file exists and was made with other settings, holds other things, is being written by another call, or
-            cannot be written; no image can be read.
+            cannot be written; no image gets a caption.
     """
     settings = {**made_with, "decoding": vars(job.decoding), "instruction": job.instruction, "seed": job.seed}
     part = job.out.with_name(f"{job.out.name}.part")
@@ -102,7 +102,7 @@ def caption_files(captioner: Captioner, job: Job, made_with: dict[str, Any], ove
         if len(skipped) == len(job.images):
             if not rows:
                 part.unlink()
-            raise UserError(f"none of the {len(job.images)} images can be read; {skipped.summary()}")
+            raise UserError(f"none of the {len(job.images)} images got a caption; {skipped.summary()}")
         others = [image for image in rows if image not in {*map(str, job.images)}]
         _write_rows(job.out, (rows[image] for image in [*others, *map(str, job.images)] if image in rows))
         part.unlink(missing_ok=True)
@@ -139,8 +139,11 @@ def _write(captioner: Captioner, job: Job, part: Path, rows: dict[str, Row]) -> 
                 new: dict[str, Row] = {
                     images[index]: {"id": names[index], "image": images[index], "caption": caption}
                     for (index, _), caption in zip(good, captions, strict=True)
-                    if images[index] not in rows
+                    if images[index] not in rows and caption
                 }
+                for (index, _), caption in zip(good, captions, strict=True):
+                    if not caption and images[index] not in rows:
+                        skipped.add(job.images[index], "the model gave no caption")
                 file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in new.values()))
                 file.flush()
                 rows |= new

@@ -5,6 +5,7 @@ captioner = Captioner.from_pretrained("runs/caption_ft")        # blip2_cir_full
 captioner.caption(["a.jpg", Image.open("b.png")])               # -> ["a red dress ...", "..."]
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,10 +18,13 @@ from unifashion.data.images import normalise, open_image
 from unifashion.distributed import choose_device
 from unifashion.encoders.unifashion import UniFashion
 from unifashion.errors import UserError
+from unifashion.llm.answers import NoCaption, caption_of
 from unifashion.llm.heads import find_heads
 from unifashion.llm.model import UniFashionFull
 from unifashion.models.generation import Decoding, generate, to_caption
 from unifashion.models.unifashion import UniFashionModel
+
+log = logging.getLogger(__name__)
 
 
 class Captioner:
@@ -98,7 +102,10 @@ class Captioner:
         instruction: str | None = None,
         seed: int | None = None,
     ) -> list[str]:
-        """Return captions of one batch of uint8 images that went through ``transform``; arguments as in ``caption``."""
+        """Return captions of one batch of uint8 images that went through ``transform``; arguments as in ``caption``.
+
+        A language model's answer that is no caption (a refusal, thoughts alone) becomes an empty one, with a warning.
+        """
         model, network, decoding = self.model, self.network, decoding or Decoding()
         if instruction is not None and not isinstance(model, UniFashionFull):
             raise UserError("--instruction is for a blip2_cir_full; the Q-Former's own head takes no instruction")
@@ -110,9 +117,19 @@ class Captioner:
             image = network.read_images(normalise(pixels_B3SS.to(device)))
             if isinstance(model, UniFashionFull):
                 instructions = None if instruction is None else [instruction] * len(pixels_B3SS)
-                return model.language.generate(model.query_rows(image), decoding, instructions)
+                return [
+                    _caption(text) for text in model.language.generate(model.query_rows(image), decoding, instructions)
+                ]
             tokenizer = network.tokenizer
             assert tokenizer is not None
             end = int(tokenizer.sep_token_id)  # type: ignore[arg-type]
             banned_ids = [token for token in tokenizer.all_special_ids if token != end]
             return [to_caption(tokenizer, ids) for ids in generate(network, image, end, decoding, banned_ids)]
+
+
+def _caption(answer: str) -> str:
+    try:
+        return caption_of(answer)
+    except NoCaption as error:
+        log.warning("an image without a caption: %s", error)
+        return ""

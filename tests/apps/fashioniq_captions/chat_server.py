@@ -14,12 +14,13 @@ class ChatServer:
     """Answers "The dress is W wide." for a photo of width W, after the faults in ``faults``, one a request.
 
     A fault is an HTTP status, "drop" (hang up), "half" (hang up in mid-answer), "slow" (a second late), "nonsense" (not JSON),
-    "null" (no text) or "length" (cut at the token limit). ``always`` is a fault for photos of one width: {31: 500}.
+    "null" (no text), "length" (cut at the token limit), or the whole answer as a dict. ``refuses`` maps names of parameters to
+    what the server says to a request that has them. ``always`` is a fault for photos of one width: {31: 500}.
     """
 
-    def __init__(self, faults=(), always=None, delay=0.0, models=("parrot",), retry_after=None):
+    def __init__(self, faults=(), always=None, delay=0.0, models=("parrot",), retry_after=None, refuses=None):
         self.faults, self.always, self.delay, self.models = list(faults), always or {}, delay, models
-        self.retry_after = retry_after
+        self.retry_after, self.refuses = retry_after, refuses or {}
         self.lock = threading.Lock()
         self.widths, self.bodies, self.headers = [], [], []
         self.running = self.most_running = 0
@@ -71,7 +72,12 @@ class ChatServer:
             choice["message"]["content"] = None
         if fault == "length":
             choice |= {"message": {"content": "The dress is red. It has"}, "finish_reason": "length"}
-        if fault == "drop":
+        refused = [said for name, said in self.refuses.items() if name in body]
+        if refused:
+            self.reply(handler, 400, {"error": {"message": refused[0]}})
+        elif isinstance(fault, dict):
+            self.reply(handler, 200, fault)
+        elif fault == "drop":
             handler.connection.close()
         elif isinstance(fault, int):
             self.reply(handler, fault, {"error": f"no, {handler.headers['Authorization']}"})

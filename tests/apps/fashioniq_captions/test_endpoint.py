@@ -1,9 +1,12 @@
 """A server instead of a model, with everything that servers do."""
 
+import json
 import logging
 import random
+import re
 import socket
 import time
+from dataclasses import replace
 
 import pytest
 from chat_server import ChatServer
@@ -75,6 +78,125 @@ def test_what_does_not_pass_leaves_out_the_photo(fault, num_requests, reason):
     with ChatServer(always={30: fault}) as server:
         answer = ask(server, retries=2)
     assert isinstance(answer, Refusal) and reason in answer.reason and len(server.bodies) == num_requests
+
+
+def message(**parts) -> dict:
+    return {"choices": [{"message": parts, "finish_reason": "stop"}]}
+
+
+ANSWERS = {
+    "parts": (
+        message(content=[{"type": "text", "text": "A red "}, {"type": "text", "text": "dress."}]),
+        "A red dress.",
+    ),
+    "thoughts apart": (message(content="A dress.", reasoning_content="It is red."), "A dress."),
+    "thoughts alone": (
+        message(content=None, reasoning_content="It is red."),
+        "thoughts alone; a higher --max-new-tokens",
+    ),
+    "a refusal apart": (message(content=None, refusal="I can't help."), "the model refused: I can't help."),
+    "an error under the status 200": (
+        {"error": {"message": "bad photo", "code": 400}},
+        "the server says 400 .*bad photo",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ANSWERS)
+def test_an_answer_is_read_in_every_form(case):
+    said, expected = ANSWERS[case]
+    with ChatServer(faults=[said]) as server:
+        answer = ask(server)
+    assert re.search(expected, answer.text if isinstance(answer, Reply) else answer.reason)
+    assert isinstance(answer, Reply) == ("A " in expected) and len(server.bodies) == 1
+
+
+def test_an_error_under_the_status_200_that_may_pass_is_tried_again():
+    limited, empty = {"error": {"message": "Rate limit exceeded", "code": 429}}, {"error": "overloaded"}
+    with ChatServer(faults=[limited, empty]) as server:
+        assert isinstance(ask(server), Reply) and len(server.bodies) == 3
+    with ChatServer(always={30: limited}) as server:
+        assert "Rate limit exceeded" in ask(server, retries=1).reason
+    with ChatServer(faults=[{"error": {"code": 401}}]) as server, pytest.raises(UserError, match="rejects the key"):
+        ask(server)
+
+
+LIMIT = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+TEMPERATURE = (
+    "Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) value is supported."
+)
+
+
+def test_a_server_that_takes_other_parameters_is_asked_as_it_wants(caplog):
+    with ChatServer(refuses={"max_tokens": LIMIT, "temperature": TEMPERATURE}) as server:
+        one = backend(server, max_new_tokens=7)
+        assert all(isinstance(reply, Reply) for reply in one.answer([RED] * 3, [QUESTION] * 3))
+    assert len(server.bodies) == 2 + 3 and server.bodies[-1]["max_completion_tokens"] == 7
+    assert not {"max_tokens", "temperature"} & server.bodies[-1].keys()
+    assert caplog.text.count("takes no temperature of 0") == 1
+
+
+def test_a_temperature_that_was_asked_for_is_sent_or_refused_aloud():
+    with ChatServer() as server:
+        ask(server, temperature=0.5)
+    assert server.bodies[0]["temperature"] == 0.5
+    with (
+        ChatServer(refuses={"temperature": TEMPERATURE}) as server,
+        pytest.raises(UserError, match=r"--temperature 0\.5: "),
+    ):
+        ask(server, temperature=0.5)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"temperature": 0.0}, {"concurrency": 2}, {"retries": 1}, {"endpoint": "http://x/v1", "batch_size": 2}],
+)
+def test_a_setting_of_the_other_kind_of_model_is_an_error(changes):
+    with pytest.raises(UserError, match=r"has no effect with(out)? --endpoint"):
+        CaptionerSettings(**changes)
+
+
+def test_a_model_may_be_called_by_the_end_of_its_path():
+    with ChatServer(models=("/models/parrot", "/models/other.gguf")) as server:
+        ask(server)
+        ask(server, model="other")
+        with pytest.raises(UserError, match="serves /models/parrot"):
+            ask(server, model="third")
+    assert [body["model"] for body in server.bodies] == ["/models/parrot", "/models/other.gguf"]
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_proxy_that_swallows_requests_is_named(monkeypatch, answers):
+    for name in ("no_proxy", "NO_PROXY", "http_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with ChatServer(models=("other",), always={30: 503}) as proxy:
+        proxy.models = ()  # "not found", as of a host that the proxy does not know
+        port = proxy.server.server_port if answers else 9
+        monkeypatch.setenv("HTTP_PROXY" if answers else "http_proxy", f"http://me:secret@127.0.0.1:{port}")
+        with pytest.raises(UserError, match=r"proxy of \$\w+ .* set NO_PROXY=localhost") as caught:
+            proxy.post = lambda handler: proxy.reply(handler, 403, {"error": "no"})
+            EndpointBackend(CaptionerSettings(endpoint="http://localhost:8/v1", retries=0)).answer([RED], [QUESTION])
+    assert "secret" not in str(caught.value) and ("HTTP_PROXY" if answers else "http_proxy") in str(caught.value)
+
+
+def test_thoughts_and_wrappers_go_and_refusals_leave_out_their_photos(fashioniq):
+    said = {
+        30: message(content="<think>Red? Yes.</think>The dress is red."),
+        31: message(content='```json\n{"caption": "The dress is blue."}\n```'),
+        32: message(content="I'm sorry, but I can't help with identifying people in images."),
+    }
+    photos = PhotoSettings(data_root=str(fashioniq), max_missing=30)
+    with ChatServer(always=said) as server:
+        asked = CaptionerSettings(model="parrot", endpoint=server.url, concurrency=1)
+        with pytest.raises(UserError, match="--max-missing"):
+            run_captioning(replace(photos, max_missing=1), asked)
+        paths = run_captioning(photos, asked)
+        assert server.widths.count(32) == 0 and len(server.bodies) > 9  # the refused ones were asked for again
+    captions = {row["image"]: row["caption"] for path in paths for row in json.loads(path.read_text())}
+    assert captions["D0"] == "The dress is red." and captions["D1"] == "The dress is blue." and "D2" not in captions
+    assert "the model refused: I'm sorry" in (paths[0].parent / "left_out.train.csv").read_text()
+    with pytest.raises(UserError, match="temperature"), ChatServer() as server:
+        run_captioning(photos, replace(asked, endpoint=server.url, temperature=0.7))
 
 
 def test_an_answer_that_was_cut_is_unfinished():

@@ -13,6 +13,7 @@ from unifashion.apps.fashioniq_captions.photos import Photo
 from unifashion.apps.fashioniq_captions.prompts import describe, list_attributes, write_caption
 from unifashion.data.images import ImageError, load_image
 from unifashion.errors import UserError
+from unifashion.llm.answers import NoCaption, caption_of
 
 MAX_REFUSED = 10  # photos refused in a row after which the run stops: then the photos are not the reason
 
@@ -51,11 +52,12 @@ def ask(backend: Backend, photos: Sequence[Photo], chain: bool, prompt: str | No
         )
         answered = {}
         for photo, reply in zip(todo, replies, strict=True):
-            if isinstance(reply, Refusal) or not reply.text.strip():
-                reason = reply.reason if isinstance(reply, Refusal) else "the model returned no text"
-                results[photo.key] = Problem(photo, reason, refused=True)
-            else:
-                answered[photo.key] = reply
+            try:
+                if isinstance(reply, Refusal):
+                    raise NoCaption(reply.reason)
+                answered[photo.key] = Reply(caption_of(reply.text), reply.finished)
+            except NoCaption as error:
+                results[photo.key] = Problem(photo, str(error), refused=True)
         return answered
 
     def first_question(photo: Photo) -> str:

@@ -4,7 +4,8 @@
     OUT/captions.val.jsonl                    other sets: {"id": "10000", "image": "image_val/10000.jpg", "caption": "..."}
     OUT/captioning.val.json                   what wrote them, how many, and which marks a score with them must carry ("leaky")
     OUT/left_out.val.csv                      photos without a caption, and why
-    OUT/.journal/                             the model's own words, from which the files above are made; resumes the run
+    OUT/.journal/                             the model's own words, without thoughts and wrappers (llm/answers.py), from which
+                                              the files above are made; resumes the run
 
 The files are written when all photos are done, whole or not at all. Another call edits and writes them again without asking the
 model; a photo without a caption is tried again.
@@ -12,6 +13,7 @@ model; a photo without a caption is tried again.
 
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from unifashion.apps.fashioniq_captions.settings import CaptionerSettings, Photo
 from unifashion.data.skipped import SkippedImages, check_missing
 from unifashion.errors import UserError
 from unifashion.io import check_output
+from unifashion.llm.answers import NoCaption, caption_of
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +57,8 @@ def run_captioning(photos: PhotoSettings, captioner: CaptionerSettings, backend:
     outputs = output_paths(photos, out, listed.photos)
     folder = out / ".journal" / f"{photos.dataset}.{photos.split}"
     skipped = SkippedImages()
-    with opened(folder, settings, outputs, photos.overwrite) as done:
+    with opened(folder, settings, outputs, photos.overwrite) as answers:
+        done = _captions(answers)
         todo = [photo for photo in chosen if photo.key not in done]
         if done:
             log.info("%d of %d photos already have a caption", len(chosen) - len(todo), len(chosen))
@@ -68,6 +72,19 @@ def run_captioning(photos: PhotoSettings, captioner: CaptionerSettings, backend:
         captioned = _check(photos, listed, chosen, done, skipped, out)
         counts = {"captions": len(captioned), "photos": len(listed.photos) + len(listed.missing)}
         return write_results(photos, out, captioned, done, {**settings, "edit": captioner.edit, **counts})
+
+
+def _captions(answers: dict[str, Entry]) -> dict[str, Entry]:
+    """Return the answers that hold captions: a journal may be of a version that kept thoughts and refusals."""
+    done = {}
+    for key, entry in answers.items():
+        with suppress(NoCaption):
+            done[key] = replace(entry, text=caption_of(entry.text))
+    if len(done) < len(answers):
+        log.warning(
+            "%d answers of the journal are no captions; their photos are asked for again", len(answers) - len(done)
+        )
+    return done
 
 
 def _caption(
@@ -113,6 +130,7 @@ def _settings_of(photos: PhotoSettings, captioner: CaptionerSettings) -> dict[st
         "max_new_tokens": captioner.max_new_tokens,
         "prompt": captioner.prompt,
         "prompts": fingerprint(captioner.chain, captioner.prompt),
+        **({} if captioner.temperature is None else {"temperature": captioner.temperature}),
     }
 
 

@@ -1,6 +1,6 @@
 """Settings of captioning: what ``inference.py`` and ``cot.py`` take as YAML keys and flags (see ``unifashion.flags``)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -8,6 +8,8 @@ from unifashion.data.settings import default_root
 from unifashion.errors import UserError
 from unifashion.flags import UNLIMITED, setting
 
+FOR_SERVERS = ("temperature", "concurrency", "timeout", "retries")
+FOR_MODELS_HERE = ("batch_size", "num_processes", "precision")
 SetName = Literal["fashioniq", "fashiongen", "vitonhd", "images"]
 
 
@@ -51,6 +53,9 @@ class CaptionerSettings:
     chain: bool = setting(False, "chain of thought: first list the attributes, then write the caption from them")
     prompt: str | None = setting(None, "ask this instead of the prompt for the garment's category")
     max_new_tokens: int = setting(256, "longest answer, tokens; a sentence cut there is dropped", least=1, most=2**16)
+    temperature: float | None = setting(
+        None, "randomness of a server's answers; default: 0, or the server's own where it takes no 0", most=2
+    )
     batch_size: int = setting(
         8, "photos per forward pass and model copy; halved when GPU memory runs out", least=1, most=4096
     )
@@ -64,6 +69,11 @@ class CaptionerSettings:
     def __post_init__(self) -> None:
         if self.prompt is not None and self.chain:
             raise UserError("prompt: a chain of thought asks its own two questions; drop --prompt or add --no-chain")
+        idle = FOR_MODELS_HERE if self.endpoint else FOR_SERVERS
+        for item in fields(self):
+            if item.name in idle and getattr(self, item.name) != item.default:
+                side = "with" if self.endpoint else "without"
+                raise UserError(f"--{item.name.replace('_', '-')} has no effect {side} --endpoint; leave it out")
 
 
 def data_root(settings: PhotoSettings) -> Path:
