@@ -126,14 +126,15 @@ def read_table(path: Path, needed_columns: Sequence[str] = ("image", "text")) ->
 
 def _table_rows(path: Path, for_training: bool = True) -> Iterator[Row]:
     folder = path.parent
-    lines: dict[Path, int] = {}
+    lines: dict[tuple[Path, str], int] = {}
     for line, values in read_table(path, ("image", "text") if for_training else ("image",)):
         where = f"{path}, line {line}"
         images = [_inside(folder, name, where) for name in views_of(folder, values.pop("image"))]
         for image in images:
-            if image in lines:
-                raise UserError(f"{where}: image {image.name} is already on line {lines[image]}; list it once")
-            lines[image] = line
+            use = (image, "" if for_training else values.get("id", ""))  # products may share a photo in an index
+            if use in lines:
+                raise UserError(f"{where}: image {image.name} is already on line {lines[use]}; list it once")
+            lines[use] = line
         product = values.get("id") or images[0].relative_to(folder).as_posix()
         split = values.get("split", "").lower() or _split_of(product)
         if for_training and split not in SPLITS:
