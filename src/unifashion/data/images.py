@@ -149,10 +149,17 @@ def open_image(source: str | Path | Image.Image) -> Image.Image:
     """
     if not isinstance(source, Image.Image):
         return load_image(Path(source))
-    name = Path(getattr(source, "filename", "") or f"<{source.mode} image>")
+    name = image_name(source)
     with _named_faults(name):
         _check_sides(source, name)
         return _decoded_rgb(source)
+
+
+def image_name(source: str | Path | Image.Image) -> Path:
+    """Return what an error calls an image."""
+    if not isinstance(source, Image.Image):
+        return Path(source)
+    return Path(getattr(source, "filename", "") or f"<{source.mode} image>")
 
 
 def _decoded(image: Image.Image) -> Image.Image:
