@@ -29,6 +29,9 @@ from unifashion.errors import UserError, nearest
 
 TABLE = "catalogue.csv"
 SPLITS = ("train", "val")
+csv.field_size_limit(
+    2**31 - 1
+)  # of the whole program; by default 131,072 characters, fewer than a picture inside a text
 VALIDATION_SHARE = 10  # one product in ten
 
 
@@ -112,7 +115,10 @@ def read_table(path: Path, needed_columns: Sequence[str] = ("image", "text")) ->
     empty = True
     while (row := _next_row(reader, path)) is not None:
         where = f"{path}, line {reader.line_num}"
-        if None in row:
+        beyond = row.pop(None, None) or ()  # type: ignore[call-overload]
+        if not any(value and value.strip() for value in (*row.values(), *beyond)):
+            continue  # spreadsheets write rows of separators alone
+        if any(value.strip() for value in beyond):
             raise UserError(f"{where}: more values than columns; put texts with a separator in double quotes")
         values = {name: (row[name] or "").strip() for name in columns}
         for needed in needed_columns:
