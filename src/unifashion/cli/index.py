@@ -114,7 +114,7 @@ def _build(settings: Settings, out: Path) -> list[str]:
         first, same = next(iter(done.duplicates.items()))
         count = f"{len(done.duplicates):,} not stored because the same image with the same metadata is already there"
         parts.append(f"{count} ({first} = {same})")
-    return ["; ".join([*parts, done.skipped.summary()])]
+    return ["; ".join([*parts, done.skipped.summary()]), *filter(None, [done.passed_over.summary()])]
 
 
 def _approximate(folder: Path, settings: Settings) -> list[str]:

@@ -19,7 +19,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from unifashion.data.hdf5_images import read_image, split_member
-from unifashion.data.image_files import FORMATS
+from unifashion.data.image_files import FORMATS, HEIC, HEIC_SUFFIXES
 from unifashion.errors import UserError, nearest
 from unifashion.io import open_file
 
@@ -113,7 +113,8 @@ def _named_faults(path: Path) -> Iterator[None]:
             path, f"more than {Image.MAX_IMAGE_PIXELS} pixels, which is rejected as a decompression bomb"
         ) from None
     except UnidentifiedImageError:
-        raise ImageError(path, f"not an image; {', '.join(FORMATS)} can be read") from None
+        hint = f"; {HEIC}" if path.suffix.lower() in HEIC_SUFFIXES else ""
+        raise ImageError(path, f"not an image; {', '.join(FORMATS)} can be read{hint}") from None
     except MemoryError:
         raise ImageError(path, "there is not enough memory to decode it") from None
     except Exception as error:  # Pillow's decoders raise almost anything on damaged files

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from unifashion.data.annotations import NoSplit, find_folder, read_text
-from unifashion.data.image_files import find_file, is_there, list_images
+from unifashion.data.image_files import PassedOver, find_file, is_there, list_images
 from unifashion.data.records import ImageText, PairSplit
 from unifashion.errors import UserError, nearest
 
@@ -76,8 +76,10 @@ def find_root(folder: Path) -> Path:
     return find_folder(folder, "catalogue", (".",), (TABLE,), TABLE)
 
 
-def read_products(source: Path) -> list[Row]:
+def read_products(source: Path, passed_over: PassedOver | None = None) -> list[Row]:
     """Read a folder of images, with or without a table, or a table, to search it: texts may be missing.
+
+    ``passed_over`` gets the files of a folder without a table that are no images.
 
     Raises:
         UserError: nothing there, no images, a malformed table, a path that leaves the table's folder.
@@ -87,7 +89,9 @@ def read_products(source: Path) -> list[Row]:
     if not is_there(source, Path.is_dir):
         raise UserError(f"no catalogue at {source}: name a folder of images, or a CSV file with a column 'image'")
     table = source / TABLE  # a broken link or a pipe of that name is an error: without the table all ids would change
-    return list(_table_rows(table, for_training=False) if os.path.lexists(table) else _text_file_rows(source, False))
+    if os.path.lexists(table):
+        return list(_table_rows(table, for_training=False))
+    return list(_text_file_rows(source, for_training=False, passed_over=passed_over))
 
 
 def _rows(folder: Path) -> list[Row]:
@@ -188,10 +192,11 @@ def _inside(folder: Path, name: str, where: str) -> Path:
     return folder / path.relative_to(root)
 
 
-def _text_file_rows(folder: Path, for_training: bool = True) -> Iterator[Row]:
-    images = list_images(folder)
+def _text_file_rows(folder: Path, for_training: bool = True, passed_over: PassedOver | None = None) -> Iterator[Row]:
+    images = list_images(folder, passed_over=passed_over)
     if not images:
-        raise UserError(f"{folder} has neither {TABLE} nor images; name a folder of images")
+        others = f" ({passed_over.summary()})" if passed_over and passed_over.names else ""
+        raise UserError(f"{folder} has neither {TABLE} nor images{others}; name a folder of images")
     for image in images:
         text_file = image.with_suffix(".txt")
         if for_training and not text_file.is_file():

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from unifashion.data.image_files import is_there
+from unifashion.data.image_files import PassedOver, is_there
 from unifashion.data.images import MAX_BYTES
 from unifashion.data.own_catalogue import read_products
 from unifashion.data.skipped import SkippedImages
@@ -48,6 +48,7 @@ class BuildResult:
     renamed: dict[str, str] = field(default_factory=dict)  # id -> the id that the item had before
     duplicates: dict[str, str] = field(default_factory=dict)  # id -> id of the item with the same image and metadata
     skipped: SkippedImages = field(default_factory=SkippedImages)
+    passed_over: PassedOver = field(default_factory=PassedOver)
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ def build_index(source: Path, model: Encoder, name: str, folder: Path, options: 
         UserError: a catalogue that cannot be read, an index of another model, a full disk; what is stored is kept.
     """
     options = options or Options()
-    listed = read_entries(source)
+    passed_over = PassedOver()
+    listed = read_entries(source, passed_over)
     if is_main_process() and not (folder / CONFIG).is_file():
         check_free(folder)  # before a lock is put into it
     with locked(folder) if is_main_process() else nullcontext():
@@ -103,6 +105,7 @@ def build_index(source: Path, model: Encoder, name: str, folder: Path, options: 
         index = Index.open(folder) if made is None else made
         writer = opened_writer(index) if is_main_process() else Writer(index)
         result = _bring_up_to_date(writer, listed, model, options)
+        result.passed_over = passed_over
         if is_main_process():
             with index_errors(folder):
                 result.skipped.write(folder / SKIPPED)
@@ -120,12 +123,12 @@ def open_or_create(folder: Path, model: Encoder, name: str, precision: Precision
     return Index.create(folder, config)
 
 
-def read_entries(source: Path) -> list[Entry]:
-    """Return what a catalogue lists, hashed.
+def read_entries(source: Path, passed_over: PassedOver | None = None) -> list[Entry]:
+    """Return what a catalogue lists, hashed; ``passed_over`` as in ``read_products``.
 
     Further views of a product with the id ``17`` are ``17#2``, ``17#3``, ..., without those that are the id of another product.
     """
-    rows = read_products(source)
+    rows = read_products(source, passed_over)
     products = {row.product for row in rows}
     views: dict[str, int] = {}
     entries = []
