@@ -18,7 +18,7 @@ from unifashion.apps.doctor.pictures import look_at
 from unifashion.data import images
 from unifashion.data.annotations import read_json_list, read_text
 from unifashion.data.hdf5_images import open_hdf5
-from unifashion.data.image_files import FORMATS, SUFFIXES, find_file, find_images, list_images
+from unifashion.data.image_files import FORMATS, SUFFIXES, PassedOver, find_file, find_images, list_images
 from unifashion.data.images import ImageError, ImageTransform, load_image, load_stored, open_image, read_info
 from unifashion.data.own_catalogue import read_products
 from unifashion.data.synthetic import is_synthetic
@@ -185,8 +185,12 @@ def test_a_folder_is_listed_by_one_rule_and_what_is_passed_over_is_named(tmp_pat
     found = [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)]
     assert found == ["a.png", "b/2.JPG", "gone.gif"]
     assert [path.name for path in list_images(tmp_path, below=False)] == ["a.png", "gone.gif"]
-    assert "5 names are not those of images" in caplog.text and "'._a.png', '.cache', 'linked'" in caplog.text
-    assert find_files([str(tmp_path)]) == list_images(tmp_path) == [row.image for row in read_products(tmp_path)]
+    assert "5 files passed over" in caplog.text and "2 hidden, such as '._a.png'" in caplog.text
+    assert (
+        find_files([str(tmp_path)], PassedOver())
+        == list_images(tmp_path)
+        == [row.image for row in read_products(tmp_path)]
+    )
 
 
 def test_every_suffix_is_one_of_a_format_that_is_opened(tmp_path):
@@ -202,11 +206,12 @@ def test_a_name_that_is_not_utf_8_is_left_out_and_named(tmp_path, caplog):
     (tmp_path / os.fsdecode(b"s\xe9rie")).mkdir()
     (tmp_path / os.fsdecode(b"s\xe9rie") / "1.jpg").write_bytes(REAL["jpeg"])
     (tmp_path / "good.jpg").write_bytes(REAL["jpeg"])
+    caplog.set_level("INFO")
     assert [path.name for path in list_images(tmp_path)] == ["good.jpg"]
     assert list(find_images(tmp_path)) == ["good"]
-    assert r"'caf\udce9.jpg' is left out" in caplog.text and r"'s\udce9rie' is left out" in caplog.text
+    assert r"2 with a name that is not UTF-8 (rename them), such as 'caf\udce9.jpg'" in caplog.text
     with pytest.raises(UserError, match=r"caf\\udce9\.jpg': the name is not UTF-8"):
-        find_files([str(tmp_path / bad)])
+        find_files([str(tmp_path / bad)], PassedOver())
     write_csv(tmp_path / "a.csv", ["image"], [{"image": bad}])
     write_json(tmp_path / "a.json", {"image": bad})
     assert r"caf\udce9.jpg" in read_text(tmp_path / "a.csv")
@@ -259,3 +264,17 @@ def test_an_open_image_of_a_truncated_file_is_one_sentence(mode):
     whole = encoded(noise(mode, (64, 64)), "PNG")
     with pytest.raises(ImageError, match="damaged image"):
         open_image(Image.open(io.BytesIO(whole[: len(whole) // 2])))
+
+
+def test_files_that_are_passed_over_are_counted_by_kind_and_photos_of_phones_get_a_hint(tmp_path):
+    for name in ("a.jpg", "a.txt", "b.HEIC", "c.heif", "._a.jpg", "d.jp2", "e", os.fsdecode(b"\xe9.jpg")):
+        (tmp_path / name).touch()
+    passed_over = PassedOver()
+    assert list_images(tmp_path, passed_over=passed_over) == [tmp_path / "a.jpg"]
+    sentence = passed_over.summary()
+    assert sentence.startswith("6 files passed over: 2 .heic (convert them to JPEG first")
+    assert "; 1 .jp2, such as 'd.jp2'; 1 hidden, such as '._a.jpg'; 1 with a name that is not UTF-8" in sentence
+    assert PassedOver().summary() == ""
+    (tmp_path / "b.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(300))
+    with pytest.raises(ImageError, match=r"not an image; .*convert them to JPEG first"):
+        load_image(tmp_path / "b.HEIC")

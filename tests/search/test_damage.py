@@ -230,7 +230,8 @@ def test_the_index_of_a_catalogue_whose_items_changed_their_names_is_complete_af
     build(shop, model, tmp_path / "index")
     write_table(shop, [{"image": f"{number}.png", "id": f"new{number}"} for number in range(12)])
     done = build(shop, model, tmp_path / "index", prune=True)
-    assert (len(done.added), len(done.deleted), len(done.duplicates)) == (12, 12, 0)
+    assert (len(done.renamed), len(done.deleted), len(done.duplicates)) == (12, 0, 0)
+    assert sorted(Index.open(tmp_path / "index").snapshot.ids) == sorted(f"new{number}" for number in range(12))
 
 
 # Another index in the same folder -------------------------------------------------------------------------------------

@@ -1,11 +1,14 @@
+import json
 import operator
 import random
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from unifashion.errors import UserError
 from unifashion.search.filters import MAX_DEPTH, MAX_LENGTH, Column, filter_mask
+from unifashion.search.items import Snapshot
 
 ROWS = [
     {"price": 10.0, "category": "dress", "my field": "a'b"},
@@ -20,8 +23,8 @@ FIELDS = {"price": "number", "category": "text", "my field": "text"}
 def columns():
     found = {}
     for name, kind in FIELDS.items():
-        values = [row.get(name, 0.0 if kind == "number" else "") for row in ROWS]
-        found[name] = Column(kind, np.array(values), np.array([name in row for row in ROWS]))
+        make = Column.of_numbers if kind == "number" else Column.of_texts
+        found[name] = make(row.get(name) for row in ROWS)
     return found
 
 
@@ -138,7 +141,7 @@ def test_code_is_not_a_filter(text):
 )
 def test_code_in_quotes_is_a_text_like_any_other(text):
     quoted = "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-    values = Column("text", np.array([text, "dress", "shirt"]), np.ones(3, dtype=bool))
+    values = Column.of_texts([text, "dress", "shirt"])
     for rule, mask in (
         ("== {}", [True, False, False]),
         ("!= {}", [False, True, True]),
@@ -149,7 +152,7 @@ def test_code_in_quotes_is_a_text_like_any_other(text):
 
 @pytest.mark.parametrize("name", ["class", "None", "t0", "lambda", "ın", "ﬁt", "not", "a'b", "x) or (y"])
 def test_a_field_may_have_any_name(name):
-    column = Column("number", np.array([1.0, 2.0, 3.0]), np.ones(3, dtype=bool))
+    column = Column.of_numbers(["1", "2", "3"])
     assert filter_mask(f"`{name}` < 3 and not `{name}` = 2", {name: column}).tolist() == [True, False, False]
 
 
@@ -183,9 +186,7 @@ def random_filter(rng, depth):
 def test_filters_mean_what_their_parts_mean_together():
     rng = random.Random(0)
     rows = [{"a": a, "b": b} for a in range(6) for b in range(6)]
-    columns = {
-        name: Column("number", np.array([float(row[name]) for row in rows]), np.ones(36, dtype=bool)) for name in "ab"
-    }
+    columns = {name: Column.of_numbers(str(row[name]) for row in rows) for name in "ab"}
     num_mixed = 0
     for _ in range(300):
         text, _, fits = random_filter(rng, 4)
@@ -194,3 +195,29 @@ def test_filters_mean_what_their_parts_mean_together():
             assert mask == [bool(fits(row)) for row in rows], text
             num_mixed += len(set(mask)) == 2
     assert num_mixed > 150
+
+
+def snapshot_of(metadata):
+    return Snapshot([(row, str(row), "a.png", json.dumps(one), 0) for row, one in enumerate(metadata)])
+
+
+def test_codes_of_many_digits_are_compared_digit_by_digit():
+    codes = ["9007199254740992", "9007199254740993", "1"]
+    snapshot = snapshot_of([{"ean": code, "price": "9.900000000000000355", "gtin": "4006381333931"} for code in codes])
+    assert snapshot.fields == {"ean": "text", "price": "number", "gtin": "number"}
+    assert snapshot.select("ean == '9007199254740993'").tolist() == [False, True, False]
+    assert snapshot.select("ean in ('9007199254740993', '1')").tolist() == [False, True, True]
+    assert snapshot.item(1).metadata["ean"] == "9007199254740993"
+    with pytest.raises(UserError, match="with the number 9007199254740993, which needs quotes"):
+        snapshot.select("ean == 9007199254740993")
+
+
+def test_a_filter_loads_only_the_fields_that_it_names_and_a_long_text_takes_its_room_once():
+    long = "x" * 200_000
+    snapshot = snapshot_of([{"price": str(row), "text": long if row == 7 else "a dress"} for row in range(2000)])
+    tracemalloc.start()
+    assert snapshot.select("price < 50").sum() == 50
+    assert snapshot.select("text == 'a dress'").sum() == 1999
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10 * 2**20  # as an array of fixed width it would be 1.6 GB

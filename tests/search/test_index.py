@@ -66,13 +66,60 @@ def test_broken_images_are_reported_and_the_others_stored(build, tmp_path):
     assert len(Index.open(tmp_path / "index")) == 12
 
 
-def test_the_same_image_is_stored_once(build, shop, tmp_path):
+def test_the_same_image_with_the_same_metadata_is_stored_once(build, shop, tmp_path):
+    (shop / "catalogue.csv").unlink()
     (shop / "copy.png").write_bytes((shop / "3.png").read_bytes())
-    rows = [*rows_of(shop), {"image": "copy.png", "id": "copy", "category": "dress"}]
-    write_table(shop, rows)
-    assert build().duplicates == {"copy": "g3"}
-    assert build().duplicates == {"copy": "g3"}
+    assert build().duplicates == {"copy": "3"}
+    assert build().duplicates == {"copy": "3"}
     assert len(Index.open(tmp_path / "index")) == 12
+
+
+def test_two_products_with_one_photo_stay_two(build, shop, tmp_path):
+    (shop / "copy.png").write_bytes((shop / "3.png").read_bytes())
+    more = [{"image": name, "id": name, "price": "7"} for name in ("copy.png", "3.png")]
+    write_table(shop, [*rows_of(shop), *more])
+    assert (len(build().added), build().duplicates) == (14, {})
+    retriever = Retriever.from_index(tmp_path / "index", device="cpu")
+    assert {hit.id for hit in retriever.search("a red dress", filter="price == 7")} == {"copy.png", "3.png"}
+
+
+def test_photos_that_exchange_their_names_exchange_their_vectors(build, shop, tmp_path):
+    build()
+    index = Index.open(tmp_path / "index")
+    before = {item: index.vectors(index.snapshot.slots[[row]]) for item, row in index.snapshot.row_of.items()}
+    swapped = {"0.png": (shop / "1.png").read_bytes(), "1.png": (shop / "0.png").read_bytes()}
+    for name, content in swapped.items():
+        stat = (shop / name).stat()
+        (shop / name).write_bytes(content)
+        os.utime(shop / name, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert build().updated == ["g0", "g1"]
+    snapshot = index.refresh()
+    for now, then in (("g0", "g1"), ("g1", "g0"), ("g2", "g2")):
+        torch.testing.assert_close(index.vectors(snapshot.slots[[snapshot.row_of[now]]]), before[then])
+
+
+@pytest.mark.parametrize("prune", [False, True])
+def test_renamed_photos_keep_their_vectors_and_leave_no_item_behind(build, shop, tmp_path, prune):
+    (shop / "catalogue.csv").unlink()
+    (shop / "broken.png").unlink()
+    build()
+    slots = Index.open(tmp_path / "index").snapshot.slots.tolist()
+    for number in range(12):
+        (shop / f"{number}.png").rename(shop / f"new{number}.png")
+    done = build(prune=prune)
+    assert (len(done.renamed), done.added, done.updated, done.deleted) == (12, [], [], [])
+    snapshot = Index.open(tmp_path / "index").snapshot
+    assert snapshot.slots.tolist() == slots and sorted(snapshot.ids) == sorted(f"new{n}" for n in range(12))
+    assert all(snapshot.item(row).image.name == f"{item}.png" for item, row in snapshot.row_of.items())
+    assert len(build(prune=prune).kept) == 12
+
+
+def test_a_view_never_takes_the_id_of_another_product(build, shop, tmp_path):
+    views = ("A", "A", "A#2", "A#2", "A#3", "A")
+    write_table(shop, [{"image": f"{n}.png", "id": product} for n, product in enumerate(views)])
+    assert build().added == ["A", "A#4", "A#2", "A#2#2", "A#3", "A#5"]
+    again = build()
+    assert (len(again.kept), again.updated, len(Index.open(tmp_path / "index"))) == (6, [], 6)
 
 
 def test_changed_rows_and_pictures_are_updated_and_an_open_retriever_sees_it(build, shop, tmp_path):
@@ -85,7 +132,7 @@ def test_changed_rows_and_pictures_are_updated_and_an_open_retriever_sees_it(bui
     (shop / "1.png").write_bytes((shop / "2.png").read_bytes())
     (shop / "2.png").unlink()
     done = build()
-    assert done.updated == ["g0"] and done.duplicates == {"g1": "g2"}
+    assert done.updated == ["g0", "g1"] and done.duplicates == {}
     after = {hit.id: hit for hit in retriever.search("a red dress", k=12)}
     assert after["g0"].metadata["price"] == 99 and after["g0"].score == before["g0"].score
 

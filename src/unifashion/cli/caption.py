@@ -47,6 +47,7 @@ class Settings:
 def run(settings: Settings) -> None:
     """Caption and say where the result is."""
     from unifashion.config import DataSettings
+    from unifashion.data.image_files import PassedOver
     from unifashion.data.splits import read_pairs
     from unifashion.io import check_output, write_jsonl
     from unifashion.llm.caption_file import Job, caption_files, find_files, name_images
@@ -65,7 +66,8 @@ def run(settings: Settings) -> None:
 
             provide(data)
         references = {pair.image: pair.text for pair in read_pairs(data, settings.split).pairs}
-    images = (list(references) if settings.dataset else find_files(settings.image))[: settings.limit]
+    passed_over = PassedOver()
+    images = (list(references) if settings.dataset else find_files(settings.image, passed_over))[: settings.limit]
     captioner = Captioner.from_pretrained(settings.model, llm=settings.llm)
     path = pretrained.resolve(settings.model).path
     metadata = {"model": str(path), "written": (path / pretrained.CONFIG).stat().st_mtime if path.is_dir() else None}
@@ -73,6 +75,8 @@ def run(settings: Settings) -> None:
     skipped = caption_files(captioner, job, metadata, settings.overwrite)
     ids = {name: image for name, image in zip(name_images(images), images, strict=True) if image not in skipped.reasons}
     sys.stdout.write(f"{len(ids)} of {len(images)} images have captions in {out}; {skipped.summary()}\n")
+    if passed_over.names:
+        sys.stdout.write(f"{passed_over.summary()}\n")
     if settings.dataset:
         path = out.with_name("references.jsonl")
         texts = ((name, references[image]) for name, image in ids.items())

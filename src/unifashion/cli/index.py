@@ -108,11 +108,13 @@ def _build(settings: Settings, out: Path) -> list[str]:
         return []
     parts = [f"{out} holds {len(Index.open(out)):,} items"]
     parts.append(f"{len(done.added):,} added, {len(done.updated):,} updated, {len(done.kept):,} unchanged")
+    parts += [f"{len(done.renamed):,} renamed"] if done.renamed else []
     parts += [f"{len(done.deleted):,} deleted"] if done.deleted else []
     if done.duplicates:
         first, same = next(iter(done.duplicates.items()))
-        parts.append(f"{len(done.duplicates):,} not stored because the same image is already there ({first} = {same})")
-    return ["; ".join([*parts, done.skipped.summary()])]
+        count = f"{len(done.duplicates):,} not stored because the same image with the same metadata is already there"
+        parts.append(f"{count} ({first} = {same})")
+    return ["; ".join([*parts, done.skipped.summary()]), *filter(None, [done.passed_over.summary()])]
 
 
 def _approximate(folder: Path, settings: Settings) -> list[str]:

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 # other programs (EPS runs Ghostscript); none of them is ever tried. Of several files with one name, the first suffix is taken.
 FORMATS = {
     "PNG": (".png",),
-    "JPEG": (".jpg", ".jpeg", ".jfif"),
+    "JPEG": (".jpg", ".jpeg", ".jfif", ".jpe"),
     "WEBP": (".webp",),
     "AVIF": (".avif",),
     "TIFF": (".tif", ".tiff"),
@@ -23,19 +23,50 @@ FORMATS = {
     "GIF": (".gif",),
 }
 SUFFIXES = tuple(chain.from_iterable(FORMATS.values()))
-NUM_NAMED = 3  # names in a line of the log; the level DEBUG names all
+HEIC_SUFFIXES = (".heic", ".heif")
+HEIC = "convert them to JPEG first, for example with: magick mogrify -format jpg *.heic"
 
 
-def list_images(folder: Path, below: bool = True) -> list[Path]:
+class PassedOver:
+    """Names in a folder that are not listed, by the reason."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, list[str]] = {}
+
+    def add(self, name: str, is_folder: bool = False) -> None:
+        """Add a file or folder by its path below the folder that is listed."""
+        file = name.rpartition(os.sep)[2]
+        if file.startswith("."):
+            reason = "hidden"
+        elif not is_utf8(file):
+            reason = "with a name that is not UTF-8 (rename them)"
+        elif is_folder:
+            reason = "linked (a link to a folder is not followed)"
+        elif file.lower().endswith(HEIC_SUFFIXES):
+            reason = f".heic ({HEIC})"
+        else:
+            reason = file.lower()[file.rfind(".") :] if "." in file else "without a suffix"
+        self.names.setdefault(reason, []).append(name)
+
+    def summary(self) -> str:
+        """Return one sentence: how many of each kind, with an example; empty where nothing was passed over."""
+        kinds = sorted(self.names.items(), key=lambda kind: (-len(kind[1]), kind[0]))
+        parts = [f"{len(names):,} {reason}, such as {min(names)!a}" for reason, names in kinds]
+        total = sum(map(len, self.names.values()))
+        return f"{total:,} file{'s' if total > 1 else ''} passed over: {'; '.join(parts)}" if total else ""
+
+
+def list_images(folder: Path, below: bool = True, passed_over: PassedOver | None = None) -> list[Path]:
     """Return the images of a folder, sorted; a folder that does not exist has none.
 
     A file is an image if its name ends in one of ``SUFFIXES``; what is in it, or that it is a pipe, is found out by who opens it.
-    Passed over, and named in the log: other files, what is hidden (``._1.jpg`` is no image), linked folders (they may form a
-    circle), and names that are not UTF-8, which no table can hold.
+    Passed over, counted and named: other files (but not the text beside an image), what is hidden (``._1.jpg`` is no image),
+    linked folders (they may form a circle), and names that are not UTF-8, which no table can hold.
 
     Args:
         folder: where to look.
         below: in its subfolders too.
+        passed_over: gets the others, in place of the log.
 
     Raises:
         UserError: a folder that cannot be listed.
@@ -43,16 +74,18 @@ def list_images(folder: Path, below: bool = True) -> list[Path]:
     images: list[Path] = []
     others: list[str] = []
     for home, folders, names in os.walk(folder, onerror=_cannot_list):
-        chosen = {name for name in names if _is_image(name) and _can_be_written(name)}
+        chosen = {name for name in names if _is_image(name) and is_utf8(name)}
         images += [Path(home, name) for name in chosen]
         searched = [name for name in folders if below and _is_searched(Path(home, name))]
         passed = [*names, *(set(folders) - set(searched) if below else ())]
-        others += [str(Path(home, name).relative_to(folder)) for name in passed if name not in chosen]
+        texts = {f"{Path(name).stem}.txt" for name in chosen}
+        others += [str(Path(home, name).relative_to(folder)) for name in passed if name not in chosen | texts]
         folders[:] = searched
-    if others:
-        shown = ", ".join(ascii(name) for name in sorted(others)[:NUM_NAMED])
-        log.info("%s: %d names are not those of images and are passed over, such as %s", folder, len(others), shown)
-        log.debug("%s: passed over: %s", folder, ", ".join(map(ascii, sorted(others))))
+    found = passed_over or PassedOver()
+    for name in others:
+        found.add(name, (folder / name).is_dir())
+    if others and passed_over is None:
+        log.info("%s: %s", folder, found.summary())
     return sorted(images)
 
 
@@ -66,13 +99,7 @@ def _is_image(name: str) -> bool:
 
 
 def _is_searched(folder: Path) -> bool:
-    return not folder.name.startswith(".") and not folder.is_symlink() and _can_be_written(folder.name)
-
-
-def _can_be_written(name: str) -> bool:
-    if not is_utf8(name):
-        log.warning("%s is left out: its name is not UTF-8; rename it", ascii(name))
-    return is_utf8(name)
+    return not folder.name.startswith(".") and not folder.is_symlink() and is_utf8(folder.name)
 
 
 def is_utf8(name: str) -> bool:

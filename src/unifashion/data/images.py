@@ -19,7 +19,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from unifashion.data.hdf5_images import read_image, split_member
-from unifashion.data.image_files import FORMATS
+from unifashion.data.image_files import FORMATS, HEIC, HEIC_SUFFIXES
 from unifashion.errors import UserError, nearest
 from unifashion.io import open_file
 
@@ -113,7 +113,8 @@ def _named_faults(path: Path) -> Iterator[None]:
             path, f"more than {Image.MAX_IMAGE_PIXELS} pixels, which is rejected as a decompression bomb"
         ) from None
     except UnidentifiedImageError:
-        raise ImageError(path, f"not an image; {', '.join(FORMATS)} can be read") from None
+        hint = f"; {HEIC}" if path.suffix.lower() in HEIC_SUFFIXES else ""
+        raise ImageError(path, f"not an image; {', '.join(FORMATS)} can be read{hint}") from None
     except MemoryError:
         raise ImageError(path, "there is not enough memory to decode it") from None
     except Exception as error:  # Pillow's decoders raise almost anything on damaged files
@@ -149,10 +150,17 @@ def open_image(source: str | Path | Image.Image) -> Image.Image:
     """
     if not isinstance(source, Image.Image):
         return load_image(Path(source))
-    name = Path(getattr(source, "filename", "") or f"<{source.mode} image>")
+    name = image_name(source)
     with _named_faults(name):
         _check_sides(source, name)
         return _decoded_rgb(source)
+
+
+def image_name(source: str | Path | Image.Image) -> Path:
+    """Return what an error calls an image."""
+    if not isinstance(source, Image.Image):
+        return Path(source)
+    return Path(getattr(source, "filename", "") or f"<{source.mode} image>")
 
 
 def _decoded(image: Image.Image) -> Image.Image:

@@ -23,12 +23,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from unifashion.data.annotations import NoSplit, find_folder, read_text
-from unifashion.data.image_files import find_file, is_there, list_images
+from unifashion.data.image_files import PassedOver, find_file, is_there, list_images
 from unifashion.data.records import ImageText, PairSplit
 from unifashion.errors import UserError, nearest
 
 TABLE = "catalogue.csv"
 SPLITS = ("train", "val")
+csv.field_size_limit(
+    2**31 - 1
+)  # of the whole program; by default 131,072 characters, fewer than a picture inside a text
 VALIDATION_SHARE = 10  # one product in ten
 
 
@@ -73,8 +76,10 @@ def find_root(folder: Path) -> Path:
     return find_folder(folder, "catalogue", (".",), (TABLE,), TABLE)
 
 
-def read_products(source: Path) -> list[Row]:
+def read_products(source: Path, passed_over: PassedOver | None = None) -> list[Row]:
     """Read a folder of images, with or without a table, or a table, to search it: texts may be missing.
+
+    ``passed_over`` gets the files of a folder without a table that are no images.
 
     Raises:
         UserError: nothing there, no images, a malformed table, a path that leaves the table's folder.
@@ -84,7 +89,9 @@ def read_products(source: Path) -> list[Row]:
     if not is_there(source, Path.is_dir):
         raise UserError(f"no catalogue at {source}: name a folder of images, or a CSV file with a column 'image'")
     table = source / TABLE  # a broken link or a pipe of that name is an error: without the table all ids would change
-    return list(_table_rows(table, for_training=False) if os.path.lexists(table) else _text_file_rows(source, False))
+    if os.path.lexists(table):
+        return list(_table_rows(table, for_training=False))
+    return list(_text_file_rows(source, for_training=False, passed_over=passed_over))
 
 
 def _rows(folder: Path) -> list[Row]:
@@ -112,7 +119,10 @@ def read_table(path: Path, needed_columns: Sequence[str] = ("image", "text")) ->
     empty = True
     while (row := _next_row(reader, path)) is not None:
         where = f"{path}, line {reader.line_num}"
-        if None in row:
+        beyond = row.pop(None, None) or ()  # type: ignore[call-overload]
+        if not any(value and value.strip() for value in (*row.values(), *beyond)):
+            continue  # spreadsheets write rows of separators alone
+        if any(value.strip() for value in beyond):
             raise UserError(f"{where}: more values than columns; put texts with a separator in double quotes")
         values = {name: (row[name] or "").strip() for name in columns}
         for needed in needed_columns:
@@ -126,14 +136,15 @@ def read_table(path: Path, needed_columns: Sequence[str] = ("image", "text")) ->
 
 def _table_rows(path: Path, for_training: bool = True) -> Iterator[Row]:
     folder = path.parent
-    lines: dict[Path, int] = {}
+    lines: dict[tuple[Path, str], int] = {}
     for line, values in read_table(path, ("image", "text") if for_training else ("image",)):
         where = f"{path}, line {line}"
         images = [_inside(folder, name, where) for name in views_of(folder, values.pop("image"))]
         for image in images:
-            if image in lines:
-                raise UserError(f"{where}: image {image.name} is already on line {lines[image]}; list it once")
-            lines[image] = line
+            use = (image, "" if for_training else values.get("id", ""))  # products may share a photo in an index
+            if use in lines:
+                raise UserError(f"{where}: image {image.name} is already on line {lines[use]}; list it once")
+            lines[use] = line
         product = values.get("id") or images[0].relative_to(folder).as_posix()
         split = values.get("split", "").lower() or _split_of(product)
         if for_training and split not in SPLITS:
@@ -181,10 +192,11 @@ def _inside(folder: Path, name: str, where: str) -> Path:
     return folder / path.relative_to(root)
 
 
-def _text_file_rows(folder: Path, for_training: bool = True) -> Iterator[Row]:
-    images = list_images(folder)
+def _text_file_rows(folder: Path, for_training: bool = True, passed_over: PassedOver | None = None) -> Iterator[Row]:
+    images = list_images(folder, passed_over=passed_over)
     if not images:
-        raise UserError(f"{folder} has neither {TABLE} nor images; name a folder of images")
+        others = f" ({passed_over.summary()})" if passed_over and passed_over.names else ""
+        raise UserError(f"{folder} has neither {TABLE} nor images{others}; name a folder of images")
     for image in images:
         text_file = image.with_suffix(".txt")
         if for_training and not text_file.is_file():

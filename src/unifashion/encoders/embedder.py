@@ -4,7 +4,7 @@ Shapes: G images, V vectors an image (one per query token), D width, M texts, Q 
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from unifashion.data.feedback import prepare_text
-from unifashion.data.images import ImageError, ImageTransform, normalise, open_image
+from unifashion.data.images import ImageError, ImageTransform, image_name, normalise, open_image
 from unifashion.distributed import gather_rows, is_main_process, merge_dicts, shard_batches
 from unifashion.encoders.protocol import Picture
 from unifashion.models.unifashion import UniFashionModel
@@ -46,9 +46,8 @@ class Embedder:
         Returns:
             image_GVD, on the CPU in float32, with zero rows for broken images, and the broken ones with the reason.
         """
-        broken: dict[Path, str] = {}
-        image_GVD = self._features(paths, lambda index, reason: broken.update({paths[index]: reason}))
-        return image_GVD, merge_dicts(broken)
+        image_GVD, broken = self._features(paths)
+        return image_GVD, {paths[index]: reason for index, reason in broken.items()}
 
     def pictures(self, pictures: Sequence[Picture]) -> Tensor:
         """Embed images, all of which must be readable; returns image_GVD like ``images``.
@@ -56,20 +55,25 @@ class Embedder:
         Raises:
             ImageError: one cannot be read.
         """
-        return self._features([open_image(picture) for picture in pictures], lambda index, reason: None)
+        image_GVD, broken = self._features(pictures)
+        _check_all_read(pictures, broken)
+        return image_GVD
 
-    def _features(self, pictures: Sequence[Picture], note_broken: Callable[[int, str], None]) -> Tensor:
+    def _features(self, pictures: Sequence[Picture]) -> tuple[Tensor, dict[int, str]]:
+        """Return image_GVD, and the indices of the broken ones, whose rows are zero, with the reason."""
         parts = []
+        broken: dict[int, str] = {}
         with torch.inference_mode():
             for batch in self._loader(pictures, "embedding images"):
                 features = self.model.image_features(self.model.read_images(self._pixels(batch))).float().cpu()
                 for row, (index, _, reason) in enumerate(batch):
                     if reason:
-                        note_broken(index, reason)
+                        broken[index] = reason
                         features[row] = 0  # rows stay aligned with paths; callers drop the zeros
                 parts.append(([index for index, _, _ in batch], features))
         config = self.model.config
-        return gather_rows(parts, (len(pictures), config.num_queries, config.embed_dim), self.device)
+        shape = (len(pictures), config.num_queries, config.embed_dim)
+        return gather_rows(parts, shape, self.device), merge_dicts(broken)
 
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Embed texts, as given by the data set; returns text_MD on the CPU in float32."""
@@ -82,36 +86,50 @@ class Embedder:
         return gather_rows(parts, (len(words), self.model.config.embed_dim), self.device)
 
     def composed(self, references: Sequence[Picture], feedback: Sequence[str]) -> Tensor:
-        """Embed composed queries from readable reference images and joined feedback; returns fused_QD like ``texts``."""
+        """Embed composed queries from reference images and joined feedback; returns fused_QD like ``texts``.
+
+        Raises:
+            ImageError: one of the images cannot be read.
+        """
         parts = []
+        broken: dict[int, str] = {}
         words = [prepare_text(text) for text in feedback]
         with torch.inference_mode():
             for batch in self._loader(references, "embedding queries"):
                 image = self.model.read_images(self._pixels(batch))
+                broken |= {index: reason for index, _, reason in batch if reason}
                 rows = [index for index, _, _ in batch]
                 ids, mask = (x.to(self.device) for x in self.model.tokenize([words[row] for row in rows]))
                 parts.append((rows, self.model.fused_features(image, ids, mask)[0].float().cpu()))
+        _check_all_read(references, merge_dicts(broken))
         return gather_rows(parts, (len(words), self.model.config.embed_dim), self.device)
 
     def match(self, texts: Sequence[str], paths: Sequence[Picture], pairs_P2: Tensor) -> Tensor:
         """Score (text, image) pairs, given as indices, with the matching head.
 
         Returns (P,): the positive logit, averaged over the query tokens.
+
+        Raises:
+            ImageError: one of the images cannot be read.
         """
         words = [prepare_text(text) for text in texts]
         pixels = _Pixels(paths, self.transform)
         # Sorted by image, so that the tower, the expensive part, runs once for all pairs of an image in a batch.
         order_P = pairs_P2[:, 1].argsort(stable=True)
         parts: list[tuple[list[int], Tensor]] = []
+        broken: dict[int, str] = {}
         with torch.inference_mode():
             for rows in self._batches(len(order_P), "re-ranking"):
                 chosen = order_P[rows]
                 images, row_of_pair = pairs_P2[chosen, 1].unique(return_inverse=True)
-                memory = self.model.read_images(self._pixels([pixels[index] for index in images.tolist()]))
+                batch = [pixels[index] for index in images.tolist()]
+                broken |= {index: reason for index, _, reason in batch if reason}
+                memory = self.model.read_images(self._pixels(batch))
                 chunk = [words[index] for index in pairs_P2[chosen, 0].tolist()]
                 ids, mask = (x.to(self.device) for x in self.model.tokenize(chunk))
                 logits = self.model.match_logits(memory.rows(row_of_pair.to(self.device)), ids, mask)
                 parts.append((chosen.tolist(), logits[:, 1].float().cpu()))
+        _check_all_read(paths, merge_dicts(broken))
         return gather_rows(parts, (len(pairs_P2),), self.device)
 
     def _pixels(self, batch: list[tuple[int, Tensor, str]]) -> Tensor:
@@ -129,6 +147,13 @@ class Embedder:
     def _batches(self, num_rows: int, description: str) -> Iterator[list[int]]:
         batches = shard_batches(num_rows, self.batch_size)
         return iter(tqdm(batches, desc=description, disable=not self.progress, dynamic_ncols=True, leave=False))
+
+
+def _check_all_read(pictures: Sequence[Picture], broken: Mapping[int, str]) -> None:
+    """Raise ``ImageError`` for the first broken image, on all processes."""
+    if broken:
+        first = min(broken)
+        raise ImageError(image_name(pictures[first]), broken[first])
 
 
 class _Pixels(Dataset[tuple[int, Tensor, str]]):

@@ -19,7 +19,6 @@ from typing_extensions import Self
 
 from unifashion.convert import load_any
 from unifashion.data.feedback import MAX_WORDS, prepare_text
-from unifashion.data.images import open_image
 from unifashion.distributed import choose_device
 from unifashion.encoders.embedder import Embedder
 from unifashion.encoders.protocol import Encoder, Picture
@@ -106,7 +105,7 @@ class UniFashion(UniFashionModel):
         """
         if len(texts) != len(images):
             raise UserError(f"{len(texts)} texts for {len(images)} images: give one feedback text per reference image")
-        return self._embedder(batch_size).composed([open_image(image) for image in images], texts)
+        return self._embedder(batch_size).composed(images, texts)
 
     def match(self, text: str, images: Sequence[Picture]) -> Tensor:
         """Return the matching head's logit (G,) that each image shows what the text says.

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from unifashion.data.image_files import SUFFIXES, is_utf8, list_images
+from unifashion.data.image_files import SUFFIXES, PassedOver, is_utf8, list_images
 from unifashion.data.images import ImageError, ImageTransform, load_image
 from unifashion.data.skipped import SkippedImages
 from unifashion.errors import UserError
@@ -46,8 +46,10 @@ class Job:
     progress: bool = True
 
 
-def find_files(names: Sequence[str]) -> list[Path]:
+def find_files(names: Sequence[str], passed_over: PassedOver) -> list[Path]:
     """Return the images that files and folders name; a folder means all images below it, sorted.
+
+    ``passed_over`` gets the other files of the folders.
 
     Raises:
         UserError: no such file or folder, or a folder without images.
@@ -58,9 +60,12 @@ def find_files(names: Sequence[str]) -> list[Path]:
             raise UserError(f"{path}: no such file or folder; name images, or folders of images")
         if not is_utf8(str(path)):
             raise UserError(f"{str(path)!a}: the name is not UTF-8, so no caption file can hold it; rename it")
-        inside = list_images(path) if path.is_dir() else [path]
+        inside = list_images(path, passed_over=passed_over) if path.is_dir() else [path]
         if not inside:
-            raise UserError(f"{path}: no images in this folder; expected files that end in {', '.join(SUFFIXES)}")
+            others = f" ({passed_over.summary()})" if passed_over.names else ""
+            raise UserError(
+                f"{path}: no images in this folder; expected files that end in {', '.join(SUFFIXES)}{others}"
+            )
         files += inside
     return list(dict.fromkeys(files))
 

@@ -2,9 +2,10 @@
 
     result = build_index(Path("my_shop"), model, "runs/pretrain", Path("runs/index"))
 
-An image is known by the hash of its file, so a second call embeds only what is new, the same image twice is stored once, and a
-call that was killed continues where it stopped. Items that the catalogue no longer lists stay, unless ``prune`` is set. Items
-whose vectors are damaged are embedded again, or deleted where their image is gone. With several processes (``accelerate launch``)
+An image is known by the hash of its file, so a second call embeds only what is new, and a call that was killed continues where
+it stopped. The same image with the same metadata is stored once; products that differ in anything else stay apart. A renamed
+image keeps its vectors. Other items that the catalogue no longer lists stay, unless ``prune`` is set. Items whose vectors are
+damaged are embedded again, or deleted where their image is gone. With several processes (``accelerate launch``)
 every process embeds its share and the first one writes.
 """
 
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from unifashion.data.image_files import PassedOver, is_there
 from unifashion.data.images import MAX_BYTES
 from unifashion.data.own_catalogue import read_products
 from unifashion.data.skipped import SkippedImages
@@ -43,8 +45,10 @@ class BuildResult:
     updated: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
-    duplicates: dict[str, str] = field(default_factory=dict)  # id -> id of the item that has the same image
+    renamed: dict[str, str] = field(default_factory=dict)  # id -> the id that the item had before
+    duplicates: dict[str, str] = field(default_factory=dict)  # id -> id of the item with the same image and metadata
     skipped: SkippedImages = field(default_factory=SkippedImages)
+    passed_over: PassedOver = field(default_factory=PassedOver)
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,8 @@ def build_index(source: Path, model: Encoder, name: str, folder: Path, options: 
         UserError: a catalogue that cannot be read, an index of another model, a full disk; what is stored is kept.
     """
     options = options or Options()
-    listed = read_entries(source)
+    passed_over = PassedOver()
+    listed = read_entries(source, passed_over)
     if is_main_process() and not (folder / CONFIG).is_file():
         check_free(folder)  # before a lock is put into it
     with locked(folder) if is_main_process() else nullcontext():
@@ -100,6 +105,7 @@ def build_index(source: Path, model: Encoder, name: str, folder: Path, options: 
         index = Index.open(folder) if made is None else made
         writer = opened_writer(index) if is_main_process() else Writer(index)
         result = _bring_up_to_date(writer, listed, model, options)
+        result.passed_over = passed_over
         if is_main_process():
             with index_errors(folder):
                 result.skipped.write(folder / SKIPPED)
@@ -117,15 +123,22 @@ def open_or_create(folder: Path, model: Encoder, name: str, precision: Precision
     return Index.create(folder, config)
 
 
-def read_entries(source: Path) -> list[Entry]:
-    """Return what a catalogue lists, hashed; further views of a product with the id ``17`` are ``17#2``, ``17#3``, ..."""
-    rows = read_products(source)
+def read_entries(source: Path, passed_over: PassedOver | None = None) -> list[Entry]:
+    """Return what a catalogue lists, hashed; ``passed_over`` as in ``read_products``.
+
+    Further views of a product with the id ``17`` are ``17#2``, ``17#3``, ..., without those that are the id of another product.
+    """
+    rows = read_products(source, passed_over)
+    products = {row.product for row in rows}
     views: dict[str, int] = {}
     entries = []
     with ThreadPoolExecutor(4) as pool:
         digests = list(pool.map(_digest, [row.image for row in rows]))
     for row, digest in zip(rows, digests, strict=True):
-        views[row.product] = view = views.get(row.product, 0) + 1
+        view = views.get(row.product, 0) + 1
+        while view > 1 and f"{row.product}#{view}" in products:
+            view += 1
+        views[row.product] = view
         item_id = row.product if view == 1 else f"{row.product}#{view}"
         metadata = {**row.metadata, **({"text": row.text} if row.text else {})}
         entries.append(Entry(item_id, row.image.absolute(), digest, metadata))
@@ -143,6 +156,9 @@ def _bring_up_to_date(writer: Writer, listed: Sequence[Entry], model: Encoder, o
     stored, damaged = _state(writer)
     result = BuildResult()
     listed_ids = {entry.id for entry in listed}
+    result.renamed = _renamed(listed, stored, damaged, options.prune)
+    for item_id, before in result.renamed.items():
+        stored[item_id] = replace(stored.pop(before), id=item_id)
     if options.prune:
         result.deleted = sorted(set(stored) - listed_ids)
     # Not listed, so that only the index knows them: they are made again from where their images were.
@@ -151,6 +167,8 @@ def _bring_up_to_date(writer: Writer, listed: Sequence[Entry], model: Encoder, o
     staying = {item_id: entry for item_id, entry in stored.items() if item_id not in leaving}
     embed, describe = _compare(listed, staying, damaged, result)
     if is_main_process():
+        if result.renamed:
+            writer.rename(result.renamed)
         if describe:
             writer.describe(describe)
         if result.deleted:
@@ -164,26 +182,45 @@ def _bring_up_to_date(writer: Writer, listed: Sequence[Entry], model: Encoder, o
     return result
 
 
+def _renamed(
+    listed: Sequence[Entry], stored: Mapping[str, Entry], damaged: Container[str], prune: bool
+) -> dict[str, str]:
+    """Return new ids whose image belongs to an item that is not listed any more, and whose file is gone or that is pruned."""
+    listed_ids = {entry.id for entry in listed}
+    gone: dict[str, list[str]] = {}
+    for entry in stored.values():
+        unlisted = entry.id not in listed_ids and entry.id not in damaged
+        if unlisted and (prune or not is_there(entry.image)):
+            gone.setdefault(entry.digest, []).append(entry.id)
+    new = (entry for entry in listed if entry.id not in stored and gone.get(entry.digest))
+    return {entry.id: gone[entry.digest].pop(0) for entry in new if gone[entry.digest]}
+
+
 def _compare(
     listed: Sequence[Entry], stored: Mapping[str, Entry], damaged: Container[str], result: BuildResult
 ) -> tuple[list[Entry], list[Entry]]:
     """Return which listed items must be embedded, and of which only the metadata changed; notes the others in ``result``."""
-    id_of_image = {entry.digest: entry.id for entry in stored.values()}
+    current = {**stored, **{entry.id: entry for entry in listed if entry.id in stored}}
+    twins = {_content(entry): entry.id for entry in current.values()}
     embed, describe = [], []
     for entry in listed:
         before = stored.get(entry.id)
         if before is not None and before.digest == entry.digest and entry.id not in damaged:
             same = before.metadata == entry.metadata and before.image == entry.image
-            (result.kept if same else result.updated).append(entry.id)
             if not same:
                 describe.append(entry)
-        elif entry.digest and id_of_image.get(entry.digest, entry.id) != entry.id:
-            result.duplicates[entry.id] = id_of_image[entry.digest]
+            if entry.id not in result.renamed:
+                (result.kept if same else result.updated).append(entry.id)
+        elif before is None and entry.digest and _content(entry) in twins:
+            result.duplicates[entry.id] = twins[_content(entry)]
         else:
             embed.append(entry)
-            if entry.digest:
-                id_of_image[entry.digest] = entry.id
+            twins.setdefault(_content(entry), entry.id)
     return embed, describe
+
+
+def _content(entry: Entry) -> tuple[str, frozenset[tuple[str, str]]]:
+    return entry.digest, frozenset(entry.metadata.items())
 
 
 def _state(writer: Writer) -> tuple[dict[str, Entry], dict[str, None]]:

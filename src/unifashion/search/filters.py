@@ -17,7 +17,7 @@ field, and ``not`` turns every comparison into its opposite: ``not price < 50`` 
 
 import ast
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -42,11 +42,32 @@ COMPARE: dict[type[ast.cmpop], tuple[str, Callable[..., Mask], Callable[..., Mas
 
 @dataclass(frozen=True)
 class Column:
-    """The values of one field for all items: float64, or texts; ``present`` is False where there is none."""
+    """The values of one field for all items; ``present`` is False where there is none.
 
-    kind: Kind
-    values: NDArray[np.float64] | NDArray[np.str_]
+    Numbers are float64. Texts are positions in ``texts``, so that a long one takes its room once and comparisons are of numbers.
+    """
+
+    values: NDArray[np.float64] | NDArray[np.int64]
     present: Mask
+    texts: dict[str, int] | None = None
+
+    @classmethod
+    def of_numbers(cls, values: Iterable[str | None]) -> "Column":
+        """Make a column of numbers, written as texts."""
+        numbers = np.array([np.nan if value is None else float(value) for value in values], dtype=np.float64)
+        return cls(numbers, ~np.isnan(numbers))
+
+    @classmethod
+    def of_texts(cls, values: Iterable[str | None]) -> "Column":
+        """Make a column of texts."""
+        texts: dict[str, int] = {}
+        codes = np.array([-1 if value is None else texts.setdefault(value, len(texts)) for value in values], np.int64)
+        return cls(codes, codes >= 0, texts)
+
+    @property
+    def kind(self) -> Kind:
+        """Return what the field holds."""
+        return "number" if self.texts is None else "text"
 
 
 def filter_mask(text: str, columns: Mapping[str, Column]) -> Mask:
@@ -178,11 +199,14 @@ class _Filter:
             raise UserError(f"filter: no item has a field {name!r}{nearest(name, list(self.columns))}; fields: {known}")
         return name
 
-    def _value(self, field: str, node: ast.expr) -> str | float:
+    def _value(self, field: str, node: ast.expr) -> float:
         if not isinstance(node, ast.Name):
             raise self._wrong("has something other than values in the brackets of 'in (...)'")
         kind, word, _ = self._token_of(node)
-        own = self.columns[field].kind
-        if kind != own:
-            raise self._wrong(f"compares {field}, which holds {own}s, with the {kind} {word}")
-        return float(word) if kind == "number" else re.sub(r"\\(.)", r"\1", word[1:-1], flags=re.DOTALL)
+        column = self.columns[field]
+        if kind != column.kind:
+            hint = ", which needs quotes" if column.kind == "text" else ""
+            raise self._wrong(f"compares {field}, which holds {column.kind}s, with the {kind} {word}{hint}")
+        if column.texts is None:
+            return float(word)
+        return column.texts.get(re.sub(r"\\(.)", r"\1", word[1:-1], flags=re.DOTALL), -2)  # -2: no item has it

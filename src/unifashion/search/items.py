@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from unifashion.errors import UserError
 from unifashion.search.filters import Column, Kind, Mask, filter_mask
 
-NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?")  # 007 is a code, not a number
+NUMBER = re.compile(r"-?(0|[1-9]\d{0,14})(\.\d+)?")  # 007 is a code; so are 16 digits, which a float would round
 UNKNOWN = -1  # the checksum of vectors that were written before there were checksums
 
 
@@ -63,15 +63,12 @@ class Snapshot:
         return kinds
 
     @cached_property
-    def columns(self) -> dict[str, Column]:
+    def columns(self) -> "_Columns":
         """The fields by column, for filters."""
-        rows = [self._read_metadata(row) for row in range(len(self.ids))]
-        columns: dict[str, Column] = {}
-        for name, kind in self.fields.items():
-            present = np.array([name in row for row in rows], dtype=bool)
-            values = np.array([row.get(name, "0" if kind == "number" else "") for row in rows], dtype=str)
-            columns[name] = Column(kind, values.astype(float if kind == "number" else str), present)
-        return columns
+        return _Columns(self.fields, self._values)
+
+    def _values(self, name: str) -> Iterator[str | None]:
+        return (self._read_metadata(row).get(name) for row in range(len(self.ids)))
 
     def select(self, text: str | None) -> Mask | None:
         """Return which rows match a filter; None where the filter is empty. Raises as ``filter_mask``."""
@@ -90,6 +87,29 @@ class Snapshot:
                 f"the metadata of the item {self.ids[row]!r} are damaged; write them again with: unifashion index SOURCE -o INDEX"
             )
         return metadata
+
+
+class _Columns(Mapping[str, Column]):
+    """Columns that are made when a filter first names them: most are never asked for, and texts are long."""
+
+    def __init__(self, fields: Mapping[str, Kind], values: Callable[[str], Iterator[str | None]]) -> None:
+        self._fields, self._values = fields, values
+        self._made: dict[str, Column] = {}
+
+    def __getitem__(self, name: str) -> Column:
+        if name not in self._made:
+            make = Column.of_numbers if self._fields[name] == "number" else Column.of_texts
+            self._made[name] = make(self._values(name))
+        return self._made[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._fields  # by default, a look-up, which would make it
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
 
 
 def read_metadata(text: str) -> dict[str, str] | None:

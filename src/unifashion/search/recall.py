@@ -68,8 +68,6 @@ def photo_queries(index: Index, num: int) -> list[Tensor]:
 def word_queries(index: Index, model: Encoder, num: int) -> list[Tensor]:
     """Return the query vectors (D,) of the words of items drawn with seed 0; none where the catalogue has no words."""
     column = index.snapshot.columns.get("text")
-    if column is None or index.fields["text"] != "text":
-        return []
-    texts = sorted({str(text) for text in column.values[column.present]})
+    texts = sorted(column.texts or ()) if column is not None else []
     chosen = np.random.default_rng(0).permutation(len(texts))[:num]
     return list(model.embed_texts([texts[row] for row in chosen])) if len(chosen) else []

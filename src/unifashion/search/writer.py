@@ -1,7 +1,7 @@
 """Writing to an index: one writer at a time, every step whole or not at all."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from sqlite3 import Connection, DatabaseError
@@ -88,6 +88,14 @@ class Writer:
             database.executemany(
                 "UPDATE items SET image = ?, metadata = ?, revision = ? WHERE id = ? AND NOT dead",
                 [(str(entry.image), _to_json(entry), revision, entry.id) for entry in entries],
+            )
+
+    def rename(self, ids: Mapping[str, str]) -> None:
+        """Give items new ids, named with the ones they have; their vectors stay where they are."""
+        with self._transaction() as (database, revision):
+            database.executemany(
+                "UPDATE items SET id = ?, revision = ? WHERE id = ? AND NOT dead",
+                [(new, revision, before) for new, before in ids.items()],
             )
 
     def delete(self, ids: Sequence[str]) -> None:
