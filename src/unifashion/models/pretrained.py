@@ -20,6 +20,7 @@ from unifashion.io import read_json, replacing_folder, write_json
 from unifashion.models.presets import UniFashionConfig, wrong_settings
 from unifashion.models.qformer import QFormerConfig
 from unifashion.models.weight_files import check_finite, load_foreign, read_safetensors
+from unifashion.models.wrappers import plain_weights
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 MODEL_TYPE = "unifashion"
@@ -122,7 +123,7 @@ def read_folder(source: CheckpointSource) -> Loaded:
     folder = source.path
     config = read_config(folder / CONFIG)
     source.fetch(WEIGHTS)
-    weights = read_safetensors(folder / WEIGHTS)
+    weights = plain_weights(read_safetensors(folder / WEIGHTS), folder / WEIGHTS)
     check_finite(weights, folder / WEIGHTS)
     return config, weights, _read_tokenizer(folder, config)
 

@@ -24,6 +24,8 @@ from unifashion.errors import UserError
 from unifashion.io import open_file
 
 Weights = dict[str, Tensor]
+# Second copies of weights that repositories hold, and some hold alone: model.fp16.safetensors.
+VARIANTS = ("fp16", "bf16", "non_ema")
 MAX_JSON_BYTES = 2**28
 _REFUSED = re.compile(r"GLOBAL (\S+)")
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
