@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import BertWordPieceTokenizer, Tokenizer, models
 from transformers import (
     BertConfig,
@@ -295,3 +296,33 @@ def test_a_bad_folder_is_one_clear_sentence(retrieval, bert, tmp_path, kind):
 def test_a_folder_of_another_architecture_is_one_clear_sentence(bert):
     with pytest.raises(UserError, match=r"is not the config of a UniFashion model \(or of a BLIP-2 one\)"):
         load_any(bert, str(bert))
+
+
+@pytest.mark.parametrize("size", ["1GB", "30KB"])
+def test_half_precision_is_read_where_there_is_nothing_else(bert, tmp_path, caplog, size):
+    original = random(Blip2ForImageTextRetrieval(blip2_config())).half()
+    original.save_pretrained(tmp_path, variant="fp16", max_shard_size=size)
+    half = load(tmp_path, bert)
+    assert "weights of the variant fp16 only: they are taken" in caplog.text
+    assert torch.equal(half.query_tokens, original.query_tokens.float())
+    caplog.clear()
+    original.float().save_pretrained(tmp_path)
+    load(tmp_path, bert)
+    assert "variant" not in caplog.text
+
+
+def test_shards_of_a_wrapped_model_are_read(bert, tmp_path):
+    original = random(Blip2ForConditionalGeneration(blip2_config()))
+    original.save_pretrained(tmp_path, max_shard_size="30KB")
+    plain = load(tmp_path, bert)
+    index = tmp_path / "model.safetensors.index.json"
+    files = json.loads(index.read_text())["weight_map"]
+    for file in set(files.values()):
+        save_file({f"module._orig_mod.{n}": t for n, t in load_file(tmp_path / file).items()}, tmp_path / file)
+    index.write_text(json.dumps({"weight_map": {f"module._orig_mod.{name}": file for name, file in files.items()}}))
+    for file in {file for name, file in files.items() if name.startswith("language_")} - {
+        file for name, file in files.items() if not name.startswith("language_")
+    }:
+        (tmp_path / file).unlink()  # not even read
+    for left, right in zip(load(tmp_path, bert).parameters(), plain.parameters(), strict=True):
+        assert torch.equal(left, right)

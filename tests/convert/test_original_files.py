@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 
 import pytest
 import torch
@@ -90,10 +91,65 @@ def test_every_kind_of_file_is_read(make_original, save_original, words, name):
     assert_same_model(load(save_original(model, name, key=""), words), model)
 
 
-def test_names_of_a_parallel_run_are_understood(make_original, save_original, words):
+@pytest.mark.parametrize("file", ["a.pth", "a.ckpt", "a.safetensors"])
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.module.", "model._forward_module.", "ema_model.module."])
+def test_what_a_trainer_has_put_around_the_model_is_left_out_of_its_names(
+    make_original, save_original, words, file, prefix
+):
+    model, key = make_original(), "" if file == "a.safetensors" else "state_dict"
+
+    def wrap(state):
+        halves = {n.replace("visual_encoder.", "visual_encoder._fsdp_wrapped_module."): t for n, t in state.items()}
+        return {prefix + name: tensor for name, tensor in halves.items()}
+
+    assert_same_model(load(save_original(model, file, key, wrap), words), model)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (
+            lambda raw, mean: {"model_ema": mean, "model": raw},
+            r"several sets of weights: 'model' is taken, not 'model_ema'",
+        ),
+        (lambda raw, mean: {"net_ema": mean, "net": raw}, r"'net' is taken, not 'net_ema'"),
+        (
+            lambda raw, mean: {"callbacks": {"EMA": {"ema_state_dict": mean, "decay": 0.9}}, "state_dict": raw},
+            r"'state_dict' is taken, not 'ema_state_dict'",
+        ),
+        (
+            lambda raw, mean: {**raw, **{f"ema.{n}": t for n, t in mean.items()}},
+            "averaged weights .* the raw ones are taken",
+        ),
+        (
+            lambda raw, mean: {"state_dict_ema": raw},
+            "averaged weights .'state_dict_ema'. and no raw ones: they are taken",
+        ),
+        (
+            lambda raw, mean: {
+                "model": raw,
+                "optimizer": {"state": {0: torch.ones(1)}},
+                "schema": {"a": torch.ones(1)},
+            },
+            "$",
+        ),
+    ],
+)
+def test_raw_weights_are_taken_before_averaged_ones_and_it_is_said(make_original, tmp_path, words, caplog, make, told):
     model = make_original()
-    path = save_original(model, change=lambda state: {f"module.{name}": tensor for name, tensor in state.items()})
-    assert_same_model(load(path, words), model)
+    raw = to_lavis(dict(model.state_dict()), model.config.vision["model_type"])
+    mean = {name: tensor + 1 for name, tensor in raw.items()}
+    torch.save(make(raw, mean), tmp_path / "a.pt")
+    assert_same_model(load(tmp_path / "a.pt", words), model)
+    assert re.search(told, caplog.text) and ("taken" in caplog.text) == ("taken" in told)
+
+
+def test_weights_that_are_there_twice_are_refused(make_original, save_original, words):
+    path = save_original(make_original(), change=lambda state: {**state, "module.temp": state["temp"] + 1})
+    with pytest.raises(
+        UserError, match=r"holds temp twice, one of them as module\.temp; save the state dict of one model"
+    ):
+        load(path, words)
 
 
 def test_half_precision_towers_come_out_as_float32(make_original, save_original, words):

@@ -218,10 +218,9 @@ def _tokenizer(foreign: ForeignCheckpoint, name: str | None) -> PreTrainedTokeni
     name = name or TOKENIZER
     try:
         tokenizer = _load_tokenizer(name)
-    except UserError:
+    except UserError as error:
         raise UserError(
-            f"{foreign.source} needs the tokenizer {name!r}, which is neither a local folder nor available on the hub; "
-            "convert with --tokenizer FOLDER"
+            f"{foreign.source} needs the tokenizer {name!r} ({error}); convert with --tokenizer FOLDER"
         ) from None
     return _check_tokenizer(tokenizer, name, foreign)
 

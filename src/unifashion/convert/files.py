@@ -1,5 +1,7 @@
 """Find the weights in other people's files and folders."""
 
+import logging
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,13 @@ from torch import Tensor
 from unifashion.errors import UserError
 from unifashion.io import read_json
 from unifashion.models.pretrained import CheckpointSource, model_type
-from unifashion.models.weight_files import Weights, read_safetensors, read_torch
+from unifashion.models.weight_files import VARIANTS, Weights, read_safetensors, read_torch
+from unifashion.models.wrappers import plain_name, plain_weights
 
-INDEX = ".index.json"
+log = logging.getLogger(__name__)
+
 BLIP2 = "blip-2"
+_AVERAGE = re.compile(r"(^|[^a-z])(ema|shadow|averag\w*)([^a-z]|$)", re.IGNORECASE)
 
 
 def is_own(checkpoint: CheckpointSource) -> bool:
@@ -33,66 +38,101 @@ def unwrap(content: Any, path: Path) -> tuple[str, Weights, dict[str, Any]]:
     """
     if not isinstance(content, Mapping):
         raise UserError(f"{path} holds a {type(content).__name__}, not a state dict")
-    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    tensors = _tensors(content)
     if tensors:
-        return "", _without_ddp_prefix(tensors), {}
-    nested = {
-        str(key): value
-        for key, value in content.items()
-        if isinstance(value, Mapping) and any(isinstance(item, Tensor) for item in value.values())
-    }
+        return "", plain_weights(tensors, path), {}
+    nested = {str(key): tensors for key, value in content.items() if (tensors := _tensors(value))}
     if not nested:
         raise UserError(f"{path} holds no weights (its keys: {', '.join(map(str, list(content)[:5])) or 'none'})")
-    key = min(nested, key=lambda name: (not name.startswith("Blip2"), name not in ("model", "state_dict")))
-    weights = {str(name): value for name, value in nested[key].items() if isinstance(value, Tensor)}
-    return (
-        key,
-        _without_ddp_prefix(weights),
-        {str(name): value for name, value in content.items() if name not in nested},
+    key = min(
+        nested,
+        key=lambda name: (
+            not name.startswith("Blip2"),
+            name not in ("model", "state_dict"),
+            bool(_AVERAGE.search(name)),
+        ),
     )
+    _tell_averages(content, nested, key, path)
+    beside = {str(name): value for name, value in content.items() if name not in nested}
+    return key, plain_weights(nested[key], path), beside
 
 
-def _without_ddp_prefix(weights: Weights) -> Weights:
-    if all(name.startswith("module.") for name in weights):
-        return {name.removeprefix("module."): tensor for name, tensor in weights.items()}
-    return weights
+def _tensors(value: Any) -> Weights:
+    if not isinstance(value, Mapping):
+        return {}
+    return {str(name): item for name, item in value.items() if isinstance(item, Tensor)}
+
+
+def _tell_averages(content: Mapping[Any, Any], nested: Mapping[str, Weights], taken: str, path: Path) -> None:
+    """Say which of several sets of weights is used: trainers keep averages (EMA) beside the raw ones."""
+    callbacks = content.get("callbacks")  # Lightning's
+    states = (
+        [state for state in callbacks.values() if isinstance(state, Mapping)] if isinstance(callbacks, Mapping) else []
+    )
+    sets = {**nested, **{str(key): _tensors(value) for state in states for key, value in state.items()}}
+    names = set(map(plain_name, nested[taken]))
+    others = [key for key, tensors in sets.items() if key != taken and not names.isdisjoint(map(plain_name, tensors))]
+    if others:
+        log.warning(
+            "%s holds several sets of weights: %r is taken, not %s; save another alone, with torch.save, to use it",
+            path,
+            taken,
+            ", ".join(map(repr, others)),
+        )
+    elif _AVERAGE.search(taken):
+        log.warning("%s holds averaged weights (%r) and no raw ones: they are taken", path, taken)
 
 
 def read_file(path: Path) -> tuple[str, Weights, dict[str, Any]]:
     """Read a weight file of either kind; returns what ``unwrap`` returns."""
     if path.suffix == ".safetensors":
-        return "", read_safetensors(path), {}
+        return "", plain_weights(read_safetensors(path), path), {}
     return unwrap(read_torch(path), path)
 
 
 def read_sharded(checkpoint: CheckpointSource, wanted: Callable[[str], bool]) -> Weights:
-    """Read the wanted tensors of a Hugging Face folder: one file or shards, safetensors or ``.bin``.
+    """Read the wanted tensors of a Hugging Face folder: one file or shards, safetensors or ``.bin``, full or half precision.
+
+    Args:
+        checkpoint: the folder.
+        wanted: of a parameter's own name, without wrappers.
 
     Raises:
         UserError: files that are missing or damaged.
     """
-    for stem in ("model.safetensors", "pytorch_model.bin"):
-        index = checkpoint.path / (stem + INDEX)
-        if index.is_file():
-            files = _shards(index, wanted)
-        else:
-            checkpoint.fetch(stem)
-            files = [stem] if (checkpoint.path / stem).is_file() else []
-        if files:
-            break
-    else:
-        raise UserError(
-            f"no weights in {checkpoint.path}: expected model.safetensors or pytorch_model.bin, whole or in shards"
-        )
+
+    def is_wanted(stored: str) -> bool:
+        return wanted(plain_name(stored))
+
+    files = _weight_files(checkpoint, is_wanted)
     checkpoint.fetch(*files)
     weights: Weights = {}
     for name in files:
         path = checkpoint.path / name
         if not path.is_file():
-            raise UserError(f"{path} is missing, though {index} names it; copy or download it again")
-        part = read_safetensors(path, wanted) if path.suffix == ".safetensors" else unwrap(read_torch(path), path)[1]
-        weights.update({key: tensor for key, tensor in part.items() if wanted(key)})
-    return weights
+            raise UserError(f"{path} is missing, though its folder's *.index.json names it; copy or download it again")
+        if path.suffix == ".safetensors":
+            weights.update(read_safetensors(path, is_wanted))
+        else:
+            weights.update(unwrap(read_torch(path), path)[1])
+    return {name: tensor for name, tensor in plain_weights(weights, checkpoint.path).items() if wanted(name)}
+
+
+def _weight_files(checkpoint: CheckpointSource, wanted: Callable[[str], bool]) -> list[str]:
+    """Return the names of the files that hold the weights; of several precisions the full one."""
+    for variant in ("", *(f".{name}" for name in VARIANTS)):
+        for stem, suffix in (("model", ".safetensors"), ("pytorch_model", ".bin")):
+            name, index = f"{stem}{variant}{suffix}", checkpoint.path / f"{stem}{suffix}.index{variant}.json"
+            if not index.is_file():
+                checkpoint.fetch(name)
+            files = _shards(index, wanted) if index.is_file() else [name] * (checkpoint.path / name).is_file()
+            if files:
+                if variant:
+                    log.warning("%s has weights of the variant %s only: they are taken", checkpoint.path, variant[1:])
+                return files
+    raise UserError(
+        f"no weights in {checkpoint.path}: expected model.safetensors or pytorch_model.bin, whole or in shards"
+    )
 
 
 def _shards(index: Path, wanted: Callable[[str], bool]) -> list[str]:

@@ -55,8 +55,8 @@ def load_base(name: str, load_in: LoadIn = "full", exact: bool = False) -> tuple
         else:
             model = _language_part(load_foreign(AutoModelForImageTextToText, name, **options))
         tokenizer = load_foreign(AutoTokenizer, name)
-    except UserError:
-        raise
+    except UserError as error:
+        raise UserError(f"language model {name!r} could not be loaded (--llm): {error}") from None
     except Exception as error:  # for a wrong or broken folder, transformers raises all kinds of errors
         raise UserError(
             f"language model {name!r} could not be loaded ({one_line(error)}); give a folder or hub id of a causal language "

@@ -2,14 +2,12 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -17,9 +15,11 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from unifashion.config import MODEL_NAMES
 from unifashion.errors import UserError
 from unifashion.io import read_json, replacing_folder, write_json
+from unifashion.models.hub import download
 from unifashion.models.presets import UniFashionConfig, wrong_settings
 from unifashion.models.qformer import QFormerConfig
 from unifashion.models.weight_files import check_finite, load_foreign, read_safetensors
+from unifashion.models.wrappers import plain_weights
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 MODEL_TYPE = "unifashion"
@@ -88,20 +88,6 @@ def resolve(name: str | Path) -> CheckpointSource:
     return CheckpointSource(download(str(name), ("*.json", "*.txt")), str(name))
 
 
-def download(repo: str, patterns: Sequence[str]) -> Path:
-    """Return a folder with those files of a hub repository that match ``patterns``.
-
-    Raises:
-        UserError: no such repository, or no way to it.
-    """
-    try:
-        return Path(snapshot_download(repo, allow_patterns=list(patterns)))
-    except (HFValidationError, OSError, ValueError, RuntimeError):
-        raise UserError(
-            f"no model at {repo!r}: neither a local file or folder nor a repository that could be reached on the hub"
-        ) from None
-
-
 def model_type(folder: Path) -> str:
     """Return the ``model_type`` that the folder's config names, or an empty string."""
     config = read_json(folder / CONFIG)
@@ -122,7 +108,7 @@ def read_folder(source: CheckpointSource) -> Loaded:
     folder = source.path
     config = read_config(folder / CONFIG)
     source.fetch(WEIGHTS)
-    weights = read_safetensors(folder / WEIGHTS)
+    weights = plain_weights(read_safetensors(folder / WEIGHTS), folder / WEIGHTS)
     check_finite(weights, folder / WEIGHTS)
     return config, weights, _read_tokenizer(folder, config)
 

@@ -22,6 +22,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """
     try:
         tokenizer = load_foreign(AutoTokenizer, name)
+    except UserError as error:
+        raise UserError(f"tokenizer {name!r}: {error}") from None
     except Exception as error:  # for a broken file, transformers and tokenizers raise all kinds of errors
         raise UserError(
             f"tokenizer {name!r} could not be loaded ({one_line(error)}); give a folder or a hub id, "

@@ -9,6 +9,7 @@ The only module that opens such files: a pickle is read with ``weights_only=True
 alone, whatever its config asks for (``tests/test_nothing_runs.py``).
 """
 
+import logging
 import re
 import sys
 import zipfile
@@ -22,8 +23,13 @@ from torch import Tensor, nn
 
 from unifashion.errors import UserError
 from unifashion.io import open_file
+from unifashion.models import hub
+
+log = logging.getLogger(__name__)
 
 Weights = dict[str, Tensor]
+# Second copies of weights that repositories hold, and some hold alone: model.fp16.safetensors.
+VARIANTS = ("fp16", "bf16", "non_ema")
 MAX_JSON_BYTES = 2**28
 _REFUSED = re.compile(r"GLOBAL (\S+)")
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -98,6 +104,47 @@ def _check_files(folder: Path) -> None:
             raise UserError(f"{path} has more than {MAX_JSON_BYTES:,} bytes; copy or download it again")
 
 
+def _from_pretrained(kind: Any, name: str | Path, options: dict[str, Any]) -> Any:
+    """Load a model, of the files' full precision if it is there; or what is no model."""
+    is_model = isinstance(kind, type) and issubclass(kind, nn.Module)
+    if not (is_model or kind.__name__.startswith("AutoModel") or hasattr(kind, "components")):
+        return kind.from_pretrained(name, **options)
+    try:
+        return _complete(kind, name, options)
+    except OSError:
+        for variant in VARIANTS:
+            try:
+                loaded = _complete(kind, name, {**options, "variant": variant})
+            except OSError:
+                continue
+            log.warning(
+                "%s has weights of the variant %s only: they are taken",
+                Path(name, options.get("subfolder", "")),
+                variant,
+            )
+            return loaded
+        raise
+
+
+def _complete(kind: Any, name: str | Path, options: dict[str, Any]) -> Any:
+    """Load a model whose files have all of its weights: the libraries draw the others at random.
+
+    Raises:
+        UserError: some are missing.
+    """
+    if hasattr(kind, "components"):  # a pipeline, which says this of none of its parts
+        return kind.from_pretrained(name, **options)
+    loaded, found = kind.from_pretrained(name, output_loading_info=True, **options)
+    missing = sorted(found["missing_keys"])
+    if missing:
+        folder = Path(name, options.get("subfolder", ""))
+        raise UserError(
+            f"the weights in {folder} lack {len(missing)} parameters of {type(loaded).__name__} ({', '.join(missing[:2])}); "
+            "save them with save_pretrained of the model itself, without wrappers"
+        )
+    return loaded
+
+
 def load_foreign(kind: Any, name: str | Path, **options: Any) -> Any:
     """Return ``kind.from_pretrained(name, **options)`` of a class of transformers, peft or diffusers.
 
@@ -108,15 +155,23 @@ def load_foreign(kind: Any, name: str | Path, **options: Any) -> Any:
     if kind.__module__.startswith("transformers"):  # by default it asks on the terminal, and a "y" runs the code
         options["trust_remote_code"] = False
     folder = Path(name, options.get("subfolder", ""))
+    is_here = Path(name).exists()
+    if not is_here:
+        hub.check_reachable(str(name))
     _check_files(folder)
     try:
-        loaded = kind.from_pretrained(name, **options)
+        loaded = _from_pretrained(kind, name, options)
     except ValueError as error:
         if "trust_remote_code" in str(error):
             raise UserError(
                 f"{name} can only be opened with Python code that comes with it, and such code is never run; choose a model "
                 "whose architecture transformers or diffusers itself has"
             ) from None
+        raise
+    except OSError as error:
+        what = None if is_here else hub.fault(error, str(name))
+        if what:
+            raise UserError(f"no model at {name!r}: {what}") from None
         raise
     if isinstance(loaded, nn.Module):
         check_finite(loaded.state_dict(), folder)

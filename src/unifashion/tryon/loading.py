@@ -14,7 +14,7 @@ from transformers import logging as transformers_logging
 
 from unifashion.errors import UserError, one_line
 from unifashion.io import read_json, replacing_folder
-from unifashion.models.pretrained import download
+from unifashion.models.hub import download
 from unifashion.models.weight_files import check_finite, load_foreign
 from unifashion.tryon.blocks_vae import BlockAutoencoder
 from unifashion.tryon.denoiser import TryOnDenoiser
@@ -59,8 +59,10 @@ def load_pipeline(name: str | Path, base: str | None = None, control: ControlRea
     _check_parts(folder)
     try:
         pipe = load_foreign(TryOnPipeline, str(folder), local_files_only=True, use_safetensors=True)
+    except UserError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{name}: not a try-on model that can be loaded ({_reason(error, name, 200)})") from None
+        raise UserError(f"{name}: not a try-on model that can be loaded ({one_line(error)})") from None
     for part, module in pipe.components.items():
         if isinstance(module, nn.Module):
             check_finite(module.state_dict(), folder / part)
@@ -177,15 +179,9 @@ def _part(kind: Any, name: str, subfolder: str) -> Any:
         raise
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError) as error:
         raise UserError(
-            f"{name} has no usable {subfolder} ({_reason(error, name, 160)}); name a Stable Diffusion 1.x in diffusers "
+            f"{name} has no usable {subfolder} ({one_line(error, 160)}); name a Stable Diffusion 1.x in diffusers "
             "form with --init-from or --base"
         ) from None
-
-
-def _reason(error: Exception, name: str | Path, length: int) -> str:
-    if not Path(name).exists():
-        return "neither a local folder nor a repository that could be reached on the hub"
-    return one_line(error, length)
 
 
 def convert_ckpt(path: Path, out: Path, base: str, control: ControlRead, overwrite: bool = False) -> None:

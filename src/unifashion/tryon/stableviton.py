@@ -30,6 +30,7 @@ from unifashion.tryon.denoiser import INPUT_CHANNELS, LATENT_CHANNELS, TryOnDeno
 log = logging.getLogger(__name__)
 
 UNET, CONTROL, VAE, TEXT = "model.diffusion_model.", "control_model.", "first_stage_model.", "cond_stage_model."
+AVERAGE = "model_ema."
 _RESNET = {
     "norm1": "in_layers.0",
     "conv1": "in_layers.2",
@@ -131,6 +132,8 @@ def from_ldm(weights: Weights, source: str, num_heads: int = 8) -> TryOnDenoiser
             len(unexpected),
             summarise(unexpected),
         )
+    if any(name.startswith(AVERAGE) for name in weights):
+        log.warning("%s holds raw and averaged weights (%s*): the raw ones are taken", source, AVERAGE)
     check_finite({old: weights[old] for old in theirs.values()}, source)
     denoiser.load_state_dict({new: weights[old].float() for new, old in theirs.items()}, assign=True)
     return denoiser.requires_grad_(True)
