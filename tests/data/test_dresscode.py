@@ -17,7 +17,9 @@ NEEDS = (*PERSON_MAPS, "garment")
 
 def save(path, size=(12, 16), mode="RGB"):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new(mode, size).save(path)
+    picture = Image.new(mode, size)
+    picture.paste("white", (4, 5, 8, 12))  # a mask that paints something
+    picture.save(path)
 
 
 @pytest.fixture

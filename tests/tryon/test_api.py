@@ -41,7 +41,8 @@ def test_a_run_folder_puts_a_garment_on_a_person(tryon, items):
     person, garment = Person.of(items[0]), items[1].maps["garment"]
     seen = []
     picture = tryon(person, garment, "red shirt", steps=3, on_step=lambda done, of: seen.append((done, of)))
-    assert picture.size == (24, 36)
+    assert picture.size == load_image(person.image).size == (48, 64)
+    assert tryon(person, garment, "red shirt", steps=3, size="model").size == (24, 36)
     assert tryon.reads == "garment"
     assert seen[0] == (1, 3)
     assert seen[-1] == (3, 3)
@@ -70,6 +71,7 @@ def test_another_sampler_draws_another_picture(saved, items):
 def test_a_map_of_another_frame_is_refused(tryon, items, name):
     maps = {key: load_image(items[0].maps[key]) for key in PERSON_MAPS}
     maps[name] = Image.new("RGB", (64, 64))
+    maps[name].paste("white", (16, 16, 48, 48))
     with pytest.raises(UserError, match=f"{name}: 64 x 64 pixels do not fit the person's photo"):
         tryon(Person(**maps), items[0].maps["garment"], steps=1)
 

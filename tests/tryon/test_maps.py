@@ -63,7 +63,9 @@ def test_a_mask_of_another_frame_is_refused_and_one_of_another_size_is_not(tryon
     item = read_vitonhd(tryon_root, "test", ("image", "agnostic_mask")).items[0]
     for size, fits in (((24, 32), True), ((96, 128), True), ((64, 64), False), ((64, 48), False)):
         path = tmp_path / f"{size[0]}x{size[1]}.png"
-        Image.new("L", size).save(path)
+        mask = Image.new("L", size)
+        mask.paste(255, (size[0] // 4, size[1] // 4, 3 * size[0] // 4, 3 * size[1] // 4))
+        mask.save(path)
         changed = type(item)(item.person, item.garment, {**item.maps, "agnostic_mask": path})
         if fits:
             assert load_maps(changed, ("image", "keep"), 32, 24)["keep"].shape == (1, 32, 24)

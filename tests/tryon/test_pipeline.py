@@ -12,7 +12,7 @@ from toy import ORIGINALS
 from unifashion.errors import UserError
 from unifashion.tryon import encode
 from unifashion.tryon.denoiser import Denoised
-from unifashion.tryon.pipeline import TryOnPipeline, default_scheduler, flatten
+from unifashion.tryon.pipeline import TryOnPipeline, default_scheduler
 
 HEIGHT, WIDTH, STEPS = 36, 24, 3
 
@@ -141,11 +141,6 @@ def test_pictures_and_tensors_are_the_same_to_it(pipe):
     torch.testing.assert_close(found, draw(pipe, inputs, seeds=(0,)))
     out = draw(pipe, {**inputs, **pictures, "agnostic_mask": white, "output_type": "pil"}, seeds=(0,))
     assert out[0].size == (WIDTH, HEIGHT)
-
-
-def test_garments_with_alpha_lie_on_white():
-    assert flatten(Image.new("RGBA", (2, 2), (255, 0, 0, 0))).getpixel((0, 0)) == (255, 255, 255)
-    assert flatten(Image.new("L", (2, 2), 7)).getpixel((0, 0)) == (7, 7, 7)
 
 
 def test_a_saved_pipeline_draws_the_same(pipe, tmp_path):

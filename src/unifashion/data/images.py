@@ -156,6 +156,20 @@ def open_image(source: str | Path | Image.Image) -> Image.Image:
         return _decoded_rgb(source)
 
 
+def open_stored(source: str | Path | Image.Image) -> tuple[Image.Image, Path]:
+    """Return the upright image of a file or of a Pillow image with its own numbers (``load_stored``), and its name for errors.
+
+    Raises:
+        ImageError: as ``load_image``.
+    """
+    name = image_name(source)
+    if not isinstance(source, Image.Image):
+        return load_stored(name), name
+    with _named_faults(name):
+        _check_sides(source, name)
+        return _decoded(source), name
+
+
 def image_name(source: str | Path | Image.Image) -> Path:
     """Return what an error calls an image."""
     if not isinstance(source, Image.Image):

@@ -9,23 +9,22 @@ For more than one pair (batches, tensors, other starts) use ``TryOnPipeline``, w
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import diffusers
 import torch
 from PIL import Image
 
-from unifashion.data.images import load_image
+from unifashion.data.images import open_image
 from unifashion.data.tryon import TryOnItem
 from unifashion.distributed import choose_device
 from unifashion.errors import UserError
 from unifashion.tryon.loading import load_pipeline
-from unifashion.tryon.maps import to_map
-from unifashion.tryon.pipeline import STEPS, TryOnPipeline, flatten
+from unifashion.tryon.maps import Picture, open_map, read_maps, to_share, to_unit
+from unifashion.tryon.pipeline import STEPS, TryOnPipeline
 from unifashion.tryon.qformer_context import QFormerContext
 from unifashion.tryon.settings import Control, ControlRead
 
-Picture = Image.Image | Path | str
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
     "ddim": ("DDIMScheduler", {"clip_sample": False}),
@@ -41,8 +40,8 @@ class Person:
     """A person and the maps that say where a garment goes: pictures, or their files, all of one frame.
 
     image          the photo
-    agnostic_mask  white where something is painted: the garment and what it may cover (arms), grey >= 128 counts as white
-    densepose      the body's surface in DensePose's colours, as in VITON-HD's image-densepose
+    agnostic_mask  white where something is painted: the garment and what it may cover (arms); other forms of masks: masks.py
+    densepose      the body's surface in DensePose's colours, as in VITON-HD's image-densepose, or its part numbers; black = not known
     agnostic       the photo with that region hidden, as in VITON-HD's agnostic-v3.2; None = grey where the mask is white
 
     VITON-HD and the embedded set have all four; ``unifashion prepare tryon`` makes masks and agnostic pictures from parse maps
@@ -123,28 +122,32 @@ class TryOn:
         guidance_scale: float = 1.0,
         repaint: bool = False,
         seed: int = 0,
+        size: Literal["photo", "model"] = "photo",
         on_step: Callable[[int, int], None] | None = None,
     ) -> Image.Image:
-        """Draw the person in the garment, in the size that the model was trained with.
+        """Draw the person in the garment.
 
         Args:
-            person: photo and maps.
+            person: photo and maps. Of a photo in another aspect ratio than the model's, the model sees a window around the mask.
             garment: its photo or sketch, see ``reads``; alpha is composited over white.
             words: its caption.
             steps: of the sampler.
             guidance_scale: 1 = no unconditional pass.
             repaint: put back the photo's pixels where the mask is not white.
             seed: the same seed draws the same picture.
+            size: of the result: the photo's, what was drawn in its place; or the model's, what was drawn alone.
             on_step: called as (steps done, steps in all) after each step.
 
         Raises:
             UserError: a file that cannot be read, or maps that show another frame than the photo.
         """
         height, width = self.pipe.denoiser.config.image_size
-        control = flatten(_open(garment))
-        rows = None
-        if self.context is not None:
-            rows = self.context(to_map(control, self.reads, height, width)[None], [words])
+        pictures = {"image": person.image, "keep": person.agnostic_mask, "densepose": person.densepose, "garment": garment}
+        if person.agnostic is not None:
+            pictures["agnostic"] = person.agnostic
+        maps, frame = read_maps(pictures, height, width)
+        units = {name: to_share(pixels) if name == "keep" else to_unit(pixels) for name, pixels in maps.items()}
+        rows = None if self.context is None else self.context(maps["garment"][None], [words])
 
         def stepped(_: Any, index: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             if on_step is not None:
@@ -152,11 +155,11 @@ class TryOn:
             return tensors
 
         drawn = self.pipe(
-            person=_open(person.image),
-            garment=control,
-            agnostic_mask=_open(person.agnostic_mask),
-            densepose=_open(person.densepose),
-            agnostic=None if person.agnostic is None else _open(person.agnostic),
+            person=units["image"][None],
+            garment=units["garment"][None],
+            agnostic_mask=units["keep"][None],
+            densepose=units["densepose"][None],
+            agnostic=units["agnostic"][None] if "agnostic" in units else None,
             prompt=words,
             height=height,
             width=width,
@@ -167,7 +170,14 @@ class TryOn:
             rows=rows,
             callback_on_step_end=stepped,
         )
-        return drawn.images[0]
+        if size == "model":
+            return drawn.images[0]
+        photo = open_image(person.image)
+        result = frame.paste(photo, drawn.images[0])
+        if not repaint or result.size == drawn.images[0].size:
+            return result
+        mask = open_map(person.agnostic_mask, "keep").resize(photo.size, Image.Resampling.BILINEAR)
+        return Image.composite(result, photo, mask)  # the photo's own pixels, not those that were scaled
 
 
 def change_scheduler(pipe: TryOnPipeline, name: str) -> None:
@@ -191,6 +201,3 @@ def _check_context(pipe: TryOnPipeline, given: bool) -> None:
             else "this model was trained with rows of a retrieval model: name it with --retriever"
         )
 
-
-def _open(picture: Picture) -> Image.Image:
-    return picture if isinstance(picture, Image.Image) else load_image(Path(picture))

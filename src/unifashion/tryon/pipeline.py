@@ -27,7 +27,7 @@ from unifashion.errors import UserError
 from unifashion.tryon import encode
 from unifashion.tryon.blocks_vae import BlockAutoencoder
 from unifashion.tryon.denoiser import TryOnDenoiser
-from unifashion.tryon.maps import RATIO_TOLERANCE, to_map, to_share, to_unit
+from unifashion.tryon.maps import read_maps, to_share, to_unit
 from unifashion.tryon.settings import Start
 
 Pictures = Image.Image | Sequence[Image.Image] | Tensor
@@ -116,7 +116,7 @@ class TryOnPipeline(DiffusionPipeline):
             densepose: surface maps of the persons.
             agnostic: the persons without garment; by default the photos with grey where the mask is white.
             prompt: captions of the garments.
-            height: of the result, pixels; by default the photo's.
+            height: of the result, pixels; by default the photo's. Of photos in another aspect ratio a window is drawn.
             width: likewise.
             num_inference_steps: steps of the scheduler.
             guidance_scale: 1 = no unconditional pass; above 1, the difference from it is amplified.
@@ -131,18 +131,15 @@ class TryOnPipeline(DiffusionPipeline):
                 replaces the latents. Setting ``pipeline._interrupt`` in it ends the loop.
 
         Raises:
-            UserError: numbers or sizes of the inputs that do not fit, a map that shows another frame than the photo.
+            UserError: numbers or sizes of the inputs that do not fit, a picture that is no map of its photo (``read_maps``).
         """
         device = self._execution_device
         size = self._size(person, height, width, num_inference_steps)
-        _check_frames(person, {"agnostic_mask": agnostic_mask, "densepose": densepose, "agnostic": agnostic})
-        maps = {"image": person, "garment": garment, "keep": agnostic_mask, "densepose": densepose}
-        tensors = {name: self._tensor(value, name, size).to(device) for name, value in maps.items()}
-        count = _same_count(tensors)
-        keep = tensors["keep"]
-        hidden = tensors["image"] * (keep >= 0.5)
-        if agnostic is not None:
-            hidden = self._tensor(agnostic, "agnostic", size).to(device)
+        given = {"image": person, "garment": garment, "keep": agnostic_mask, "densepose": densepose}
+        tensors = _to_tensors(given if agnostic is None else {**given, "agnostic": agnostic}, size)
+        tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
+        keep, count = tensors["keep"], len(tensors["keep"])
+        hidden = tensors["agnostic"] if agnostic is not None else tensors["image"] * (keep >= 0.5)
         context = self._context(prompt, count, rows, guidance_scale)
         agnostic_latent, pose_latent, hint = (
             encode.latents(self.vae, encode.posterior(self.vae, image))
@@ -242,57 +239,39 @@ class TryOnPipeline(DiffusionPipeline):
         self.check(*size, steps)
         return size
 
-    def _tensor(self, pictures: Pictures, name: str, size: tuple[int, int]) -> Tensor:
-        """Return (B, 3 or 1, H, W): images in [-1, 1], the keep mask in [0, 1]."""
-        if isinstance(pictures, Tensor):
-            expected = (1 if name == "keep" else 3, *size)
-            if tuple(pictures.shape[1:]) != expected:
-                raise UserError(
-                    f"{name}: expected a tensor of (rows, {', '.join(map(str, expected))}), got {tuple(pictures.shape)}"
-                )
-            return pictures.float()
-        pictures = [pictures] if isinstance(pictures, Image.Image) else pictures
-        stacked = torch.stack([to_map(flatten(picture), name, *size) for picture in pictures])
-        return to_share(stacked) if name == "keep" else to_unit(stacked)
-
-
-def flatten(picture: Image.Image) -> Image.Image:
-    """Return an RGB picture: alpha over white, grey and palettes as colours."""
-    if "A" in picture.getbands() or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    return picture.convert("RGB")
-
 
 def default_scheduler() -> PNDMScheduler:
     """Return the sampler of the original: PLMS over Stable Diffusion's schedule."""
     return PNDMScheduler(**NOISE, skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1)
 
 
-def _check_frames(person: Pictures, maps: dict[str, Pictures | None]) -> None:
-    """Raise ``UserError`` for pictures with another aspect ratio than the photo's: they show another frame."""
-    photos = _listed(person)
-    for name, pictures in maps.items():
-        for photo, picture in zip(photos, _listed(pictures), strict=False):
-            if abs((picture.width / picture.height) / (photo.width / photo.height) - 1) > RATIO_TOLERANCE:
-                raise UserError(
-                    f"{name}: {picture.width} x {picture.height} pixels do not fit the person's photo of {photo.width} x "
-                    f"{photo.height}; both must show the same frame"
-                )
-
-
-def _listed(pictures: Pictures | None) -> list[Image.Image]:
-    if pictures is None or isinstance(pictures, Tensor):
-        return []
-    return [pictures] if isinstance(pictures, Image.Image) else list(pictures)
-
-
-def _same_count(tensors: dict[str, Tensor]) -> int:
-    counts = {name: len(tensor) for name, tensor in tensors.items()}
+def _to_tensors(given: dict[str, Pictures], size: tuple[int, int]) -> dict[str, Tensor]:
+    """Return (B, 3 or 1, H, W) by name: images in [-1, 1], the keep mask in [0, 1]; pictures are read as ``read_maps`` does."""
+    counts = {name: 1 if isinstance(value, Image.Image) else len(value) for name, value in given.items()}
     if len(set(counts.values())) > 1:
         sizes = ", ".join(f"{count} of {name}" for name, count in counts.items())
         raise UserError(f"all inputs must have the same number of rows, got {sizes}")
-    return len(tensors["image"])
+    tensors: dict[str, Tensor] = {}
+    listed: dict[str, Sequence[Image.Image]] = {}
+    for name, value in given.items():
+        if isinstance(value, Tensor):
+            tensors[name] = _checked(value, name, size)
+        else:
+            listed[name] = [value] if isinstance(value, Image.Image) else value
+    rows = [read_maps(dict(zip(listed, row, strict=True)), *size)[0] for row in zip(*listed.values(), strict=True)]
+    for name in listed:
+        stacked = torch.stack([maps[name] for maps in rows])
+        tensors[name] = to_share(stacked) if name == "keep" else to_unit(stacked)
+    return tensors
+
+
+def _checked(tensor: Tensor, name: str, size: tuple[int, int]) -> Tensor:
+    expected = (1 if name == "keep" else 3, *size)
+    if tuple(tensor.shape[1:]) != expected:
+        raise UserError(
+            f"{name}: expected a tensor of (rows, {', '.join(map(str, expected))}), got {tuple(tensor.shape)}"
+        )
+    return tensor.float()
 
 
 def _picture(image_3HW: Tensor) -> Image.Image:
