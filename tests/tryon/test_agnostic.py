@@ -9,7 +9,7 @@ from PIL import Image
 from unifashion.data.images import ImageError, load_image
 from unifashion.errors import UserError
 from unifashion.tryon.agnostic import Frame, agnostic_mask, agnostic_picture, grow
-from unifashion.tryon.human_parsing import ATR, LIP, read_body_25, read_coco_18, read_labels
+from unifashion.tryon.human_parsing import ATR, BODY_25, LIP, check_fit, read_body_25, read_coco_18, read_labels
 
 POSE = {
     "neck": (100, 60), "right shoulder": (70, 62), "left shoulder": (130, 62), "right elbow": (60, 110), "left elbow": (140, 110),
@@ -120,7 +120,7 @@ def test_masks_of_the_embedded_persons_are_like_the_ones_they_come_with(tryon_ro
     for path in sorted((home / "image").iterdir()):
         size = load_image(path).size
         labels = read_labels(home / "image-parse-v3" / f"{path.stem}.png", LIP, size)
-        pose = read_body_25(home / "openpose_json" / f"{path.stem}_keypoints.json")
+        pose = read_body_25(home / "openpose_json" / f"{path.stem}_keypoints.json", labels.shape[::-1])
         ours = np.asarray(agnostic_mask(labels, pose, LIP)) > 0
         given = np.asarray(load_image(home / "agnostic-mask" / f"{path.stem}_mask.png"))[..., 0] > 127
         either = (ours | given) & ~np.isin(labels, LIP.lower)
@@ -139,7 +139,8 @@ def test_real_persons_of_vitonhd_lose_the_garment_and_keep_face_hands_and_lower_
     assert len(paths) == 8
     for path in paths:
         labels = read_labels(path, LIP, load_image(home / "image" / f"{path.stem}.jpg").size)
-        pose = read_body_25(home / "openpose_json" / f"{path.stem}_keypoints.json")
+        pose = read_body_25(home / "openpose_json" / f"{path.stem}_keypoints.json", labels.shape[::-1])
+        check_fit(path, labels, pose, LIP)
         mask = painted(labels, LIP, "upper", pose)
         assert mask[np.isin(labels, LIP.upper + LIP.neck)].all()
         assert not mask[np.isin(labels, LIP.head + LIP.lower + LIP.legs)].any()
@@ -158,7 +159,8 @@ def test_real_persons_of_dresscode_lose_their_garment_alone(shared, category, ha
     worn = {"dress": ATR.dress, "lower": ATR.lower, "upper": (4,)}[half]
     for path in sorted((home / "label_maps").iterdir()):
         labels = read_labels(path, ATR, (768, 1024))
-        pose = read_coco_18(home / "keypoints" / f"{path.stem.removesuffix('_4')}_2.json", 1024)
+        pose = read_coco_18(home / "keypoints" / f"{path.stem.removesuffix('_4')}_2.json", (768, 1024))
+        check_fit(path, labels, pose, ATR)
         mask = painted(labels, ATR, half, pose)
         assert mask[np.isin(labels, worn)].all()
         assert not mask[np.isin(labels, (1, 2, 3, 9, 10, 16))].any()  # head and what is held
@@ -187,17 +189,61 @@ def test_a_pose_that_is_none_is_one_sentence(tmp_path, what):
     content, sentence = BAD_POSES[what]
     (tmp_path / "p.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match=sentence):
-        read_body_25(tmp_path / "p.json")
+        read_body_25(tmp_path / "p.json", (200, 300))
+
+
+def openpose(*people, **more):
+    rows = []
+    for place in people:
+        points = np.zeros((25, 3))
+        for name, (x, y) in place.items():
+            points[BODY_25[name]] = x, y, 0.9
+        rows.append({"pose_keypoints_2d": points.ravel().tolist()})
+    return json.dumps({"people": rows, **more})
+
+
+def test_points_come_as_pixels_as_shares_or_of_a_canvas_and_of_the_largest_person(tmp_path):
+    path, size = tmp_path / "p.json", (200, 300)
+    forms = {
+        "pixels": openpose(POSE),
+        "after a small person in the background": openpose(
+            {name: (x / 5, y / 5) for name, (x, y) in POSE.items()}, POSE
+        ),
+        "0 to 1": openpose({name: (x / 200, y / 300) for name, (x, y) in POSE.items()}),
+        "-1 to 1": openpose({name: (x / 100 - 1, y / 150 - 1) for name, (x, y) in POSE.items()}),
+        "of a canvas": openpose(
+            {name: (x * 2, y * 2) for name, (x, y) in POSE.items()}, canvas_width=400, canvas_height=600
+        ),
+    }
+    for what, text in forms.items():
+        path.write_text(text)
+        pose = read_body_25(path, size)
+        assert pose.keys() == POSE.keys(), what
+        for name, place in pose.items():
+            np.testing.assert_allclose(place, POSE[name], atol=1e-9, err_msg=what)
+    path.write_text(openpose({name: (x * 2, y * 2) for name, (x, y) in POSE.items()}))
+    with pytest.raises(UserError, match=r"points reach to .*, but the photo has 200 x 300 pixels"):
+        read_body_25(path, size)
+
+
+@pytest.mark.parametrize(("scheme", "other"), [(LIP, ATR), (ATR, LIP)])
+def test_labels_of_other_numbers_or_of_another_photo_do_not_fit_the_pose(tmp_path, scheme, other):
+    pose = {**POSE, "nose": (100, 30)}
+    check_fit(tmp_path, body(scheme), pose, scheme)
+    with pytest.raises(ImageError, match=f"by the numbers of {other.name}, not by those of {scheme.name}"):
+        check_fit(tmp_path, body(other), pose, scheme)
+    with pytest.raises(ImageError, match="of the pose's points lie on the body it shows"):
+        check_fit(tmp_path, np.roll(body(scheme), 90, axis=1), pose, scheme)
 
 
 def test_points_of_dresscode_are_scaled_to_the_photo(tmp_path):
     rows = [[0, 0, 0, n] for n in range(18)]
     rows[2], rows[5] = [10, 20, 0.9, 2], [30, 20, 0.9, 5]
     (tmp_path / "p.json").write_text(json.dumps({"keypoints": rows}))
-    assert read_coco_18(tmp_path / "p.json", 1024) == {"right shoulder": (20, 40), "left shoulder": (60, 40)}
+    assert read_coco_18(tmp_path / "p.json", (768, 1024)) == {"right shoulder": (20, 40), "left shoulder": (60, 40)}
     (tmp_path / "p.json").write_text('{"keypoints": "none"}')
     with pytest.raises(UserError, match="expected 18 points"):
-        read_coco_18(tmp_path / "p.json", 1024)
+        read_coco_18(tmp_path / "p.json", (768, 1024))
 
 
 BAD_LABELS = {

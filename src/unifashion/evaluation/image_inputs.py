@@ -29,6 +29,7 @@ from unifashion.data.images import load_image
 from unifashion.errors import UserError
 from unifashion.evaluation.image_distances import features
 from unifashion.evaluation.image_networks import Backbone
+from unifashion.tryon.masks import read_mask
 
 BORDER = 5  # pixels; half of SSIM's window
 SHAPE_TOLERANCE = 0.02
@@ -178,10 +179,9 @@ def painted_box(result: Result, side: int) -> Image.Image:
         lacking = "caption" if result.mask is not None else "agnostic mask"
         raise UserError(f"{result.picture}: CLIP-S needs a caption and an agnostic mask, and there is no {lacking}")
     picture = load_image(result.picture)
-    mask = load_image(result.mask).convert("L").point(lambda value: 255 * (value >= 128))
-    box = mask.resize(picture.size, Image.Resampling.NEAREST).getbbox()
+    box = read_mask(result.mask).resize(picture.size, Image.Resampling.NEAREST).getbbox()
     if box is None:
-        raise UserError(f"{result.mask}: nothing in it is white, so nothing was painted; CLIP-S needs a region")
+        raise UserError(f"{result.mask}: what it paints is smaller than a pixel of the result; CLIP-S needs a region")
     cut = picture.crop(box)
     factor = side / max(cut.size)
     cut = cut.resize((max(round(cut.width * factor), 1), max(round(cut.height * factor), 1)), Image.Resampling.BICUBIC)

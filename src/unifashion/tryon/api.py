@@ -41,7 +41,7 @@ class Person:
 
     image          the photo
     agnostic_mask  white where something is painted: the garment and what it may cover (arms); other forms of masks: masks.py
-    densepose      the body's surface in DensePose's colours, as in VITON-HD's image-densepose, or its part numbers; black = not known
+    densepose      the body's surface in DensePose's colours, as in VITON-HD's image-densepose, or part numbers; black = not known
     agnostic       the photo with that region hidden, as in VITON-HD's agnostic-v3.2; None = grey where the mask is white
 
     VITON-HD and the embedded set have all four; ``unifashion prepare tryon`` makes masks and agnostic pictures from parse maps
@@ -142,7 +142,12 @@ class TryOn:
             UserError: a file that cannot be read, or maps that show another frame than the photo.
         """
         height, width = self.pipe.denoiser.config.image_size
-        pictures = {"image": person.image, "keep": person.agnostic_mask, "densepose": person.densepose, "garment": garment}
+        pictures = {
+            "image": person.image,
+            "keep": person.agnostic_mask,
+            "densepose": person.densepose,
+            "garment": garment,
+        }
         if person.agnostic is not None:
             pictures["agnostic"] = person.agnostic
         maps, frame = read_maps(pictures, height, width)
@@ -200,4 +205,3 @@ def _check_context(pipe: TryOnPipeline, given: bool) -> None:
             if given
             else "this model was trained with rows of a retrieval model: name it with --retriever"
         )
-

@@ -128,7 +128,8 @@ def _check_same_photo(maps: Maps, named: Mapping[str, Path]) -> None:
         body = seen["densepose"].amax(0) >= 32
         if body.any() and body[painted].float().mean() < MIN_BODY and painted[body].float().mean() < MIN_BODY:
             raise ImageError(
-                named["keep"], f"what it paints lies beside the body of {named['densepose']}; one of them is of another photo"
+                named["keep"],
+                f"what it paints lies beside the body of {named['densepose']}; one of them is of another photo",
             )
     if "agnostic" in seen and "image" in seen and kept.any():
         difference = float((seen["agnostic"] - seen["image"]).abs().mean(0)[kept].mean())

@@ -247,7 +247,7 @@ def test_a_product_is_tried_on(open_page, tmp_path):
     page.upload("[data-uf-file=mask]", mask)
     page.wait_for("document.querySelectorAll('.uf-pickers img').length === 2")
     page.click("#uf-tryon-go")
-    page.wait_for("document.querySelector('.uf-drawn img')?.naturalWidth === 36", seconds=60)
+    page.wait_for("document.querySelector('.uf-drawn img')?.naturalWidth === 300", seconds=60)
 
 
 def test_a_name_that_attacks_the_page_is_only_text(open_page):

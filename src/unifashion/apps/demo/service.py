@@ -233,7 +233,7 @@ class Service:
         from unifashion.apps.demo.tryon_person import make_person  # diffusers takes seconds to import
 
         garment, text = self.photo(item_id), str(self.item(item_id).metadata.get("text", ""))
-        person = make_person(photo, maps, self._tryon.pipe.denoiser.config.image_size)
+        person = make_person(photo, maps)
         drawn: Image.Image = self._models.run(lambda: self._tryon(person, garment, text, on_step=on_step))
         return drawn
 

@@ -7,34 +7,31 @@ model was trained on real maps, and good results need them.
 
 from collections.abc import Mapping
 
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw
 
 from unifashion.apps.demo.errors import RequestError
 from unifashion.tryon.api import Person
+from unifashion.tryon.frame import RATIO_TOLERANCE
 
 TORSO = (0.2, 0.16, 0.8, 0.68)  # left, top, right, bottom of the box, as fractions of the photo
-RATIO_TOLERANCE = 0.02
 
 
-def make_person(photo: Image.Image, maps: Mapping[str, Image.Image], size: tuple[int, int]) -> Person:
-    """Return photo and maps in the frame of a model; the edges are cropped to its aspect ratio.
+def make_person(photo: Image.Image, maps: Mapping[str, Image.Image]) -> Person:
+    """Return photo and maps; what is missing is substituted.
 
     Args:
         photo: RGB.
         maps: "mask" and "pose", of the same frame as the photo; either may be missing.
-        size: height and width in pixels.
 
     Raises:
         RequestError: a map whose shape differs from the photo's.
     """
-    height, width = size
     for name, picture in maps.items():
         ratio = picture.width / picture.height * photo.height / photo.width
         if abs(ratio - 1) > RATIO_TOLERANCE:
             raise RequestError(f"The shape of the {name} differs from the photo's; both must show the same frame.")
-    fitted = {name: ImageOps.fit(picture, (width, height)) for name, picture in maps.items()}
-    mask = fitted.get("mask") or torso_mask(width, height)
-    return Person(ImageOps.fit(photo, (width, height)), mask, fitted.get("pose") or Image.new("RGB", (width, height)))
+    mask = maps.get("mask") or torso_mask(photo.width, photo.height)
+    return Person(photo, mask, maps.get("pose") or Image.new("RGB", photo.size))
 
 
 def torso_mask(width: int, height: int) -> Image.Image:

@@ -45,7 +45,18 @@ from unifashion.errors import UserError
 from unifashion.io import replacing
 from unifashion.tryon.agnostic import Half, Mask, agnostic_mask, agnostic_picture
 from unifashion.tryon.densepose import colour_parts
-from unifashion.tryon.human_parsing import ATR, LIP, Pose, Scheme, read_body_25, read_coco_18, read_labels
+from unifashion.tryon.human_parsing import (
+    ATR,
+    LIP,
+    Labels,
+    Pose,
+    Scheme,
+    check_fit,
+    read_body_25,
+    read_coco_18,
+    read_labels,
+)
+from unifashion.tryon.masks import read_mask
 from unifashion.tryon.sketch import Sketcher
 
 PREPARED = "prepared.json"
@@ -67,9 +78,23 @@ class Body:
     scheme: Scheme
     half: Half
 
-    def read_pose(self, height: int) -> Pose:
-        """Return the points in pixels of the photo."""
-        return read_body_25(self.pose) if self.scheme is LIP else read_coco_18(self.pose, height)
+    def read_pose(self, labels: Labels) -> Pose:
+        """Return the points in pixels of the photo, whose size the labels have; labels that do not fit are an error."""
+        size = labels.shape[1], labels.shape[0]
+        pose = read_body_25(self.pose, size) if self.scheme is LIP else read_coco_18(self.pose, size)
+        check_fit(self.labels, labels, pose, self.scheme)
+        return pose
+
+    def read_labels(self, size: tuple[int, int]) -> Labels:
+        """Return the labels in the photo's size, compared with the pose where that can be read: these maps do without it."""
+        labels = read_labels(self.labels, self.scheme, size)
+        try:
+            self.read_pose(labels)
+        except ImageError:
+            raise
+        except UserError:
+            pass
+        return labels
 
 
 def prepare_tryon(
@@ -225,11 +250,11 @@ def _mark_of(path: Path) -> str:
 def _make_mask(body: Body) -> Image.Image:
     photo = load_image(body.photo)
     labels = read_labels(body.labels, body.scheme, photo.size)
-    return agnostic_mask(labels, body.read_pose(photo.height), body.scheme, body.half)
+    return agnostic_mask(labels, body.read_pose(labels), body.scheme, body.half)
 
 
 def _make_agnostic(body: Body, mask: Path | None) -> Image.Image:
-    return agnostic_picture(load_image(body.photo), load_image(mask) if mask else _make_mask(body))
+    return agnostic_picture(load_image(body.photo), read_mask(mask) if mask else _make_mask(body))
 
 
 def _make_sketch(body: Body, sketcher: Sketcher) -> Image.Image:
@@ -242,7 +267,7 @@ def _make_worn_mask(body: Body) -> Image.Image:
 
 def _photo_and_garment(body: Body) -> tuple[Image.Image, Mask]:
     photo = load_image(body.photo)
-    labels = read_labels(body.labels, body.scheme, photo.size)
+    labels = body.read_labels(photo.size)
     worn = {
         "upper": body.scheme.upper if body.scheme is ATR else body.scheme.upper + body.scheme.dress,
         "lower": body.scheme.lower,
@@ -277,7 +302,7 @@ def _write_sheet(root: Path, home: Path, table: MapTable) -> list[str]:
 
 def _row(name: str, map_files: tryon.MapFiles) -> Sequence[Image.Image]:
     photo = load_image(map_files["image"][name])
-    mask = load_image(map_files["agnostic_mask"][name]).convert("L").resize(photo.size)
+    mask = read_mask(map_files["agnostic_mask"][name]).resize(photo.size)
     red = Image.blend(photo, Image.new("RGB", photo.size, (230, 40, 40)), 0.5)
     sketch = (
         load_image(map_files["sketch"][name]) if name in map_files["sketch"] else Image.new("RGB", photo.size, "white")
