@@ -68,9 +68,13 @@ FILES = {  # name: (content, one value a line, reader of the folder)
     "keypoints.json": (
         {"people": [{"pose_keypoints_2d": [10.0, 10.0, 0.9] * 25}]},
         False,
-        lambda folder: read_body_25(folder / "keypoints.json"),
+        lambda folder: read_body_25(folder / "keypoints.json", (48, 64)),
     ),
-    "2.json": ({"keypoints": [[10.0, 10.0, 1.0, 0.0]] * 18}, False, lambda folder: read_coco_18(folder / "2.json", 64)),
+    "2.json": (
+        {"keypoints": [[10.0, 10.0, 1.0, 0.0]] * 18},
+        False,
+        lambda folder: read_coco_18(folder / "2.json", (48, 64)),
+    ),
     "settings.json": (
         {"seed": 1},
         False,

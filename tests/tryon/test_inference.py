@@ -220,3 +220,9 @@ def test_two_pairs_that_would_be_one_file_are_refused_before_anything_is_drawn(s
     (tmp_path / "drawn").mkdir()
     with pytest.raises(UserError, match=r"would both be a_b_c\.png"):
         read_results(tmp_path / "drawn", read_vitonhd(tmp_path, "test", ("image",), pairs))
+
+
+def test_a_photo_of_another_aspect_ratio_than_the_model_s_is_given_back_in_its_own(settings, tmp_path):
+    out = run_inference(replace(settings, output_dir=str(tmp_path / "results"), height=24, width=24, limit=1))
+    (result,) = [path for path in out.glob("*_00.png")]
+    assert Image.open(result).size == (48, 64)

@@ -444,7 +444,7 @@ def test_a_damaged_test_pair_is_left_out_of_the_validation_and_too_many_are_foun
 ):
     shutil.copytree(tryon_root / "vitonhd", tmp_path / "vitonhd")
     mask = min((tmp_path / "vitonhd" / "test" / "agnostic-mask").iterdir())
-    Image.new("L", (50, 50)).save(mask)
+    Image.radial_gradient("L").resize((50, 50)).point(lambda value: 255 * (value < 90)).save(mask)
     with pytest.raises(UserError, match=r"25 % of the test pairs \(3 of 4 can be used\), limit 1 %"):
         train(*settings(tmp_path, tmp_path / "run", num_validation_images=4))
     assert "50 x 50 pixels do not fit the person's photo of 48 x 64" in caplog.text

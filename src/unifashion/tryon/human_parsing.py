@@ -89,7 +89,7 @@ def read_body_25(path: Path, size: Size) -> Pose:
     if len(everyone) > 1:
         log.info("%s: %d persons; the largest is taken", path, len(everyone))
     canvas = document.get("canvas_width"), document.get("canvas_height")
-    has_canvas = all(isinstance(side, int | float) and side > 0 for side in canvas)
+    has_canvas = all(isinstance(side, int | float) and 0 < side < 10**6 for side in canvas)
     return _pose(path, largest, BODY_25, size, canvas if has_canvas else size)
 
 

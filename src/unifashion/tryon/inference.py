@@ -6,6 +6,7 @@
                                   pictures must carry
     OUT/examples.png              the first pairs: person, garment, result, and the truth where there is one
 
+A result has the model's size; a photo of another aspect ratio is given back in its own, drawn in a window around the mask.
 Every result has its own seed, made of --seed and its name: the picture does not depend on what else is drawn.
 
 Pairs that lack a file are known before anything is drawn, pairs with a damaged one are found while drawing; both are left out.
@@ -27,7 +28,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from unifashion.data.images import ImageError
+from unifashion.data.images import ImageError, load_image
 from unifashion.data.skipped import check_missing
 from unifashion.data.splits import find_tryon, read_tryon
 from unifashion.data.synthetic import is_synthetic
@@ -39,8 +40,9 @@ from unifashion.models.pretrained import weights_hash
 from unifashion.seeding import seed_for
 from unifashion.tryon.api import TryOn
 from unifashion.tryon.dataset import needed_files
+from unifashion.tryon.frame import Frame
 from unifashion.tryon.loading import quiet_libraries
-from unifashion.tryon.maps import Maps, load_maps, to_share, to_unit
+from unifashion.tryon.maps import Maps, files_of, read_maps, to_share, to_unit
 from unifashion.tryon.pipeline import TryOnPipeline
 from unifashion.tryon.qformer_context import QFormerContext
 from unifashion.tryon.results import EXAMPLES, RECORD, check_names, write_examples
@@ -132,10 +134,11 @@ def _draw_share(
         for batch in _batches(todo, settings.batch_size):
             loaded = _load(batch, tryon.reads, size, damaged)
             good = [item for item in batch if item.name not in damaged]
-            pictures = _draw(tryon.pipe, good, loaded, settings, tryon.context) if good else []
-            for item, picture in zip(good, pictures, strict=True):
+            drawn = _draw(tryon.pipe, good, [maps for maps, _ in loaded], settings, tryon.context) if good else []
+            for item, picture, (_, frame) in zip(good, drawn, loaded, strict=True):
+                whole = picture if frame.is_whole else frame.paste(load_image(item.maps["image"]), picture)
                 with replacing(_path(out, item), durable=True) as unfinished:
-                    picture.save(unfinished, format="PNG")
+                    whole.save(unfinished, format="PNG")
             bar.update(len(batch))
     return damaged
 
@@ -159,12 +162,15 @@ def score_marks(settings: TryOnInferenceSettings, left_out: Sequence[str], root:
     return marks
 
 
-def _load(items: Sequence[TryOnItem], control: str, size: tuple[int, int], damaged: dict[str, str]) -> list[Maps]:
-    """Return the maps of the items that can be read; the others are added to ``damaged``, by name, with the reason."""
-    loaded: list[Maps] = []
+def _load(
+    items: Sequence[TryOnItem], control: str, size: tuple[int, int], damaged: dict[str, str]
+) -> list[tuple[Maps, Frame]]:
+    """Return maps and frames of the items that can be read; the others are added to ``damaged``, by name, with the reason."""
+    names = ("image", "agnostic", "densepose", "keep", control)
+    loaded: list[tuple[Maps, Frame]] = []
     for item in items:
         try:
-            loaded.append(load_maps(item, ("image", "agnostic", "densepose", "keep", control), *size))
+            loaded.append(read_maps(files_of(item, names), *size))
         except ImageError as error:
             damaged[item.name] = str(error)
             log.warning("left out: %s: %s", item.name, error)

@@ -43,14 +43,19 @@ def load_maps(item: TryOnItem, names: Sequence[str], height: int, width: int) ->
     Raises:
         ImageError: a file that cannot be read, or that is no such map of the person's photo.
     """
-    return read_maps({name: item.maps[FILE.get(name, name)] for name in names}, height, width)[0]
+    return read_maps(files_of(item, names), height, width)[0]
 
 
-def read_maps(pictures: Mapping[str, Picture], height: int, width: int) -> tuple[Maps, Frame]:
+def files_of(item: TryOnItem, names: Sequence[str]) -> dict[str, Path]:
+    """Return the files that these maps of an item are read from."""
+    return {name: item.maps[FILE.get(name, name)] for name in names}
+
+
+def read_maps(pictures: Mapping[str, Picture] | Mapping[str, Path], height: int, width: int) -> tuple[Maps, Frame]:
     """Return the maps of one person and garment, and which part of the photo they show.
 
     Args:
-        pictures: files or images by the names of the table above; "keep" is the agnostic mask, white = paint.
+        pictures: files (``files_of``) or images by the names of the table above; "keep" is the agnostic mask, white = paint.
         height: of the maps. A photo of another aspect ratio is cropped or padded (frame.py), a garment's is padded.
         width: likewise.
 
