@@ -101,7 +101,7 @@ def test_the_examples_of_the_readme_run(place_of_the_readme):
     failures = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example, out=output.append).failed
     assert not failures, "".join(output)
     with Image.open("result.png") as picture:
-        assert picture.size == (24, 36)
+        assert picture.size == (48, 64)
 
 
 def test_an_example_that_is_wrong_is_found():
