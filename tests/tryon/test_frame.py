@@ -113,7 +113,8 @@ def test_a_mask_beside_the_body_or_an_agnostic_picture_of_another_photo_is_an_er
 def test_a_body_surface_may_hold_part_numbers_but_not_one_colour(tmp_path):
     photo, mask, _ = scene((48, 72))
     parts = np.where(np.asarray(mask) > 0, 2, 0).astype(np.uint8)
-    iuv = np.stack([parts, parts * 100, parts * 50], axis=-1)
+    across = np.linspace(0, 255, 48).astype(np.uint8)[None] * (parts > 0)
+    iuv = np.stack([parts, across, 255 * (parts > 0) - across], axis=-1).astype(np.uint8)
     expected = read_maps({"image": photo, "keep": mask, "densepose": Image.fromarray(parts)}, 36, 24)[0]["densepose"]
     assert expected[2].max() > 100  # the blue of the first parts
     for form in (iuv, np.stack([parts] * 3, axis=-1), iuv[..., ::-1]):
@@ -121,5 +122,8 @@ def test_a_body_surface_may_hold_part_numbers_but_not_one_colour(tmp_path):
         assert torch.equal(maps["densepose"], expected)
     with pytest.raises(ImageError, match="densepose: shows one colour"):
         read_maps({"image": photo, "keep": mask, "densepose": Image.new("RGB", photo.size, "white")}, 36, 24)
+    blue = Image.merge("RGB", [mask.point(lambda value: 18 * (value > 0)), mask.point(lambda value: value // 2), mask])
+    maps, _ = read_maps({"image": photo, "keep": mask, "densepose": blue}, 36, 24)
+    assert maps["densepose"][2].max() > 200, "the colours of hands and legs have little red; they are no part numbers"
     black = read_maps({"image": photo, "keep": mask, "densepose": Image.new("RGB", photo.size)}, 36, 24)[0]
     assert not black["densepose"].any()

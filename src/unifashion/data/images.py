@@ -73,9 +73,9 @@ def load_image(source: Path | bytes, name: Path | None = None) -> Image.Image:
     return _read(source, path, _decoded_rgb) if inside is None else _load_member(path, inside)
 
 
-def load_stored(path: Path) -> Image.Image:
+def load_stored(source: Path | bytes, name: Path | None = None) -> Image.Image:
     """Decode a file like ``load_image``, but keep its numbers: label maps and masks mean something else as RGB."""
-    return _read(path, path, _decoded)
+    return _read(source, name or (source if isinstance(source, Path) else Path("<bytes>")), _decoded)
 
 
 def read_info(path: Path) -> dict[Any, Any]:

@@ -13,6 +13,7 @@ from PIL import Image
 from unifashion.data.images import ImageError, load_stored, open_image, open_stored
 
 PARTS = 24
+SPREAD = 20  # of 255: a deviation that the places on a body part have, and JPEG noise has not
 # Parula at ten equal steps, 8 bit RGB; straight lines between them.
 ANCHORS = (
     (53, 42, 135), (15, 92, 221), (18, 125, 216), (7, 156, 207), (21, 177, 180), (89, 189, 140), (165, 190, 107), (225, 185, 82),
@@ -36,7 +37,7 @@ def read_surface(source: str | Path | Image.Image) -> Image.Image:
     if picture.mode == "RGB" and values.any():
         highest = values.max(axis=(0, 1))
         part = next((k for k in (0, 2) if highest[k] <= PARTS), None)
-        if part is not None and (highest.max() > 2 * PARTS or _is_grey(values)):
+        if part is not None and (_is_grey(values) or _is_iuv(values, part)):
             return _coloured(values[..., part])
     rgb = open_image(picture)
     colours = np.asarray(rgb)
@@ -47,6 +48,13 @@ def read_surface(source: str | Path | Image.Image) -> Image.Image:
 
 def _is_grey(values_HW3: np.ndarray[Any, Any]) -> bool:
     return bool((values_HW3 == values_HW3[..., :1]).all())
+
+
+def _is_iuv(values_HW3: np.ndarray[Any, Any], part: int) -> bool:
+    """Return whether the other channels vary within the largest part, as places on it do; in a picture a part has one colour."""
+    parts = values_HW3[..., part]
+    largest = np.bincount(parts.ravel())[1:].argmax() + 1
+    return bool(values_HW3[parts == largest].std(axis=0).max() > SPREAD)
 
 
 def colour_parts(path: Path) -> Image.Image:

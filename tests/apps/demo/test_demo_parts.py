@@ -1,5 +1,7 @@
 """The demo's parts by themselves: the history, the limiter, the actions of the page, the settings, the socket."""
 
+import base64
+import io
 import socket
 import threading
 import time
@@ -21,6 +23,7 @@ from unifashion.apps.demo.service import Loaded, Service
 from unifashion.apps.demo.settings import DemoSettings
 from unifashion.apps.demo.uploads import to_address, to_jpeg
 from unifashion.cli import main
+from unifashion.data.images import ImageError, load_image
 from unifashion.errors import UserError
 from unifashion.llm.captioner import Captioner
 from unifashion.search import Hit
@@ -102,6 +105,20 @@ def test_an_upload_is_the_reference_and_reaches_the_model_as_pixels(service, sho
     seen = shop.asked["images"][0]
     assert seen.size == (640, 320)
     assert max(abs(a - b) for a, b in zip(seen.getpixel((9, 9)), (51, 102, 204), strict=True)) < 4
+
+
+@pytest.mark.parametrize("name", ["white strokes on a layer", "black strokes on a layer", "0 and 1"])
+def test_a_mask_is_kept_as_black_and_white_in_whatever_form_it_comes(service, name):
+    box = (10, 20, 40, 60)
+    mask = Image.new("L" if name == "0 and 1" else "LA", (60, 80))
+    mask.paste({"white": (255, 255), "black": (0, 255)}.get(name.partition(" ")[0], 1), box)
+    file = io.BytesIO()
+    mask.save(file, "PNG")
+    text = base64.b64encode(file.getvalue()).decode()
+    kept = load_image(service.uploads.get(actions.keep_upload(service, text, 960, 95, "keep")))
+    assert kept.getpixel((25, 40)) == (255, 255, 255) and kept.getpixel((3, 3)) == (0, 0, 0)
+    with pytest.raises(ImageError, match="a picture in colours, not a mask"):
+        actions.keep_upload(service, to_address(to_jpeg(draw("blue", "coat"), 320)), 960, 95, "keep")
 
 
 def test_products_and_uploads_are_described(service, shop):

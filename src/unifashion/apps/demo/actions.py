@@ -70,9 +70,14 @@ def upload(service: Service, history: History, picture: Any) -> Result:
     return Result(history.refer(Reference("Your photo", upload=keep_upload(service, picture, KEPT_SIDE, KEPT_QUALITY))))
 
 
-def keep_upload(service: Service, picture: Any, side: int, quality: int) -> str:
-    """Keep an uploaded picture as JPEG and return its id: re-encoded, so that nothing but its pixels is kept."""
-    return service.uploads.keep(to_jpeg(service.upload(_checked(picture)), side, quality))
+def keep_upload(service: Service, picture: Any, side: int, quality: int, map_name: str | None = None) -> str:
+    """Keep an uploaded picture as JPEG and return its id: re-encoded, so that nothing but its pixels is kept.
+
+    ``map_name``: of a map of a person, see ``Service.upload_map``.
+    """
+    text = _checked(picture)
+    image = service.upload(text) if map_name is None else service.upload_map(map_name, text)
+    return service.uploads.keep(to_jpeg(image, side, quality))
 
 
 def back(history: History, index: Any) -> Result:

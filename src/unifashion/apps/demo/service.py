@@ -21,7 +21,7 @@ from unifashion.apps.demo.concurrency import ModelThread
 from unifashion.apps.demo.errors import Busy, NotFound, RequestError, TooLarge
 from unifashion.apps.demo.settings import DemoSettings
 from unifashion.apps.demo.uploads import Uploads, decode_base64, shrink, to_jpeg
-from unifashion.data.images import ImageError, load_image
+from unifashion.data.images import ImageError, load_image, load_stored
 from unifashion.errors import UserError, sentence
 from unifashion.llm.captioner import Captioner
 from unifashion.search import Hit, Retriever
@@ -189,6 +189,18 @@ class Service:
         """
         with self._decoding:
             return shrink(decode_base64(text, self.settings), LARGEST)
+
+    def upload_map(self, name: str, text: str) -> Image.Image:
+        """Return the RGB picture of an uploaded map, "keep" or "densepose", in whatever form it comes; sides as ``upload``.
+
+        Raises:
+            RequestError: see ``decode_base64``.
+            ImageError: it is no such map.
+        """
+        from unifashion.tryon.maps import open_map
+
+        with self._decoding:
+            return shrink(open_map(decode_base64(text, self.settings, load_stored), name).convert("RGB"), LARGEST)
 
     def thumbnail(self, item_id: str, side: int = SIDES[1]) -> bytes:
         """Return a product's picture as JPEG, re-encoded from its pixels; raises as ``photo``."""

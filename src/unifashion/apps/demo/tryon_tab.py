@@ -18,6 +18,7 @@ from unifashion.apps.demo.uploads import to_jpeg
 from unifashion.data.images import load_image
 
 LABELS = {"person": "Photo of a person", "mask": "Mask (optional)", "pose": "Body map (optional)"}
+MAPS = {"mask": "keep", "pose": "densepose"}  # their names in tryon/maps.py
 SIDE, QUALITY, SHOWN_SIDE = 960, 95, 480
 
 
@@ -39,7 +40,7 @@ def add_tryon(service: Service, part: Callable[[str, str], gr.HTML], history: gr
             name = event_data(event).get("name")
             if name not in LABELS:
                 raise RequestError("The page sent something other than a picture; reload it.")
-            kept = keep_upload(service, event_data(event).get("picture"), SIDE, QUALITY)
+            kept = keep_upload(service, event_data(event).get("picture"), SIDE, QUALITY, MAPS.get(name))
             pictures = {**pictures, name: kept}
         except Exception as error:
             message = explain(error, "a picture for try-on")[1]

@@ -11,6 +11,7 @@ import secrets
 import threading
 import warnings
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
@@ -56,8 +57,10 @@ class Uploads:
             return self._kept[name]
 
 
-def decode_base64(text: str, settings: DemoSettings) -> Image.Image:
-    """Return the upright RGB picture of a file from outside, as base64 or as a ``data:`` address.
+def decode_base64(
+    text: str, settings: DemoSettings, load: Callable[[bytes, Path], Image.Image] = load_image
+) -> Image.Image:
+    """Return the upright picture of a file from outside, as base64 or as a ``data:`` address; ``load_image`` makes it RGB.
 
     Raises:
         TooLarge: more bytes or pixels than allowed.
@@ -79,7 +82,7 @@ def decode_base64(text: str, settings: DemoSettings) -> Image.Image:
         raise RequestError("The picture is empty; choose another file.")
     _check_pixels(data, settings.max_upload_pixels)
     try:
-        return load_image(data, NAME)
+        return load(data, NAME)
     except ImageError as error:
         raise RequestError(f"The picture cannot be used: {error.reason}.") from None
 
