@@ -195,7 +195,8 @@ def test_real_samples_of_dresscode_can_be_drawn_from_once_prepared(shared, tmp_p
     shutil.copytree(shared / "data/mgd/dresscode/upper_body", tmp_path / "dresscode/upper_body")
     home = tmp_path / "dresscode/upper_body"
     (home / "dense").mkdir()
-    Image.fromarray(np.full((1024, 768), 2, np.uint8)).save(home / "dense" / "048462_5.png")
+    body = np.asarray(Image.open(home / "label_maps" / "048462_4.png")) > 0  # its surface is not among the samples
+    Image.fromarray(body.astype(np.uint8) * 2).save(home / "dense" / "048462_5.png")
     _, done = prepare(tmp_path)
     assert sorted(path.relative_to(home).as_posix() for path in times(home) if path.parent.name not in (
         "images", "label_maps", "im_sketch_unpaired", "dense", "im_sketch", "gt_cloth_warped_mask",
