@@ -3,6 +3,7 @@
 import itertools
 import math
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -73,6 +74,22 @@ def test_grey_ssim_is_the_mean_over_all_whole_windows():
     assert float(ssim(*tensors, inner=True)) == pytest.approx(ssim_by_hand(*images), abs=2e-5)
 
 
+def test_grey_ssim_is_computed_in_double_precision_as_scikit_image_does(tmp_path):
+    """Nearly flat pictures, where single precision is off by more than 1e-6."""
+    rng = np.random.default_rng(0)
+    for name in ("result", "truth"):
+        grey = 250 + rng.integers(0, 2, (24, 20), dtype=np.uint8)
+        Image.fromarray(grey).convert("RGB").save(tmp_path / f"{name}.png")
+    files = tmp_path / "result.png", tmp_path / "truth.png"
+    expected = ssim_by_hand(*(np.asarray(Image.open(file).convert("L"), dtype=np.float64) for file in files))
+    found = scored([Result(*files)] * 2, "hrviton", networks=Networks())[SSIM].value
+    assert found == pytest.approx(expected, abs=1e-7)
+    tensors = [torch.from_numpy(np.asarray(Image.open(file).convert("L")) / 255).float()[None, None] for file in files]
+    assert abs(float(ssim(*tensors, inner=True)) - expected) > 1e-6, (
+        "these pictures could not tell the precisions apart"
+    )
+
+
 def test_ssim_is_one_for_equals_symmetric_and_falls_with_noise():
     torch.manual_seed(0)
     image = torch.rand(2, 3, 24, 20)
@@ -120,7 +137,8 @@ def test_the_kernel_distance_is_the_unbiased_estimate():
     a, b = features_of(1, number=12), features_of(2, number=12)
     mean, std = kernel_distance(torch.from_numpy(a), torch.from_numpy(b))
     assert mean == pytest.approx(kid_by_hand(a, b), rel=1e-6)
-    assert std == pytest.approx(0, abs=1e-8), "every subset is the whole set"
+    assert std is None, "every subset is the whole set"
+    assert kernel_distance(torch.from_numpy(a), torch.from_numpy(features_of(3, number=13)))[1] > 0
 
 
 def test_the_kernel_distance_draws_its_subsets_from_its_own_seed(monkeypatch):
@@ -136,13 +154,15 @@ def test_the_kernel_distance_draws_its_subsets_from_its_own_seed(monkeypatch):
     assert first[0] == pytest.approx(kid_by_hand(a.numpy(), b.numpy()), abs=4 * first[1] / math.sqrt(10))
 
 
-def test_pixels_for_inception_are_resized_channel_by_channel_and_not_clipped():
+def test_pixels_for_inception_are_resized_channel_by_channel_clipped_and_not_rounded():
     image = photo(4, 60, 80)
     array = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None].float()
-    expected = torch.nn.functional.interpolate(array, (31, 31), mode="bicubic", antialias=True)[0]
+    expected = torch.nn.functional.interpolate(array, (31, 31), mode="bicubic", antialias=True)[0].clamp(0, 255)
     torch.testing.assert_close(clean_pixels(image, 31), expected, atol=0.02, rtol=0)
     edge = Image.fromarray(np.repeat(np.array([[0, 0, 255, 255]], np.uint8), 4, axis=0)).convert("RGB")
-    assert clean_pixels(edge, 32).max() > 260
+    enlarged = clean_pixels(edge, 32)
+    assert (enlarged.min(), enlarged.max()) == (0, 255), "bicubic overshoots at the edge"
+    assert not torch.equal(enlarged, enlarged.round())
     assert clean_pixels(edge).shape == (3, 299, 299)
 
 
@@ -194,7 +214,7 @@ def clip():
     return ClipScorer(CLIPModel(config), tokenizer)
 
 
-def test_clip_s_is_a_hundred_times_the_cosine_but_not_below_zero(clip):
+def test_clip_s_of_a_picture_is_a_hundred_times_the_cosine(clip):
     torch.manual_seed(1)
     images, texts = torch.rand(6, 3, 32, 32), ["a red shirt", "a blue dress", "striped", "a", "red red red", "dress"]
     found = clip(images, texts)
@@ -205,9 +225,21 @@ def test_clip_s_is_a_hundred_times_the_cosine_but_not_below_zero(clip):
         with torch.no_grad():
             one = clip.model(input_ids=words["input_ids"], pixel_values=pixels)
         a, b = one.image_embeds[0].double(), one.text_embeds[0].double()
-        expected.append(max(100 * float(a @ b / (a.norm() * b.norm())), 0))
+        expected.append(100 * float(a @ b / (a.norm() * b.norm())))
     assert found.tolist() == pytest.approx(expected, abs=1e-3)
-    assert min(expected) == 0 < max(expected), "both cases occur"
+    assert min(expected) < 0 < max(expected), "both cases occur"
+
+
+@pytest.mark.parametrize(("cosines", "expected"), [((30, -10, 20, 0, 10), 10), ((-30, -10, 20, 0, 10), 0)])
+def test_clip_s_of_a_set_is_the_mean_which_alone_is_not_below_zero(drawn, cosines, expected):
+    class Given(nn.Module):
+        side = 32
+
+        def forward(self, images, texts):
+            return torch.tensor(cosines, dtype=torch.float32)
+
+    found = scored(drawn, "mgd", "unpaired", Networks({CLIP_S: Given()}))
+    assert found[CLIP_S].value == pytest.approx(expected)
 
 
 def test_a_clip_folder_is_opened_and_scores_alike(clip, tmp_path):
@@ -333,6 +365,7 @@ def test_a_larger_truth_is_brought_to_the_result_as_each_profile_does(tmp_path):
     only_ssim = Networks()
     assert scored(result, "catvton", networks=only_ssim)[SSIM].value == pytest.approx(1, abs=1e-6)
     assert scored(result, "hrviton", networks=only_ssim)[SSIM].value < 0.9999, "bilinear, not Lanczos"
+    assert scored(result, "catvton-lossless", networks=only_ssim)[SSIM].protocol == "tryon/catvton-lossless/paired"
     seen = []
 
     class Watched(nn.Module):
@@ -346,14 +379,41 @@ def test_a_larger_truth_is_brought_to_the_result_as_each_profile_does(tmp_path):
     assert [tuple(shape[-2:]) for shape in seen] == [(512, 384)] * 2 + [(128, 128)] * 2
 
 
+def test_catvton_compresses_a_resized_jpeg_photo_anew_and_its_lossless_twin_does_not(tmp_path):
+    """CatVTON's script saves the resized photo under its own name, with Pillow's defaults, and compares with that file."""
+    resized, compressed, lossless = [], [], []
+    for number in range(2):
+        whole, small, again, png = (
+            tmp_path / f"{number}{name}" for name in ("whole.jpg", "small.png", "again.jpg", "whole.png")
+        )
+        photo(number, 72, 96).save(whole, "JPEG", quality=95)
+        picture = load_image(whole).resize((36, 48), Image.Resampling.LANCZOS)
+        picture.save(small, "PNG")
+        picture.save(again, "JPEG")
+        load_image(whole).save(png, "PNG")
+        for rows, truth in ((resized, whole), (compressed, again), (lossless, png)):
+            rows.append(Result(small, truth))
+    found, twin = scored(resized, "catvton"), scored(resized, "catvton-lossless")
+    by_hand = scored(compressed, "catvton")  # photos of the results' size, which are neither resized nor compressed
+    for metric in (SSIM, LPIPS, FID, KID):
+        assert found[metric].value == pytest.approx(by_hand[metric].value, abs=1e-6), metric
+    assert twin[SSIM].value == pytest.approx(1, abs=1e-6)
+    assert found[SSIM].value < 0.9999
+    assert twin[FID].value < 1e-3 < found[FID].value
+    assert scored(lossless, "catvton")[SSIM].value == pytest.approx(1, abs=1e-6), "a PNG is written as it is"
+
+
 def test_design_has_fid_kid_and_clip_s_of_its_own_protocol(drawn, clip):
+    drawn = [replace(result, text="striped") for result in drawn]
     found = scored(drawn, "mgd", "unpaired", small_networks(clip))
     assert list(found) == [FID, KID, CLIP_S]
     assert found[CLIP_S].protocol == "design/mgd/unpaired"
     boxes = torch.stack(
         [torch.from_numpy(np.asarray(painted_box(r, 32)) / 255).float().permute(2, 0, 1) for r in drawn]
     )
-    assert found[CLIP_S].value == pytest.approx(float(clip(boxes, [r.text for r in drawn]).mean()), abs=1e-4)
+    expected = float(clip(boxes, [r.text for r in drawn]).mean())
+    assert found[CLIP_S].value == pytest.approx(expected, abs=1e-4)
+    assert expected > 0, "otherwise the clamp hides what was measured"
 
 
 BAD = {

@@ -49,6 +49,21 @@ def test_a_picture_does_not_depend_on_what_else_is_drawn(pipe):
     torch.testing.assert_close(both[1:], alone, atol=1e-4, rtol=1e-4)
 
 
+def test_drawing_takes_the_mean_of_the_posterior(pipe, monkeypatch):
+    """A posterior of any width gives the same picture; StableVITON would sample it. Training does (tryon/losses.py)."""
+    expected, posterior = draw(pipe), encode.posterior
+
+    def wide(vae, images):
+        mean, log_variance = posterior(vae, images).chunk(2, dim=1)
+        return torch.cat([mean, torch.full_like(log_variance, 3.0)], dim=1)
+
+    monkeypatch.setattr(encode, "posterior", wide)
+    assert torch.equal(draw(pipe), expected)
+    wide_B8hw = wide(pipe.vae, torch.zeros(1, 3, HEIGHT, WIDTH))
+    noise = torch.ones_like(wide_B8hw[:, :4])
+    assert not torch.allclose(encode.latents(pipe.vae, wide_B8hw, noise), encode.latents(pipe.vae, wide_B8hw))
+
+
 def test_guidance_one_is_the_conditional_pass_and_more_enlarges_the_difference(pipe, monkeypatch):
     calls, forward = [], pipe.denoiser.forward
 

@@ -26,8 +26,9 @@ class Settings:
     """Scores: of which results, against which pairs, measured how."""
 
     results: Path = argument("folder of the results")
-    profile: tuple[Literal["catvton", "ladi", "hrviton", "mgd"], ...] = setting(
-        ("catvton",), "whose way of measuring; mgd is for garment design"
+    profile: tuple[Literal["catvton", "catvton-lossless", "ladi", "hrviton", "mgd"], ...] = setting(
+        ("catvton",),
+        "whose way of measuring; catvton-lossless does not compress resized photos anew; mgd is for garment design",
     )
     dataset: str | None = setting(None, f"data set {OWN.format('vitonhd')}", choices=names(tryon_sets()))
     data_root: str | None = setting(None, f"folder that holds it {OWN.format('$UNIFASHION_DATA or dataset/')}")

@@ -1,8 +1,8 @@
 """Two sets of pictures compared: the Frechet distance (FID) and the kernel distance (KID) between their features.
 
 Features are a network's outputs for pictures of 299 x 299 pixels, resized as clean-fid does: each channel by itself, as floats,
-bicubic, without rounding or clipping (Parmar et al., 2022). The distances themselves are torchmetrics', which is imported where
-it is used: reading the table of metrics does not need it. Shapes: N pictures, F features.
+bicubic, then clipped to 0..255 and not rounded (Parmar et al., 2022). The distances themselves are torchmetrics', which is
+imported where it is used: reading the table of metrics does not need it. Shapes: N pictures, F features.
 """
 
 import warnings
@@ -20,12 +20,12 @@ NUM_SUBSETS, MAX_SUBSET = 100, 1000
 
 
 def clean_pixels(image: Image.Image, side: int = INCEPTION_SIDE) -> Tensor:
-    """Return a picture (3, side, side), float32, about 0..255: every channel resized by itself, as floats, as clean-fid does."""
-    # Pillow resizes an RGB image in bytes, and rounds and clips; a channel of floats (mode F) it resizes exactly. The difference
-    # is what made FIDs of different programs incomparable.
+    """Return a picture (3, side, side), float32, 0..255: every channel resized by itself, as floats, as clean-fid does."""
+    # Pillow resizes an RGB image in bytes, and rounds; a channel of floats (mode F) it resizes exactly. The difference is what
+    # made FIDs of different programs incomparable. Clipped, as clean-fid has done since March 2022: bicubic overshoots at edges.
     channels = np.asarray(image, dtype=np.float32).transpose(2, 0, 1)
     resized = [Image.fromarray(channel).resize((side, side), Image.Resampling.BICUBIC) for channel in channels]
-    return torch.from_numpy(np.stack([np.asarray(channel) for channel in resized]))
+    return torch.from_numpy(np.stack([np.asarray(channel).clip(0, 255) for channel in resized]))
 
 
 @torch.no_grad()
@@ -61,8 +61,11 @@ def frechet_distance(first_NF: Tensor, second_NF: Tensor) -> float:
     return float(metric.compute())
 
 
-def kernel_distance(first_NF: Tensor, second_NF: Tensor, seed: int = 0) -> tuple[float, float]:
-    """Return the kernel distance (KID) of two sets of features, and its deviation over the subsets, which the seed draws."""
+def kernel_distance(first_NF: Tensor, second_NF: Tensor, seed: int = 0) -> tuple[float, float | None]:
+    """Return the kernel distance (KID) of two sets of features, and its deviation over the subsets, which the seed draws.
+
+    There is no deviation (None) where every subset is the whole of both sets: those of at most 1000 pictures, equally many.
+    """
     from torchmetrics.image.kid import KernelInceptionDistance
 
     size = min(len(first_NF), len(second_NF), MAX_SUBSET)
@@ -76,7 +79,7 @@ def kernel_distance(first_NF: Tensor, second_NF: Tensor, seed: int = 0) -> tuple
         metric.update(first_NF.double(), real=False)
         metric.update(second_NF.double(), real=True)
         mean, std = metric.compute()
-    return float(mean), float(std)
+    return float(mean), float(std) if size < max(len(first_NF), len(second_NF)) else None
 
 
 class _AsGiven(nn.Module):

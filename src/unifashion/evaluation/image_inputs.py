@@ -8,15 +8,18 @@
 
 SSIM and LPIPS compare a result with the photo of the same person in the same garment and exist for paired results only. FID
 and KID compare the set of results with the set of photos. The photo is resized to the size of the result (catvton: Lanczos, for
-FID too; hrviton: bilinear); ladi resizes both, bilinear, for SSIM and LPIPS, and gives the files to FID as they are. KID is the
-mean over 100 subsets of at most 1000 pictures, times 1000. CLIP-S looks at the box around the painted region, fitted into a
-white square, and at the caption: max(100 cos, 0), mean over the pictures. The networks: image_networks.py.
+FID too; hrviton: bilinear); ladi resizes both, bilinear, for SSIM and LPIPS, and gives the files to FID as they are. CatVTON's
+script keeps a photo that it has resized under the photo's own name: a .jpg is compressed anew, at Pillow's quality 75, before it
+is compared. The profile catvton does so too; catvton-lossless is the same without it, and not what papers print. KID is the mean
+over 100 subsets of at most 1000 pictures, times 1000. CLIP-S looks at the box around the painted region, fitted into a white
+square, and at the caption: 100 cos, mean over the pictures, not below 0. The networks: image_networks.py.
 
 The rows of metrics.py say which metrics a profile has. Shapes: B rows, N pictures, F features.
 """
 
+import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -33,9 +36,10 @@ from unifashion.tryon.masks import read_mask
 
 BORDER = 5  # pixels; half of SSIM's window
 SHAPE_TOLERANCE = 0.02
+JPEG_SUFFIXES, JPEG_QUALITY = (".jpg", ".jpeg"), 75  # Pillow's own quality, which CatVTON's script leaves as it is
 
 Pairing = Literal["paired", "unpaired"]
-ProfileName = Literal["catvton", "ladi", "hrviton", "mgd"]
+ProfileName = Literal["catvton", "catvton-lossless", "ladi", "hrviton", "mgd"]
 Device = torch.device | str
 
 
@@ -50,10 +54,15 @@ class Profile:
     size: tuple[int, int] | None = None
     lpips_size: tuple[int, int] | None = None
     resized_truth_for_fid: bool = False
+    jpeg_truth: bool = False
 
 
+_CATVTON = Profile(
+    "catvton", backbone="squeeze", resample=Image.Resampling.LANCZOS, resized_truth_for_fid=True, jpeg_truth=True
+)
 PROFILES: dict[ProfileName, Profile] = {
-    "catvton": Profile("catvton", backbone="squeeze", resample=Image.Resampling.LANCZOS, resized_truth_for_fid=True),
+    "catvton": _CATVTON,
+    "catvton-lossless": replace(_CATVTON, name="catvton-lossless", jpeg_truth=False),
     "ladi": Profile("ladi", size=(512, 384)),
     "hrviton": Profile("hrviton", grey=True, lpips_size=(128, 128)),
     "mgd": Profile("mgd"),
@@ -102,7 +111,7 @@ class Pair:
             raise UserError(
                 f"{result.picture} has {picture.width} x {picture.height} pixels; SSIM needs more than {2 * BORDER}"
             )
-        return cls(picture, _resized(truth, picture.size, profile.resample), profile, device)
+        return cls(picture, _resized_truth(result.truth, truth, picture.size, profile), profile, device)
 
     def pixels(self, grey: bool = False, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
         """Return result and photo as (1, C, H, W) in [0, 1]; ``size`` = (height, width), None = as they are."""
@@ -114,6 +123,16 @@ class Pair:
 
 def _resized(image: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
     return image if image.size == size else image.resize(size, resample)
+
+
+def _resized_truth(path: Path, image: Image.Image, size: tuple[int, int], profile: Profile) -> Image.Image:
+    """Return a photo at the size of the results, and compressed anew where the profile's script does so."""
+    resized = _resized(image, size, profile.resample)
+    if resized is image or not profile.jpeg_truth or path.suffix.lower() not in JPEG_SUFFIXES:
+        return resized
+    file = io.BytesIO()
+    resized.save(file, "JPEG", quality=JPEG_QUALITY)
+    return Image.open(file).convert("RGB")
 
 
 def to_pixels(image: Image.Image, device: Device) -> Tensor:
@@ -164,7 +183,7 @@ class Pictures:
         def read(path: Path) -> Image.Image:
             image = load_image(path)
             size = int(image.width * height / image.height), height
-            return image if image.height == height else image.resize(size, self.profile.resample)
+            return image if image.height == height else _resized_truth(path, image, size, self.profile)
 
         return read
 

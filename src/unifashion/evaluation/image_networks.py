@@ -250,7 +250,7 @@ def open_lpips(backbone: Backbone, folder: Path) -> Lpips:
 
 
 class ClipScorer(nn.Module):
-    """100 times the cosine of picture and text, not below 0, in a CLIP model of transformers."""
+    """100 times the cosine of picture and text in a CLIP model of transformers."""
 
     mean: Tensor
     std: Tensor
@@ -275,8 +275,7 @@ class ClipScorer(nn.Module):
         words = self.tokenizer(list(texts), padding=True, truncation=True, max_length=longest, return_tensors="pt")
         words = {name: words[name].to(image_B3SS.device) for name in ("input_ids", "attention_mask")}
         output = self.model(pixel_values=(image_B3SS - self.mean) / self.std, **words)
-        cosine_B = torch.cosine_similarity(output.image_embeds.float(), output.text_embeds.float(), dim=-1)
-        return (100 * cosine_B).clamp(min=0)
+        return 100 * torch.cosine_similarity(output.image_embeds.float(), output.text_embeds.float(), dim=-1)
 
 
 def open_clip_scorer(folder: Path) -> ClipScorer:

@@ -26,7 +26,8 @@ from unifashion.evaluation.image_inputs import BORDER, Pair, Pictures, Profile, 
 from unifashion.evaluation.image_networks import INCEPTION, Inception, open_clip_scorer, open_lpips
 from unifashion.evaluation.ranks import average_precision_at
 
-TRYON_PROFILES: tuple[ProfileName, ...] = ("catvton", "ladi", "hrviton")
+TRYON_PROFILES: tuple[ProfileName, ...] = ("catvton", "catvton-lossless", "ladi", "hrviton")
+SET_PROFILES: tuple[ProfileName, ...] = ("catvton", "catvton-lossless", "ladi", "mgd")
 FEW = 2048  # pictures; below, the covariance of Inception's 2048 features is singular and FID comes out too high
 
 
@@ -213,8 +214,8 @@ def ssim(first_BCHW: Tensor, second_BCHW: Tensor, inner: bool = False) -> Tensor
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    # Single precision, as in the profiles' own scripts, with which the numbers must agree. Variances are then differences of
-    # nearly equal numbers, so that in flat areas even equal pictures may get up to 0.0001 less than 1.
+    # In the precision of the pictures. Variances are differences of nearly equal numbers, so that in single precision even equal
+    # pictures may get up to 0.0001 less than 1 in flat areas.
     similarity = structural_similarity_index_measure(
         first_BCHW, second_BCHW, data_range=1.0, reduction="none", return_full_image=inner
     )
@@ -224,8 +225,11 @@ def ssim(first_BCHW: Tensor, second_BCHW: Tensor, inner: bool = False) -> Tensor
 
 
 def ssim_of_pair(pair: Pair, network: None) -> float:
-    """Return SSIM as the pair's profile computes it: in colour, or grey without the edges."""
-    return float(ssim(*pair.pixels(grey=pair.profile.grey), inner=pair.profile.grey))
+    """Return SSIM as the pair's profile computes it: in colour, or grey without the edges and in double precision."""
+    if not pair.profile.grey:
+        return float(ssim(*pair.pixels()))
+    first, second = pair.pixels(grey=True)
+    return float(ssim(first.double(), second.double(), inner=True))
 
 
 def lpips_of_pair(pair: Pair, network: nn.Module) -> float:
@@ -245,12 +249,16 @@ def fid(pictures: Pictures, network: nn.Module) -> SetValue:
 def kid(pictures: Pictures, network: nn.Module) -> SetValue:
     """Return the kernel distance of the features, times 1000."""
     mean, std = kernel_distance(*pictures.features(network), seed=pictures.seed)
+    if std is None:
+        return SetValue(1000 * mean, note="KID has no deviation here: each of its subsets would be the whole set")
     note = f"the deviation of KID is over its {NUM_SUBSETS} subsets of the pictures"
     return SetValue(1000 * mean, 1000 * std, (pictures.seed,), note)
 
 
 def clip_s(pictures: Pictures, network: Any) -> SetValue:
-    """Return CLIP-S: how well the painted region and the caption agree, averaged over the results.
+    """Return CLIP-S: how well the painted region and the caption agree, averaged over the results, and not below 0.
+
+    The mean is clamped and not each picture, as torchmetrics does it.
 
     Raises:
         UserError: a result without caption or mask, or whose mask is empty.
@@ -263,7 +271,7 @@ def clip_s(pictures: Pictures, network: Any) -> SetValue:
             boxes = [to_pixels(painted_box(result, network.side), pictures.device) for result in batch]
             values += network(torch.cat(boxes), [result.text for result in batch]).tolist()
             bar.update(len(batch))
-    return SetValue(float(np.mean(values)))
+    return SetValue(max(float(np.mean(values)), 0.0))
 
 
 def profile_lpips(profile: Profile, folder: Path) -> nn.Module:
@@ -303,7 +311,7 @@ PICTURES = (
         "Distance of the results, as a set, from the photos in the features of Inception; it falls with more pictures.",
         higher_is_better=False,
         compute=fid,
-        profiles=("catvton", "ladi", "mgd"),
+        profiles=SET_PROFILES,
         open_network=inception,
     ),
     SetMetric(
@@ -311,7 +319,7 @@ PICTURES = (
         "Another distance of the two sets in the same features, times 1000, which does not depend on how many there are.",
         higher_is_better=False,
         compute=kid,
-        profiles=("catvton", "ladi", "mgd"),
+        profiles=SET_PROFILES,
         open_network=inception,
     ),
     SetMetric(

@@ -32,6 +32,8 @@ PROTOCOLS = {
     "captions/unifashion-compat": "As an older script scored: texts cut to 100 characters, references and predictions swapped.",
     "tryon/catvton/paired": "Results against the photo of the same person in the same garment, as CatVTON measures.",
     "tryon/catvton/unpaired": "Results in other garments against the photos of the people, as CatVTON measures.",
+    "tryon/catvton-lossless/paired": "As CatVTON measures, but photos that were resized are not compressed to JPEG anew.",
+    "tryon/catvton-lossless/unpaired": "As CatVTON measures, but photos that were resized are not compressed to JPEG anew.",
     "tryon/ladi/paired": "Results against the photo of the same person in the same garment, as LaDI-VTON measures.",
     "tryon/ladi/unpaired": "Results in other garments against the photos of the people, as LaDI-VTON measures.",
     "tryon/hrviton/paired": "Results against the photo of the same person in the same garment, as HR-VITON measures.",
