@@ -66,6 +66,19 @@ def test_a_missing_image_is_counted(shop):
     assert problems(shop) == ["1 of 3 images of val are listed but missing (33.3 %); fetch them"]
 
 
+def test_markup_and_texts_of_several_products_are_counted(shop):
+    rows = ["image,text,id,split"]
+    texts = ("A red dress.", "a red dress", "Blue<br>hat &amp; scarf")
+    rows += [f"{number}.png,{text},{number},train" for number, text in enumerate(texts, 1)]
+    (shop / "catalogue.csv").write_text("\n".join(rows))
+    (report,) = examine(shop, quick=True, progress=False)
+    notes = {finding.text: finding.items for finding in report.findings if finding.level == "note"}
+    assert notes["1 texts of train have markup, which is removed when they are read"] == (str(shop / "3.png"),)
+    (shared_texts,) = [text for text in notes if "share their text" in text]
+    assert shared_texts.startswith("2 of 3 products of train share their text with others")
+    assert notes[shared_texts] == ("1, 2",)
+
+
 def test_a_copy_in_both_splits_is_a_problem_and_a_copy_inside_one_is_not(shop):
     shutil.copy(shop / "1.png", shop / "2.png")
     assert not problems(shop)

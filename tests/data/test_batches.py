@@ -6,10 +6,12 @@ import torch
 from PIL import Image
 
 from unifashion.data.batches import ComposedRows, PairRows, Photos, TrainingSet, collate, stable_id
+from unifashion.data.datasets import retrieval_sets, spec_of
 from unifashion.data.feedback import prepare_text
 from unifashion.data.images import ImageError, ImageTransform
 from unifashion.data.records import ComposedQuery, ComposedSplit, ImageText
 from unifashion.errors import UserError
+from unifashion.evaluation.composed import query_text
 
 SIDE = 8
 GREYS = [20 * index for index in range(10)]
@@ -195,3 +197,15 @@ def test_words_are_prepared_as_evaluation_prepares_them(pairs, photos, paths):
     text = 'Has a "BOW"; and   dots! ' + "word " * 60
     row = PairRows([ImageText(paths[0], text, "p")], photos).row(0, random.Random(0))
     assert row["words"] == prepare_text(text) and len(row["words"].split()) == 50
+
+
+def test_feedback_is_the_same_text_in_training_and_validation_unless_the_set_has_a_rule_that_draws(paths, photos):
+    """CIRR's sentence, with blanks, commas and question marks at its ends, which FashionIQ's rule would strip."""
+    sentences = (", is it in a red box?",)
+    for spec in retrieval_sets("composed"):
+        images = {"n0": paths[0], "n1": paths[1]}
+        split = ComposedSplit(spec.name, "train", "", (ComposedQuery("n0", "n1", sentences),), tuple(images), images)
+        row = ComposedRows([split], photos).row(0, random.Random(0))
+        assert row["words"] == prepare_text(query_text(split, split.queries[0])), spec.name
+    assert spec_of("cirr").join_feedback(sentences) == sentences[0]
+    assert [spec.name for spec in retrieval_sets("composed") if spec.draw_feedback] == ["fashioniq"]

@@ -243,3 +243,17 @@ def test_a_cell_may_be_longer_than_the_csv_modules_own_limit(tmp_path):
     table = tmp_path / "catalogue.csv"
     table.write_text(f'image,text\n0.jpg,"{"x" * 200_000}"\n')
     assert [len(values["text"]) for _, values in read_table(table)] == [200_000]
+
+
+def test_markup_in_texts_is_removed_and_said_and_other_texts_keep_their_bytes(folder):
+    (folder / "catalogue.csv").write_text(
+        'image,text,id,split\nphotos/1.jpg,"A <b>red</b> dress<br>R&amp;D",1,train\nphotos/2.jpg,"R&D  < 5",2,train\n'
+    )
+    split = read_own_catalogue(folder, "train")
+    assert [pair.text for pair in split.pairs] == ["A red dress R&D", "R&D  < 5"]
+    assert split.cleaned == (str(folder / "photos/1.jpg"),)
+    assert [row.text for row in read_products(folder)] == ["A red dress R&D", "R&D  < 5"]
+    (folder / "catalogue.csv").write_text("image,text\nphotos/1.jpg,<br>\n")
+    with pytest.raises(UserError, match="line 2: the text is markup without words; write a text"):
+        read_own_catalogue(folder, "train")
+    assert [row.text for row in read_products(folder)] == [""]

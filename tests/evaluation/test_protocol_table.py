@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from unifashion.data.datasets import retrieval_sets
+from unifashion.data.datasets import retrieval_sets, spec_of
 from unifashion.errors import UserError
 from unifashion.evaluation.composed import main_protocol
 from unifashion.evaluation.protocols import registry
@@ -23,9 +23,11 @@ def names(dataset, kind):
 
 
 def test_own_protocols_stand_before_those_of_every_set_and_replace_those_of_their_name():
-    assert names("fashiongen", PairProtocol) == ["fashiongen/sub100", "fashiongen/full", "fashiongen/blocks100"]
-    assert names("catalogue", PairProtocol) == ["catalogue/full"]
-    assert names("somebody's own", PairProtocol) == ["somebody's own/full"]
+    assert names("fashiongen", PairProtocol) == [
+        *("fashiongen/sub100", "fashiongen/full", "fashiongen/blocks100", "fashiongen/full-by-text")
+    ]
+    assert names("catalogue", PairProtocol) == ["catalogue/full", "catalogue/full-by-text"]
+    assert names("somebody's own", PairProtocol) == ["somebody's own/full", "somebody's own/full-by-text"]
 
 
 def test_the_main_protocol_of_a_composed_set_is_its_first():
@@ -37,8 +39,8 @@ def test_the_main_protocol_of_a_composed_set_is_its_first():
     assert [main_protocol(name).without_reference for name in ("fashioniq", "cirr", "circo")] == [False, True, False]
     assert [main_protocol(name).all_targets for name in ("fashioniq", "cirr", "circo")] == [False, False, True]
     two = ("Is red.", "has long sleeves")
-    assert main_protocol("fashioniq").join_feedback(two) == "Is red and has long sleeves"
-    assert main_protocol("cirr").join_feedback(two[:1]) == "Is red."
+    assert spec_of("fashioniq").join_feedback(two) == "Is red and has long sleeves"
+    assert spec_of("cirr").join_feedback(two[:1]) == "Is red."
 
 
 def test_a_composed_set_without_a_protocol_is_one_sentence():

@@ -1,10 +1,14 @@
+from pathlib import Path
+
 import pytest
 import torch
 
+from unifashion.config import DataSettings, EvaluationSettings
+from unifashion.data.records import ImageText
 from unifashion.errors import UserError
 from unifashion.evaluation.protocols import catalogue
-from unifashion.evaluation.protocols.catalogue import full, two_way_metrics
-from unifashion.evaluation.protocols.inputs import ProductEmbeddings
+from unifashion.evaluation.protocols.catalogue import both_ways, full, two_way_metrics
+from unifashion.evaluation.protocols.inputs import EmbeddedPairs, ProductEmbeddings
 
 
 def randn(*shape, seed=0):
@@ -131,3 +135,39 @@ def test_draws_are_averaged_with_their_sample_deviation():
     ]
     assert [metric.std for metric in metrics] == pytest.approx([1250**0.5, 5000**0.5, (37.5**2 * 2) ** 0.5])
     assert metrics[0].seeds == (3, 4)
+
+
+def embedded_pairs(embeddings, text_of):
+    pairs = [ImageText(Path(f"{row}.jpg"), text_of[name], name) for row, name in enumerate(embeddings.image_product)]
+    order = list(dict.fromkeys(embeddings.image_product))
+    texts = torch.stack([embeddings.texts[embeddings.text_product.index(name)] for name in order])
+    ordered = ProductEmbeddings(embeddings.images, texts, embeddings.image_product, order)
+    data, evaluation = DataSettings(dataset="catalogue"), EvaluationSettings(rerank=0)
+    return EmbeddedPairs(pairs, ordered, both_ways(ordered), data, evaluation, None)
+
+
+def test_products_with_equal_texts_are_counted_marked_and_taken_as_one_by_a_protocol_of_its_own():
+    """Three of four photos have the same text: by it no model can find the right one, and the grouping says so."""
+    images = torch.eye(2)[[0, 0, 0, 1]][:, None]
+    texts = torch.eye(2)[[0, 0, 0, 1]]
+    products = ["a", "b", "c", "d"]
+    split = embedded_pairs(
+        ProductEmbeddings(images, texts, products, products),
+        {"a": "Red dress.", "b": "red DRESS", "c": "red dress", "d": "blue hat"},
+    )
+    found = catalogue.evaluate_full(split)
+    assert values(found)["t2i R@1"] == 25, "ties count against us"
+    assert {one.marks for one in found} == {("equal-texts",)}
+    assert found[0].note.startswith("3 of 4 products share their text with others")
+    grouped = catalogue.evaluate_full_by_text(split)
+    assert {one.protocol for one in grouped} == {"catalogue/full-by-text"}
+    assert values(grouped)["t2i R@1"] == values(grouped)["i2t R@1"] == 100
+    assert [(one.n, one.gallery) for one in grouped[:1] + grouped[3:4]] == [(4, 2), (2, 4)]
+
+
+def test_without_equal_texts_nothing_is_marked_and_no_grouping_reported():
+    embeddings = catalogue_of()
+    split = embedded_pairs(embeddings, {name: f"text {name}" for name in embeddings.image_product})
+    found = catalogue.evaluate_full(split)
+    assert {(one.marks, one.note) for one in found} == {((), "")}
+    assert catalogue.evaluate_full_by_text(split) == []

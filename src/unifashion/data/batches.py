@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from unifashion.data.feedback import prepare_text, training_feedback
+from unifashion.data.datasets import spec_of
+from unifashion.data.feedback import prepare_text
 from unifashion.data.images import ImageTransform, load_image
 from unifashion.data.records import ComposedQuery, ComposedSplit, ImageText
 from unifashion.data.skipped import first_readable
@@ -133,7 +134,7 @@ class ComposedRows:
     def row(self, index: int, rng: random.Random) -> Row:
         """Return one row; ``rng`` decides which feedback sentences are used, and in which order."""
         split, query, target = self._rows[index]
-        words = prepare_text(training_feedback(query.feedback, rng))
+        words = prepare_text(spec_of(split.dataset).training_text(query.feedback, rng))
         row: Row = {
             "reference": self.photos(split.images[query.reference]),
             "target": self.photos(split.images[target]),

@@ -5,12 +5,14 @@ A new set is one file with a reader, and one row of ``DATASETS``; outside of thi
 ``unifashion doctor`` and the tables of dataset/README.md (which a test compares) all follow the row.
 """
 
+import random
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from unifashion.data import circo, cirr, dresscode, fashion200k, fashiongen, fashioniq, own_catalogue, tryon
+from unifashion.data.feedback import evaluation_feedback, training_feedback
 from unifashion.data.records import ComposedSplit, PairSplit
 from unifashion.data.tryon import TryOnSplit
 from unifashion.errors import UserError, nearest
@@ -46,6 +48,8 @@ class DatasetSpec:
         composed: (data root, split, options) -> composed queries, one record per category.
         tryon: (data root, split, names of the maps that a pair needs, pairs) -> pairs of person and garment.
         splits: train, val and test, those that exist, and the set's own names for them.
+        join_feedback: the sentences of a composed query -> the text that the model reads, in validation and in training.
+        draw_feedback: instead of ``join_feedback`` in training, where the set has a rule that draws; takes a random generator.
 
     Training and validation:
         headline: protocol and metric that pick the best checkpoint; None = for training only, not for validation.
@@ -74,6 +78,8 @@ class DatasetSpec:
     composed: Callable[[Path, str, ReadOptions], Sequence[ComposedSplit]] | None = None
     tryon: Callable[[Path, str, Collection[str], str], TryOnSplit] | None = None
     splits: Mapping[str, str] = field(default_factory=lambda: {"train": "train", "val": "val"})
+    join_feedback: Callable[[Sequence[str]], str] = " and ".join
+    draw_feedback: Callable[[Sequence[str], random.Random], str] | None = None
 
     headline: tuple[str, str] | None = None
     server: bool = False
@@ -101,6 +107,10 @@ class DatasetSpec:
     def kind(self) -> Kind:
         """Return what the set holds."""
         return "image-text" if self.pairs else "composed" if self.composed else "try-on"
+
+    def training_text(self, feedback: Sequence[str], rng: random.Random) -> str:
+        """Return the text of a composed query in training; ``rng`` decides where the set's rule draws."""
+        return self.draw_feedback(feedback, rng) if self.draw_feedback else self.join_feedback(feedback)
 
 
 DATASETS: list[DatasetSpec] = [
@@ -142,6 +152,8 @@ DATASETS: list[DatasetSpec] = [
             for category in fashioniq.CATEGORIES
         ],
         splits={"train": "train", "val": "val", "test": "test"},
+        join_feedback=evaluation_feedback,
+        draw_feedback=training_feedback,
         headline=("fashioniq/original", "mean"),
         instruction=KEY_POINTS,
         held_out=fashioniq.val_images,

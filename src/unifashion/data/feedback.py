@@ -5,7 +5,7 @@ The rules are those of CLIP4Cir (joining) and BLIP (cleaning), so that published
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 MAX_WORDS = 50
 _STRIP = ".?, "
@@ -46,3 +46,11 @@ def prepare_text(text: str, max_words: int = MAX_WORDS) -> str:
     text = re.sub(r"([.!\"()*#:;~])", " ", text.lower())
     text = re.sub(r"\s{2,}", " ", text).rstrip("\n").strip(" ")
     return " ".join(text.split(" ")[:max_words])
+
+
+def equal_texts(text_of: Mapping[str, str]) -> list[list[str]]:
+    """Return groups of names whose texts are equal as the models read them; a name without its equal is in no group."""
+    names_of: dict[str, list[str]] = {}
+    for name, text in text_of.items():
+        names_of.setdefault(prepare_text(text), []).append(name)
+    return [names for names in names_of.values() if len(names) > 1]

@@ -9,7 +9,7 @@ Columns ``image`` (a path below the folder) and ``text`` are required. An image 
 which are views of one product, and so are rows with one ``id`` (default: every row is a product). ``subcategory`` (or
 ``category``) and ``split`` (train or val) are used where they exist; ``read_products`` keeps the others as metadata. Without a
 ``split`` column a tenth of the products, chosen by a hash of their id, is the validation split. The separator may be a comma, a
-semicolon or a tab. Without a table, ``0001.txt`` beside ``0001.jpg`` is its text.
+semicolon or a tab. Without a table, ``0001.txt`` beside ``0001.jpg`` is its text. Markup in texts is removed (markup.py).
 
 To search a catalogue (``read_products``), texts and splits are not needed, and the table may have any name.
 """
@@ -24,6 +24,7 @@ from pathlib import Path
 
 from unifashion.data.annotations import NoSplit, find_folder, read_text
 from unifashion.data.image_files import PassedOver, find_file, is_there, list_images
+from unifashion.data.markup import without_markup
 from unifashion.data.records import ImageText, PairSplit
 from unifashion.errors import UserError, nearest
 
@@ -46,6 +47,7 @@ class Row:
     subcategory: str
     split: str
     metadata: dict[str, str] = field(default_factory=dict)
+    had_markup: bool = False
 
 
 def read_own_catalogue(folder: Path, split: str) -> PairSplit:
@@ -68,6 +70,7 @@ def read_own_catalogue(folder: Path, split: str) -> PairSplit:
         split=split,
         pairs=tuple(ImageText(r.image, r.text, r.product, r.subcategory) for r in chosen if r.image in present),
         missing=tuple(str(row.image) for row in chosen if row.image not in present),
+        cleaned=tuple(str(row.image) for row in chosen if row.had_markup),
     )
 
 
@@ -150,9 +153,17 @@ def _table_rows(path: Path, for_training: bool = True) -> Iterator[Row]:
         if for_training and split not in SPLITS:
             raise UserError(f"{where}: split {split!r} is neither train nor val{nearest(split, SPLITS)}")
         subcategory = values.get("subcategory") or values.get("category") or ""
-        words = values.pop("text", "")
+        words, had_markup = _plain(values.pop("text", ""), where, for_training)
         metadata = {name: value for name, value in values.items() if value}
-        yield from (Row(where, image, words, product, subcategory, split, metadata) for image in images)
+        yield from (Row(where, image, words, product, subcategory, split, metadata, had_markup) for image in images)
+
+
+def _plain(text: str, where: str, for_training: bool) -> tuple[str, bool]:
+    """Return a text without markup, and whether it had any."""
+    plain = without_markup(text)
+    if for_training and text and not plain:
+        raise UserError(f"{where}: the text is markup without words; write a text, or remove the row")
+    return plain, plain != text
 
 
 def _columns(reader: "csv.DictReader[str]", path: Path, needed_columns: Sequence[str]) -> list[str]:
@@ -202,8 +213,9 @@ def _text_file_rows(folder: Path, for_training: bool = True, passed_over: Passed
         if for_training and not text_file.is_file():
             raise UserError(f"{image} has no text: write {text_file.name} beside it, or a {TABLE} for the folder")
         product = image.relative_to(folder).with_suffix("").as_posix()
-        words = " ".join(read_text(text_file).split()) if text_file.is_file() else ""
-        yield Row(str(image), image, words, product, "", _split_of(product))
+        text = " ".join(read_text(text_file).split()) if text_file.is_file() else ""
+        words, had_markup = _plain(text, str(text_file), for_training)
+        yield Row(str(image), image, words, product, "", _split_of(product), had_markup=had_markup)
 
 
 def _split_of(product: str) -> str:

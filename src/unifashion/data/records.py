@@ -1,5 +1,6 @@
 """The typed records that every reader returns and everything downstream uses."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,14 +18,28 @@ class ImageText:
     subcategory: str = ""
 
 
+def texts_of_products(pairs: Sequence[ImageText]) -> dict[str, str]:
+    """Return one text per product: that of its first view."""
+    text_of: dict[str, str] = {}
+    for pair in pairs:
+        text_of.setdefault(pair.product, pair.text)
+    return text_of
+
+
 @dataclass(frozen=True, slots=True)
 class PairSplit:
-    """One split of an image-text set: the pairs whose image exists, and the names of listed images that do not exist."""
+    """One split of an image-text set.
+
+    pairs: those whose image exists.
+    missing: the names of listed images that do not exist.
+    cleaned: the names of images from whose text the reader has removed markup.
+    """
 
     dataset: str
     split: str
     pairs: tuple[ImageText, ...]
     missing: tuple[str, ...] = ()
+    cleaned: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from unifashion.config import DataSettings, EvaluationSettings
-from unifashion.data.feedback import evaluation_feedback, prepare_text
+from unifashion.data.datasets import spec_of
+from unifashion.data.feedback import prepare_text
 from unifashion.data.images import ImageError, ImageTransform, load_image, normalise
 from unifashion.data.splits import is_composed, read_composed, read_pairs, root_marks
 from unifashion.errors import UserError
@@ -99,7 +100,7 @@ def validation_rows(data: DataSettings) -> list[Row]:
         rows = [
             (
                 split.images[query.reference],
-                prepare_text(evaluation_feedback(query.feedback)),
+                prepare_text(spec_of(split.dataset).join_feedback(query.feedback)),
                 split.captions[query.target],
             )
             for split in read_composed(data, "val")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from unifashion.config import DataSettings, EvaluationSettings
+from unifashion.data.datasets import spec_of
 from unifashion.data.records import ComposedQuery, ComposedSplit
 from unifashion.data.skipped import check_missing, missing_percent
 from unifashion.data.splits import read_composed
@@ -70,7 +71,7 @@ def measure(protocols: Sequence[ComposedProtocol], scored: Sequence[ScoredSplit]
 
 def query_text(split: ComposedSplit, query: ComposedQuery) -> str:
     """Return the feedback as the model reads it."""
-    return main_protocol(split.dataset).join_feedback(query.feedback)
+    return spec_of(split.dataset).join_feedback(query.feedback)
 
 
 def score_split(

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from unifashion.config import DataSettings, EvaluationSettings
-from unifashion.data.records import ImageText
+from unifashion.data.records import ImageText, texts_of_products
 from unifashion.data.skipped import check_missing, missing_percent
 from unifashion.data.splits import read_pairs
 from unifashion.encoders.embedder import Embedder
 from unifashion.evaluation.protocols.catalogue import both_ways
-from unifashion.evaluation.protocols.inputs import EmbeddedPairs, ProductEmbeddings, texts_of_products
+from unifashion.evaluation.protocols.inputs import EmbeddedPairs, ProductEmbeddings
 from unifashion.evaluation.protocols.registry import PairProtocol, protocols_of
 from unifashion.evaluation.ranked_lists import NUM_SHOWN, EvaluationResult, RankedItem, RankedList
 from unifashion.evaluation.ranks import Ranking

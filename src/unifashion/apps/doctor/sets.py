@@ -17,7 +17,9 @@ from unifashion.apps.doctor.tryon import look_at_tryon
 from unifashion.data import circo
 from unifashion.data.annotations import NoSplit
 from unifashion.data.datasets import DATASETS, DatasetSpec, ReadOptions, names
-from unifashion.data.records import ComposedSplit
+from unifashion.data.feedback import equal_texts
+from unifashion.data.markup import without_markup
+from unifashion.data.records import ComposedSplit, PairSplit, texts_of_products
 from unifashion.data.synthetic import is_synthetic
 from unifashion.errors import UserError
 
@@ -109,15 +111,38 @@ def _look_at_pairs(spec: DatasetSpec, folder: Path, report: SetReport) -> Splits
         report.counts.append(Count(f"{split} image-text pairs", num_listed, complete))
         report.counts.append(Count(f"{split} products", len({pair.product for pair in read.pairs})))
         report_missing(report, split, read.missing, num_listed)
-        empty = [str(pair.image) for pair in read.pairs if not pair.text.strip()]
-        if empty:
-            report.problem(f"{len(empty):,} texts of {split} are empty; write them or remove the rows", empty)
+        _look_at_texts(read, report)
         if complete and num_listed != complete:
             report.note(
                 f"{split} has {num_listed:,} pairs, the complete set {complete:,}: scores are not comparable with published ones"
             )
         splits[split] = [pair.image for pair in read.pairs]
     return splits
+
+
+def _look_at_texts(read: PairSplit, report: SetReport) -> None:
+    """Report texts that are empty, hold markup, or are those of several products."""
+    split, text_of = read.split, texts_of_products(read.pairs)
+    empty = [str(pair.image) for pair in read.pairs if not pair.text.strip()]
+    if empty:
+        report.problem(f"{len(empty):,} texts of {split} are empty; write them or remove the rows", empty)
+    if read.cleaned:
+        report.note(
+            f"{len(read.cleaned):,} texts of {split} have markup, which is removed when they are read", read.cleaned
+        )
+    marked = [str(pair.image) for pair in read.pairs if without_markup(pair.text) != pair.text]
+    if marked:
+        report.note(
+            f"{len(marked):,} texts of {split} have markup, which is kept: published models have seen these texts so",
+            marked,
+        )
+    groups = equal_texts(text_of)
+    if groups:
+        report.note(
+            f"{sum(map(len, groups)):,} of {len(text_of):,} products of {split} share their text with others, which count as "
+            f"wrong answers in {read.dataset}/full; {read.dataset}/full-by-text takes them as one product",
+            [", ".join(group) for group in groups],
+        )
 
 
 def _look_at_composed(spec: DatasetSpec, folder: Path, report: SetReport) -> Splits:

@@ -8,6 +8,7 @@ MARKS = {
     "synthetic": "The pictures are drawn by a program. The numbers show that the code works, not how good a model is.",
     "incomplete": "Images were missing. The numbers cover a part of the data set and are not comparable with others.",
     "leaky": "Captions were written with the query's own words. The numbers are inflated and do not measure retrieval.",
+    "equal-texts": "Some products have the same text, and count as wrong answers for one another, so that 100 is out of reach.",
     "untrained": "The model was never trained: its learning rate was zero. Its numbers are those of guessing.",
     "trained-on-val": "The validation data was part of the training. The numbers do not say how well the model generalises.",
     "short-gallery": "There were fewer candidates than the protocol asks for. The task was easier, and the numbers are too high.",

@@ -1,4 +1,7 @@
-"""Products with photos and texts, matched by product id: the protocol ``DATASET/full`` of every such data set.
+"""Products with photos and texts, matched by product id: the protocols of every such data set.
+
+    DATASET/full           texts and photos of other products are wrong answers, even where they read or look alike
+    DATASET/full-by-text   products whose texts are equal are one product; only where there are such products
 
     embeddings = ProductEmbeddings(image_NVD, text_MD, image_product, text_product)
     full(embeddings)  ->  i2t R@1 ... t2i R@10, mean
@@ -8,11 +11,13 @@ Shapes: N images, V vectors of an image, M texts, D width; R = ranks of one dire
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean, stdev
 
 import torch
 from torch import Tensor
 
+from unifashion.data.feedback import equal_texts
 from unifashion.evaluation.bootstrap import interval
 from unifashion.evaluation.metrics import query_values
 from unifashion.evaluation.protocols.inputs import EmbeddedPairs, ProductEmbeddings
@@ -21,6 +26,7 @@ from unifashion.evaluation.ranks import Ranking, gathered_scores, merge_reranked
 from unifashion.evaluation.scores import MEAN, Measurement
 
 KS = (1, 5, 10)
+EQUAL_TEXTS = "equal-texts"  # the mark of scores where products share a text
 IMAGES_PER_STEP = 1024
 
 
@@ -80,15 +86,50 @@ def full(
 
 
 def evaluate_full(split: EmbeddedPairs) -> list[Measurement]:
-    """Run the full protocol; with ``rerank`` also with the best of every list re-ordered by the matching head."""
+    """Run the full protocol; with ``rerank`` also with the best of every list re-ordered by the matching head.
+
+    Where products share a text, no model can tell their photos apart by it: the scores are marked, and their note says how many.
+    """
     protocol = f"{split.data.dataset}/full"
     measurements = full(split.embeddings, protocol=protocol, rankings=split.rankings)
-    return measurements + (_reranked_full(split, protocol) if split.evaluation.rerank else [])
+    measurements += _reranked_full(split, protocol) if split.evaluation.rerank else []
+    num_equal = sum(map(len, equal_texts(split.text_of)))
+    if not num_equal:
+        return measurements
+    note = (
+        f"{num_equal} of {len(split.text_of)} products share their text with others, which count as wrong answers; "
+        f"{protocol}-by-text takes them as one product"
+    )
+    return [replace(one, marks=(*one.marks, EQUAL_TEXTS), note=note) for one in measurements]
+
+
+def evaluate_full_by_text(split: EmbeddedPairs) -> list[Measurement]:
+    """Run the full protocol on products that are one where their texts are equal; nothing where no texts are."""
+    first_of = {product: group[0] for group in equal_texts(split.text_of) for product in group}
+    if not first_of:
+        return []
+    given = split.embeddings
+    kept = [row for row, product in enumerate(given.text_product) if first_of.get(product, product) == product]
+    embeddings = ProductEmbeddings(
+        given.images,
+        given.texts[kept],
+        [first_of.get(product, product) for product in given.image_product],
+        [given.text_product[row] for row in kept],
+    )
+    return full(embeddings, protocol=f"{split.data.dataset}/full-by-text")
 
 
 FULL = register(
     PairProtocol(
         "{dataset}/full", "All images of the split against all its texts, both ways.", (), evaluate=evaluate_full
+    )
+)
+register(
+    PairProtocol(
+        "{dataset}/full-by-text",
+        "As full, but products whose texts are equal are one product.",
+        (),
+        evaluate=evaluate_full_by_text,
     )
 )
 

@@ -15,7 +15,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from unifashion.data.feedback import evaluation_feedback
 from unifashion.data.records import ComposedSplit
 from unifashion.errors import UserError
 from unifashion.evaluation.bootstrap import measured
@@ -159,6 +158,5 @@ for _name, _sentence in SENTENCES.items():
             _sentence,
             ("fashioniq",),
             evaluate=partial(_evaluate_splits, _name),
-            join_feedback=evaluation_feedback,
         )
     )

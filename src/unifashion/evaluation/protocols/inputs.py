@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from unifashion.config import DataSettings, EvaluationSettings
-from unifashion.data.records import ComposedQuery, ComposedSplit, ImageText
+from unifashion.data.records import ComposedQuery, ComposedSplit, ImageText, texts_of_products
 from unifashion.encoders.embedder import Embedder
 from unifashion.errors import UserError
 from unifashion.evaluation.ranks import Ranking
@@ -80,14 +80,6 @@ class EmbeddedPairs:
     def text_of(self) -> dict[str, str]:
         """The text of every product, which is that of its first view; in the order of ``embeddings.texts``."""
         return texts_of_products(self.pairs)
-
-
-def texts_of_products(pairs: Sequence[ImageText]) -> dict[str, str]:
-    """Return one text per product: that of its first view."""
-    text_of: dict[str, str] = {}
-    for pair in pairs:
-        text_of.setdefault(pair.product, pair.text)
-    return text_of
 
 
 # Composed queries -----------------------------------------------------------------------------------------------------

@@ -41,7 +41,6 @@ class ComposedProtocol(Protocol):
     evaluate: Callable[[Sequence[ScoredSplit]], list[Measurement]]
     without_reference: bool = False  # a query's reference is not in its gallery
     all_targets: bool = False  # every right answer counts, not only the one that was annotated first
-    join_feedback: Callable[[Sequence[str]], str] = " and ".join  # the sentences of a query as the model reads them
 
 
 def for_each_split(
