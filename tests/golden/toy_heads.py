@@ -4,8 +4,8 @@ import torch
 from toy import as_float32, build, rule_weight
 from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig, LlamaForCausalLM
 
-from unifashion.llm.diffusion_head import ContextAdapter, encode_with_context
 from unifashion.llm.language_model import PrefixLanguageModel
+from unifashion.models.context_adapter import ContextAdapter, encode_with_context
 from unifashion.models.losses import language_loss
 
 ADAPTER_NAMES = {"norm": "LayerNorm", "expand": "dense1", "contract": "dense2"}

@@ -17,59 +17,14 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase
 
 from unifashion.errors import UserError, one_line, require
+from unifashion.models.context_adapter import ContextAdapter, encode_with_context
 from unifashion.models.weight_files import load_foreign
 
-INSERT_AT = 2  # the rows follow the opening token and one word
 NOISE: dict[str, Any] = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
 }  # Stable Diffusion 1.x
-
-
-class ContextAdapter(nn.Module):
-    """LayerNorm, expand, quick GELU, contract, dropout, residual. Where the widths differ the residual is a linear map."""
-
-    def __init__(self, width: int, text_width: int, dropout: float = 0.1) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width, eps=1e-12)
-        self.expand = nn.Linear(width, 4 * width)
-        self.contract = nn.Linear(4 * width, text_width)
-        self.residual = nn.Identity() if width == text_width else nn.Linear(width, text_width, bias=False)
-        self.dropout = dropout
-
-    def forward(self, x_BQH: Tensor) -> Tensor:
-        """Return (B, Q, E)."""
-        h = self.expand(self.norm(x_BQH))
-        out_BQE = self.contract(h * torch.sigmoid(1.702 * h))
-        return self.residual(x_BQH) + F.dropout(out_BQE, self.dropout, self.training)
-
-
-def encode_with_context(encoder: Any, ids_BL: Tensor, context_BQE: Tensor | None, insert_at: int = INSERT_AT) -> Tensor:
-    """Run CLIP's text encoder with extra rows among its word embeddings.
-
-    Args:
-        encoder: a ``CLIPTextModel``.
-        ids_BL: tokens of the prompt.
-        context_BQE: rows that are inserted before token ``insert_at``; None = none. Positions continue through them.
-        insert_at: position of the first row.
-
-    Returns:
-        last hidden state (B, L + Q, E), after the final LayerNorm; every position sees itself and those before it.
-    """
-    clip = getattr(encoder, "text_model", encoder)  # older transformers wrap it once more
-    x_BTE = clip.embeddings.token_embedding(ids_BL)
-    if context_BQE is not None:
-        x_BTE = torch.cat([x_BTE[:, :insert_at], context_BQE.to(x_BTE.dtype), x_BTE[:, insert_at:]], dim=1)
-    x_BTE = clip.embeddings(inputs_embeds=x_BTE)  # adds the positions, which continue through the inserted rows
-    length = x_BTE.shape[1]
-    # The encoder builds its own causal mask only from token ids; given embeddings it has to be passed.
-    mask_TT = torch.full((length, length), torch.finfo(x_BTE.dtype).min, dtype=x_BTE.dtype, device=x_BTE.device).triu(1)
-    hidden_BTE = clip.encoder(
-        inputs_embeds=x_BTE, attention_mask=mask_TT[None, None], is_causal=False
-    ).last_hidden_state
-    normed: Tensor = clip.final_layer_norm(hidden_BTE)
-    return normed
 
 
 class DiffusionHead(nn.Module):
