@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from unifashion.tryon.blocks_vae import BlockAutoencoder
+from unifashion.models.blocks_vae import BlockAutoencoder
 from unifashion.tryon.denoiser import TryOnDenoiser
 
 

@@ -19,6 +19,7 @@ from unifashion.data.synthetic import is_synthetic
 from unifashion.data.tryon import ROOTS, TryOnSplit
 from unifashion.errors import UserError, require
 from unifashion.evaluation.tryon_validation import Shown, validate_tryon
+from unifashion.models.blocks_vae import BlockAutoencoder
 from unifashion.seeding import seed_everything
 from unifashion.training.checkpoint import find_checkpoint
 from unifashion.training.resume import check_data
@@ -26,7 +27,6 @@ from unifashion.training.run_folder import check_run, fingerprint, open_run
 from unifashion.training.schedule import make_plateau
 from unifashion.training.tasks.tryon import TryOnTask
 from unifashion.training.trainer import Cadence, Trainer, Validation, make_accelerator
-from unifashion.tryon.blocks_vae import BlockAutoencoder
 from unifashion.tryon.dataset import LatentCache, RowSampler, TryOnRows, map_names, needed_files
 from unifashion.tryon.loading import load_pipeline, quiet_libraries, start_pipeline
 from unifashion.tryon.maps import load_maps, to_unit

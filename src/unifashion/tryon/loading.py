@@ -14,9 +14,9 @@ from transformers import logging as transformers_logging
 
 from unifashion.errors import UserError, one_line
 from unifashion.io import read_json, replacing_folder
+from unifashion.models.blocks_vae import BlockAutoencoder
 from unifashion.models.hub import download
 from unifashion.models.weight_files import check_finite, load_foreign
-from unifashion.tryon.blocks_vae import BlockAutoencoder
 from unifashion.tryon.denoiser import TryOnDenoiser
 from unifashion.tryon.pipeline import TryOnPipeline, default_scheduler
 from unifashion.tryon.settings import ControlRead

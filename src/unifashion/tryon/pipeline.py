@@ -24,8 +24,8 @@ from torch import Tensor
 from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
 from unifashion.errors import UserError
+from unifashion.models.blocks_vae import BlockAutoencoder
 from unifashion.tryon import encode
-from unifashion.tryon.blocks_vae import BlockAutoencoder
 from unifashion.tryon.denoiser import TryOnDenoiser
 from unifashion.tryon.maps import read_maps, to_share, to_unit
 from unifashion.tryon.settings import Start

@@ -2,7 +2,7 @@
 
 There is nothing pretrained at this size, so three things differ from full size, and all of the denoiser trains:
 
-* the VAE is a linear map of 3 x 3 pixels to 4 numbers, fitted to the training pictures in closed form (blocks_vae.py);
+* the VAE is a linear map of 3 x 3 pixels to 4 numbers, fitted to the training pictures in closed form (models/blocks_vae.py);
 * the text encoder keeps its random weights, which still distinguish words;
 * the denoiser predicts "v" (Salimans & Ho, 2022) instead of the noise, which gives global colours in far fewer steps, and DDIM
   samples it. This is the scheduler's ``prediction_type``, which loss and sampler follow.
@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from diffusers import DDIMScheduler
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
+from unifashion.models.blocks_vae import BlockAutoencoder
 from unifashion.models.tokenizer import train_wordpiece
-from unifashion.tryon.blocks_vae import BlockAutoencoder
 from unifashion.tryon.denoiser import TryOnDenoiser
 from unifashion.tryon.pipeline import NOISE, TryOnPipeline
 from unifashion.tryon.settings import Control
