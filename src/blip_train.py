@@ -35,20 +35,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     if data.feature_cache is not None:
         check_output(Path(data.feature_cache), "--feature-cache")
     from unifashion.data.mixture import validation_part
-    from unifashion.evaluation.rehearsal import rehearse
-    from unifashion.evaluation.retrieval import validate
+    from unifashion.evaluation.during_training import rehearse, validate
+    from unifashion.training.objective import wanted_losses
     from unifashion.training.train import train
 
-    if model.blip_model_name == "blip2_cir_full":
-        from unifashion.evaluation.caption_accuracy import rehearse_captions as rehearse
-        from unifashion.evaluation.caption_accuracy import validate_captions as validate
     if data.wants_embedded():
         from unifashion.apps.toy_catalogue import provide
 
         provide(data)
     part = validation_part(data) if training.eval_every else None
     if part is not None:
-        rehearse(part, evaluation)  # an epoch is not lost to what is known now
+        rehearse(part, evaluation, wanted_losses(model, training))  # an epoch is not lost to what is known now
     evaluate = functools.partial(validate, data=part, evaluation=evaluation) if part is not None else None
     run = train(data, model, training, evaluation, evaluate, language)
     if run is not None:

@@ -12,6 +12,7 @@ from unifashion.apps.doctor import examine
 from unifashion.apps.fashioniq_captions.journal import read_entries
 from unifashion.apps.prepare import check
 from unifashion.apps.prepare.job_runner import read_manifest
+from unifashion.config import drawing_shape
 from unifashion.data.settings import DataSettings
 from unifashion.evaluation.caption_rows import read_captions
 from unifashion.evaluation.results import results_table
@@ -47,7 +48,7 @@ MANIFEST = {"set": "cirr", "sources": [["a", 1, 2]], "settings": {}, "failed": 0
 
 def _prompt_and_size(heads):
     before, after = heads.template.split("<queries>")
-    return f"{before}{after} {heads.drawing_size:d}"
+    return f"{before}{after} {drawing_shape(heads.drawing_size)}"
 
 
 MODEL = {"model_type": "unifashion", **asdict(build_config("blip2_cir_cls", "tiny", 99, 98, DataSettings()))}

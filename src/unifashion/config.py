@@ -24,6 +24,14 @@ __all__ = [
 ModelName = Literal["blip2_cir_cls", "blip2_cir_rerank", "blip2_cir_full"]
 MODEL_NAMES: tuple[str, ...] = typing.get_args(ModelName)
 MAX_WEIGHT = 1000  # of a loss
+LOSSES = {  # in the order in which they are printed
+    "itc": "image-text contrast",
+    "ttc": "a composed query's rows against the target's caption",
+    "itm": "image-text matching",
+    "lm": "captions by the Q-Former's own head",
+    "itg": "captions by a language model, from the query rows",
+    "q2i": "drawing by a diffusion model, from the query rows",
+}
 
 
 @dataclass(frozen=True)
@@ -101,16 +109,22 @@ class TrainingSettings(RunSettings):
     compile: bool = setting(
         False, "compile the blocks of tower and Q-Former (torch.compile); the first step takes about a minute"
     )
-    itc_weight: float = setting(1.0, "weight of the image-text contrastive loss", most=MAX_WEIGHT)
-    itm_weight: float = setting(1.0, "weight of the image-text matching loss", most=MAX_WEIGHT)
-    lm_weight: float = setting(
-        1.0, "weight of the language-modelling loss (blip2_cir_cls, blip2_cir_full)", most=MAX_WEIGHT
+    losses: str | None = setting(
+        None,
+        "what is minimised, joined by +: "
+        + ", ".join(f"{name} ({meaning})" for name, meaning in LOSSES.items())
+        + "; default: those of the named model that the data feeds (models/presets.py)",
     )
-    q2i_weight: float = setting(
-        1.0, "weight of the diffusion loss (blip2_cir_full with a diffusion model)", most=MAX_WEIGHT
-    )
-    ttc_weight: float = setting(
-        1.0, "weight of the fused-image-to-target-caption loss (blip2_cir_rerank)", most=MAX_WEIGHT
+    itc_weight: float = setting(1.0, "weight of itc", most=MAX_WEIGHT)
+    itm_weight: float = setting(1.0, "weight of itm", most=MAX_WEIGHT)
+    ttc_weight: float = setting(1.0, "weight of ttc", most=MAX_WEIGHT)
+    lm_weight: float = setting(1.0, "weight of lm", most=MAX_WEIGHT)
+    itg_weight: float = setting(1.0, "weight of itg", most=MAX_WEIGHT)
+    q2i_weight: float = setting(1.0, "weight of q2i", most=MAX_WEIGHT)
+    composed_objective: Literal["released", "paper"] = setting(
+        "released",
+        "ttc and itm of composed queries: as the released code (ttc compares the query rows with the target's caption, itm reads "
+        "that caption), or as eq. 10 of the paper is printed (ttc compares the fused text vector, itm reads the feedback)",
     )
     itm_negatives: Literal["multinomial", "unifashion"] = setting(
         "multinomial", "hard negatives: drawn as in BLIP-2, or chosen as the original UniFashion code does"
@@ -119,13 +133,23 @@ class TrainingSettings(RunSettings):
 
     def loss_weights(self) -> dict[str, float]:
         """Return the weight of every loss by its name."""
-        return {
-            "itc": self.itc_weight,
-            "itm": self.itm_weight,
-            "ttc": self.ttc_weight,
-            "lm": self.lm_weight,
-            "q2i": self.q2i_weight,
-        }
+        return {name: getattr(self, f"{name}_weight") for name in LOSSES}
+
+    def named_losses(self) -> tuple[str, ...] | None:
+        """Return what ``losses`` names, in the order of ``LOSSES``; None = the named model's own.
+
+        Raises:
+            UserError: an unknown loss (names the nearest known one), or one that is named twice.
+        """
+        if self.losses is None:
+            return None
+        named = [name.strip() for name in self.losses.split("+")]
+        for name in named:
+            if name not in LOSSES:
+                raise UserError(f"losses: {name!r} is not one of {', '.join(LOSSES)}{nearest(name, tuple(LOSSES))}")
+            if named.count(name) > 1:
+                raise UserError(f"losses: {name} is named twice; name it once")
+        return tuple(name for name in LOSSES if name in named)
 
 
 @dataclass(frozen=True)
@@ -141,16 +165,20 @@ class EvaluationSettings:
 
 
 LANGUAGE_PARTS = ("qformer", "adapters", "llm_lora", "llm", "diffusion")
-PAPER_PARTS = {  # what is trained according to the paper, whose two sections disagree
-    "paper-s1": ("qformer",),
-    "paper-s3": ("qformer", "adapters", "diffusion"),
+# What is trained when, according to the paper. Its sections disagree on what learns beside the Q-Former, and on whether the
+# diffusion model does.
+PAPER_PARTS = {
+    "paper-s1": ("qformer",),  # the Q-Former alone, through frozen models
+    "paper-s3": ("qformer", "adapters", "diffusion"),  # all together, the language model frozen
+    "paper-frozen": ("qformer", "adapters"),  # all together, both models frozen
+    "paper-after": ("adapters", "llm_lora"),  # after the Q-Former, which stays as phase 1 left it
     "all": ("qformer", "adapters", "llm_lora", "diffusion"),
 }
 
 
 @dataclass(frozen=True)
 class LanguageModelSettings:
-    """Language model: the caption and diffusion heads of blip2_cir_full."""
+    """Language model: the heads of itg (captions) and q2i (drawing), and what learns with them."""
 
     llm: str | None = setting(
         None,
@@ -184,11 +212,14 @@ class LanguageModelSettings:
     )
     diffusion_model: str | None = setting(
         None,
-        "Stable Diffusion 1.x in diffusers form (folder or hub id) that learns to draw from the queries; default: none",
+        "Stable Diffusion 1.x in diffusers form (folder or hub id) that learns to draw from the queries; 'tiny' makes a small "
+        "one from scratch; default: that of --init-from",
     )
-    drawing_size: int = setting(256, "side of the square that is drawn, pixels; a multiple of 8", least=8, most=2048)
+    drawing_size: str = setting(
+        "256", "side of the square that is drawn, or HEIGHTxWIDTH such as 512x384, pixels; multiples of 8 (tiny: of 3)"
+    )
     drawing_prompt: str = setting(
-        "a photo of a garment", "text that the drawn image is also conditioned on", empty=True
+        "", "words that the drawn image is also conditioned on; default: each row's own text", empty=True
     )
 
     def __post_init__(self) -> None:
@@ -203,6 +234,11 @@ class LanguageModelSettings:
             raise UserError(
                 "llm: tiny starts from random weights, so it must be trained; add --trainable qformer+adapters+llm"
             )
+        if self.diffusion_model == "tiny" and "diffusion" not in parts:
+            raise UserError(
+                "diffusion_model: tiny starts from random weights, so it must be trained; add diffusion to --trainable"
+            )
+        drawing_shape(self.drawing_size)
         if self.template.count("<queries>") != 1:
             raise UserError(f"template: it must hold <queries> exactly once, got {self.template!r}")
 
@@ -220,3 +256,15 @@ class LanguageModelSettings:
                 known = (*LANGUAGE_PARTS, *PAPER_PARTS)
                 raise UserError(f"trainable: {part!r} is not one of {', '.join(known)}{nearest(part, known)}")
         return parts
+
+
+def drawing_shape(size: str | int) -> tuple[int, int]:
+    """Return height and width of what is drawn, pixels, from "256" or "512x384".
+
+    Raises:
+        UserError: neither form, or a side outside 8 to 2048.
+    """
+    sides = str(size).lower().split("x")
+    if len(sides) > 2 or not all(side.isascii() and side.isdigit() and 8 <= int(side) <= 2048 for side in sides):
+        raise UserError(f"drawing_size {size!r}: give one side, or HEIGHTxWIDTH such as 512x384, each from 8 to 2048")
+    return int(sides[0]), int(sides[-1])

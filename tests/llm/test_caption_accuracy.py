@@ -12,7 +12,7 @@ from unifashion.data.datasets import SHORT
 from unifashion.data.images import load_image, normalise
 from unifashion.errors import UserError
 from unifashion.evaluation.caption_accuracy import validate_captions
-from unifashion.llm.build import add_heads
+from unifashion.llm.build import Learned, add_heads
 
 TEXTS = ["a red dress", "a blue striped shirt with long sleeves", "a green top", "floral"]
 
@@ -21,7 +21,9 @@ TEXTS = ["a red dress", "a blue striped shirt with long sleeves", "a green top",
 def model(make_model, tmp_path_factory):
     llm = write_llm(tmp_path_factory.mktemp("llm") / "llama", "llama")
     settings = LanguageModelSettings(llm=str(llm), lora_r=4, lora_alpha=8)
-    return add_heads(make_model("blip2_cir_full"), settings, SHORT, lambda: TEXTS, None).eval()
+    return add_heads(
+        make_model("blip2_cir_full"), settings, SHORT, Learned(lambda: TEXTS, lambda: None), None, ("itg",)
+    ).eval()
 
 
 @pytest.fixture

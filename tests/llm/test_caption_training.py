@@ -62,7 +62,7 @@ def test_a_language_model_made_on_the_spot_learns_the_captions(blip_train, start
     words = "--llm tiny --trainable qformer+adapters+llm --num-epochs 12 --learning-rate 5e-3 --eval-every 12"
     blip_train.main([*flags, *words.split(), "--output-dir", str(tmp_path / "run")])
     rows = losses(tmp_path / "run")
-    assert float(rows[-1]["lm"]) < 0.5 * float(rows[0]["lm"])
+    assert float(rows[-1]["itg"]) < 0.5 * float(rows[0]["itg"])
     captions = Captioner.from_pretrained(tmp_path / "run").caption([shop / f"{n}.png" for n in range(12, 16)])
     assert all(text.startswith("A ") and text.endswith("dress.") for text in captions), captions
 
@@ -74,7 +74,7 @@ def test_lora_and_drawing_train_and_a_stopped_run_takes_the_same_steps(blip_trai
     flags = [*flags, *words.split(), "--learning-rate", "1e-3", "--save-steps", "2", "--warmup-epochs", "0.5"]
     blip_train.main([*flags, "--output-dir", str(tmp_path / "whole")])
     rows = losses(tmp_path / "whole")
-    assert len(rows) == 2 and all(float(row["lm"]) > 0 and float(row["q2i"]) > 0 for row in rows)
+    assert len(rows) == 2 and all(float(row["itg"]) > 0 and float(row["q2i"]) > 0 for row in rows)
     real, calls = Trainer._train_batch, iter(range(100))
 
     def stops(self, *given):

@@ -10,12 +10,13 @@ from tiny_heads import write_diffusion, write_llm
 from unifashion.config import PAPER_PARTS, LanguageModelSettings
 from unifashion.data.datasets import KEY_POINTS, PROFESSIONAL, SHORT
 from unifashion.errors import UserError
-from unifashion.llm.build import add_heads
+from unifashion.llm.build import Learned, add_heads
 from unifashion.llm.model import UniFashionFull, part_of
 from unifashion.llm.prompts import instruction_for, prompt_ids
 from unifashion.models.generation import Decoding
 
 ANSWERS = ["A red dress.", "A blue striped shirt with short sleeves."]
+LEARNED = Learned(lambda: ANSWERS, lambda: torch.rand(8, 3, 24, 18) * 2 - 1)
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen"])
@@ -32,7 +33,8 @@ def diffusion(tmp_path_factory):
 def build(make_model, llm):
     def make(**changes):
         settings = LanguageModelSettings(**{"llm": str(llm), "lora_r": 4, "lora_alpha": 8, **changes})
-        return add_heads(make_model("blip2_cir_full"), settings, SHORT, lambda: ANSWERS, None)
+        losses = ("itg", "q2i") if settings.diffusion_model else ("itg",)
+        return add_heads(make_model("blip2_cir_full"), settings, SHORT, LEARNED, None, losses)
 
     return make
 
@@ -112,7 +114,7 @@ def test_exactly_the_named_parts_get_gradients(build, diffusion, trainable):
     torch.manual_seed(0)
     rows = some_rows(model, 2)
     loss = model.language(rows, *model.language.tokenize(ANSWERS))[0]
-    (loss + model.diffusion(rows, torch.rand(2, 3, 20, 20) * 2 - 1)).backward()
+    (loss + model.diffusion(rows, torch.rand(2, 3, 20, 20) * 2 - 1, model.diffusion.tokenize(ANSWERS))).backward()
     moved = {part_of(name) for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
     assert moved - {""} == set(PAPER_PARTS.get(trainable, trainable.split("+")))
 
@@ -121,15 +123,36 @@ def test_drawing_loss_is_the_error_of_the_predicted_noise(build, diffusion):
     model = build(diffusion_model=str(diffusion), drawing_size=16).eval()
     drawing, rows, image = model.diffusion, some_rows(model, 2), torch.rand(2, 3, 16, 16) * 2 - 1
     torch.manual_seed(3)
-    loss = drawing(rows, image)
+    prompt = drawing.tokenize(ANSWERS)
+    loss = drawing(rows, image, prompt)
     torch.manual_seed(3)
     latents = drawing.vae.encode(image).latent_dist.sample() * drawing.vae.config.scaling_factor
     noise, step = torch.randn_like(latents), torch.randint(1000, (2,))
     beta = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
     kept = torch.cumprod(1 - beta, 0)[step].view(-1, 1, 1, 1)
-    predicted = drawing.unet(kept.sqrt() * latents + (1 - kept).sqrt() * noise, step, drawing.condition(rows)).sample
+    predicted = drawing.unet(
+        kept.sqrt() * latents + (1 - kept).sqrt() * noise, step, drawing.condition(rows, prompt)
+    ).sample
     assert loss.item() == pytest.approx((predicted - noise).pow(2).mean().item(), rel=1e-4)
     assert drawing.draw(rows, steps=2).shape == (2, 3, 16, 16)
+    changed = drawing.tokenize(ANSWERS[::-1])
+    torch.manual_seed(3)
+    assert drawing(rows, image, changed).item() != pytest.approx(loss.item(), rel=1e-6), "the row's words are read"
+
+
+def test_a_tiny_diffusion_model_draws_in_the_asked_shape_and_is_kept_whole(build, tmp_path):
+    model = build(diffusion_model="tiny", drawing_size="24x18").eval()
+    rows, generator = some_rows(model, 2), torch.Generator()
+    first = model.diffusion.draw(rows, ANSWERS, steps=2, generator=generator.manual_seed(0))
+    assert first.shape == (2, 3, 24, 18)
+    model.save_pretrained(tmp_path / "saved")
+    loaded = UniFashionFull.from_pretrained(tmp_path / "saved")
+    again = loaded.diffusion.draw(rows, ANSWERS, steps=2, generator=generator.manual_seed(0))
+    torch.testing.assert_close(again, first)
+    with pytest.raises(UserError, match="blocks of 3 pixels"):
+        build(diffusion_model="tiny", drawing_size="25x18")
+    with pytest.raises(UserError, match="HEIGHTxWIDTH"):
+        build(diffusion_model="tiny", drawing_size="24 by 18")
 
 
 def test_a_checkpoint_is_small_and_lies_on_top_of_the_language_model(build, llm, tmp_path):
@@ -168,7 +191,7 @@ def test_quantised_loading_without_bitsandbytes_is_one_sentence(build, loaded_in
 
 def test_unusable_settings_are_one_sentence(build, tmp_path):
     for changes, sentence in (
-        ({"llm": None}, "blip2_cir_full needs a language model"),
+        ({"llm": None}, "itg needs a language model"),
         ({"llm": str(tmp_path)}, "could not be loaded"),
         ({"lora_targets": "nothing_like_it"}, "lora_targets 'nothing_like_it'"),
         ({"llm": "tiny"}, "tiny starts from random weights"),

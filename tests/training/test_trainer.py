@@ -44,7 +44,7 @@ def make_trainer(make_model, tmp_path):
         run.describe((settings,))
         results = iter(values)
         task = CrossModalTask(make_model(), settings)
-        accelerator = make_accelerator(settings, CrossModalTask)
+        accelerator = make_accelerator(settings)
         return trainer_of(task, rows, settings, accelerator, run, lambda model: score(next(results)))
 
     return make

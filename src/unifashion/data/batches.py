@@ -3,8 +3,10 @@
 A batch is a dict of tensors:
     phase 1   image (B, 3, S, S) uint8, text_ids, text_mask (B, L)
     phase 2   reference, target (B, 3, S, S) uint8, text_ids, text_mask, and caption_ids, caption_mask where captions exist
-    captions  answer_ids, answer_mask (B, L): the image's (in phase 2 the target's) text, in tokens of the language model
-    all       product (B,), text (B,): equal ids mean one product, one text (never negatives of one another)
+    itg       answer_ids, answer_mask (B, L): the image's (in phase 2 the target's) text, in tokens of the language model
+    q2i       drawing (B, 3, H, W) uint8: the image (in phase 2 the target) as it is drawn; prompt_ids (B, L): the row's words
+    all       product (B,), text (B,): equal ids mean one product, one text (never negatives of one another);
+              set (B,): which data set of a mixture a row comes from
 and ``rows``, the indices of the requested rows, and ``broken``, a list of (path, reason): images that could not be
 decoded. A row with a broken image is replaced by the next one, so that every process keeps its batch size; the trainer reports
 what was replaced.
@@ -12,7 +14,9 @@ what was replaced.
 All randomness of a row comes from (seed, epoch, index): the number and order of workers and processes change nothing.
 """
 
+import bisect
 import hashlib
+import itertools
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +29,7 @@ from torch.utils.data import Dataset
 
 from unifashion.data.datasets import spec_of
 from unifashion.data.feedback import prepare_text
-from unifashion.data.images import ImageTransform, load_image
+from unifashion.data.images import DrawingTransform, ImageTransform, load_image
 from unifashion.data.records import ComposedQuery, ComposedSplit, ImageText
 from unifashion.data.skipped import first_readable
 
@@ -38,12 +42,12 @@ Load = Callable[[Path], Tensor]  # pixels (3, S, S) uint8, or tokens (N, W) of a
 class Photos:
     """Loads images through one transform and, on request, keeps the pixels in memory."""
 
-    def __init__(self, transform: ImageTransform, keep: bool = False) -> None:
+    def __init__(self, transform: ImageTransform | DrawingTransform, keep: bool = False) -> None:
         self.transform = transform
         self._kept: dict[Path, Tensor] | None = {} if keep else None
 
     def __call__(self, path: Path) -> Tensor:
-        """Return (3, S, S) uint8.
+        """Return (3, H, W) uint8.
 
         Raises:
             ImageError: the file is missing or broken.
@@ -58,12 +62,13 @@ class Photos:
 
 @dataclass(frozen=True)
 class PairRows:
-    """Phase-1 rows: one photo and its product's text."""
+    """Phase-1 rows: one photo and its product's text; with ``drawings`` also the photo as it is drawn."""
 
     pairs: Sequence[ImageText]
     photos: Load
     sizes: tuple[int, ...] = ()  # of the data sets that the pairs come from, one after the other; () = one set
     weights: tuple[float, ...] = ()  # how often an epoch passes over each of them
+    drawings: Load | None = None
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -92,17 +97,21 @@ class PairRows:
             "image": self.photos(pair.image),
             "words": words,
             "answer": pair.text,
+            "prompt": pair.text,
             "product": stable_id(pair.product),
             "text": stable_id(words),
+            "set": bisect.bisect_right(list(itertools.accumulate(self.sizes)), index) if self.sizes else 0,
+            **({"drawing": self.drawings(pair.image)} if self.drawings else {}),
         }
 
 
 @dataclass(frozen=True)
 class ComposedRows:
-    """Phase-2 rows: reference, feedback, target and, where it has one, the target's caption."""
+    """Phase-2 rows: reference, feedback, target and, where all have one, the target's caption; as drawn with ``drawings``."""
 
     splits: Sequence[ComposedSplit]
     photos: Load
+    drawings: Load | None = None
     _rows: list[tuple[ComposedSplit, ComposedQuery, str]] = field(init=False, repr=False)
     _captioned: bool = field(init=False, repr=False)
 
@@ -113,6 +122,11 @@ class ComposedRows:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @property
+    def captioned(self) -> bool:
+        """Return whether every target has a caption."""
+        return self._captioned
 
     def mixture(self) -> tuple[tuple[int, ...], tuple[float, ...]]:
         """Return sizes and weights of the data sets in these rows: one set, once per epoch."""
@@ -139,8 +153,12 @@ class ComposedRows:
             "reference": self.photos(split.images[query.reference]),
             "target": self.photos(split.images[target]),
             "words": words,
+            "prompt": words,
             "product": stable_id(target),
+            "set": 0,
         }
+        if self.drawings:
+            row["drawing"] = self.drawings(split.images[target])
         if self._captioned:
             row["answer"] = split.captions[target]
             row["caption"] = prepare_text(row["answer"])
@@ -172,20 +190,30 @@ def stable_id(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") >> 1
 
 
-def collate(rows: list[Row], tokenize: Tokenize, tokenize_answers: Tokenize | None = None) -> Batch:
+def collate(
+    rows: list[Row],
+    tokenize: Tokenize,
+    tokenize_answers: Tokenize | None = None,
+    tokenize_prompts: Callable[[list[str]], Tensor] | None = None,
+) -> Batch:
     """Stack rows into the batch described at the top of this module; texts are padded to the longest of the batch.
 
-    ``tokenize_answers`` is that of a language model, for models that have one.
+    Args:
+        rows: of the data set.
+        tokenize: the Q-Former's.
+        tokenize_answers: that of a language model, for tasks with one.
+        tokenize_prompts: that of a diffusion model, likewise.
     """
-    batch: Batch = {
-        name: torch.stack([row[name] for row in rows]) for name in ("image", "reference", "target") if name in rows[0]
-    }
+    images = [name for name in ("image", "reference", "target", "drawing") if name in rows[0]]
+    batch: Batch = {name: torch.stack([row[name] for row in rows]) for name in images}
     batch["text_ids"], batch["text_mask"] = tokenize([row["words"] for row in rows])
     if "caption" in rows[0]:
         batch["caption_ids"], batch["caption_mask"] = tokenize([row["caption"] for row in rows])
     if tokenize_answers is not None and "answer" in rows[0]:
         batch["answer_ids"], batch["answer_mask"] = tokenize_answers([row["answer"] for row in rows])
-    for name in ("product", "text"):
+    if tokenize_prompts is not None:
+        batch["prompt_ids"] = tokenize_prompts([row["prompt"] for row in rows])
+    for name in ("product", "text", "set"):
         batch[name] = torch.tensor([row[name] for row in rows])
     batch["broken"] = [entry for row in rows for entry in row["broken"]]
     batch["rows"] = [row["index"] for row in rows]

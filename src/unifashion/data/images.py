@@ -282,6 +282,22 @@ class ImageTransform:
         return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).contiguous()
 
 
+class DrawingTransform:
+    """Fit a photo into a frame and fill the rest with white, as product photos are: RGB image -> uint8 (3, height, width)."""
+
+    def __init__(self, height: int, width: int) -> None:
+        self.height, self.width = height, width
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Return uint8 pixels (3, height, width)."""
+        factor = min(self.width / image.width, self.height / image.height)
+        size = max(round(image.width * factor), 1), max(round(image.height * factor), 1)
+        frame = Image.new("RGB", (self.width, self.height), "white")
+        place = (self.width - size[0]) // 2, (self.height - size[1]) // 2
+        frame.paste(image.resize(size, Image.Resampling.LANCZOS), place)
+        return torch.from_numpy(np.asarray(frame).copy()).permute(2, 0, 1).contiguous()
+
+
 def _shorten(image: Image.Image) -> Image.Image:
     """Cut the ends of a strip, which the centre crop drops anyway: enlarged as a whole it might not fit into memory."""
     limit = MAX_STRIP * min(image.size)

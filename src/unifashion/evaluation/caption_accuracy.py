@@ -79,13 +79,13 @@ def validate_captions(
     return scores, accuracy
 
 
-def rehearse_captions(data: DataSettings, evaluation: EvaluationSettings) -> None:
-    """Check before a training what ``validate_captions`` needs.
+def rehearse_captions(data: DataSettings, evaluation: EvaluationSettings, ranks: bool = False) -> None:
+    """Check before a training what ``validate_captions`` needs; ``ranks``: something is retrieved as well.
 
     Raises:
         UserError: the split does not exist or has no captions; a setting that predicting captions does not have.
     """
-    if evaluation.rerank:
+    if evaluation.rerank and not ranks:
         raise UserError("rerank: nothing is ranked while captions are trained; leave it out")
     validation_rows(data)
 
@@ -125,6 +125,7 @@ def _predict(model: UniFashionFull, rows: list[Row]) -> Totals:
     feedback = [row[1] for row in readable]
     text = [x.to(device) for x in model.base.tokenize(feedback)] if any(feedback) else []
     query_rows = model.query_rows(model.base.read_images(normalise(pixels.to(device))), *text)
+    assert model.language is not None, "itg is among the losses"
     ids, mask = (x.to(device) for x in model.language.tokenize([row[2] for row in readable]))
     loss, logits = model.language(query_rows, ids, mask)
     num_tokens = mask.sum().item()

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from transformers.utils import logging as transformers_logging
 
 from unifashion.config import DataSettings, EvaluationSettings
-from unifashion.data.datasets import Kind, names, retrieval_sets, spec_of
+from unifashion.data.datasets import names, retrieval_sets, spec_of
 from unifashion.data.splits import chosen_spec, is_composed, read_composed, root_marks
 from unifashion.distributed import check_launch, is_main_process
 from unifashion.encoders.embedder import Embedder
@@ -137,10 +137,9 @@ def submit_checkpoint(
 
 def _embedder(model: UniFashionModel, data: DataSettings, evaluation: EvaluationSettings, progress: bool) -> Embedder:
     """Return what embeds the data set, after a check that the model was made for its kind."""
-    name, wants_composed = model.config.model_name, VARIANTS[model.config.model_name].has_prompt_tokens
-    if is_composed(data.dataset) != wants_composed:
-        kind: Kind = "composed" if wants_composed else "image-text"
-        suitable = names(spec for spec in retrieval_sets(kind) if spec.headline is not None)
+    name, kinds = model.config.model_name, VARIANTS[model.config.model_name].kinds
+    if ("composed" if is_composed(data.dataset) else "image-text") not in kinds:
+        suitable = names(spec for kind in kinds for spec in retrieval_sets(kind) if spec.headline is not None)
         raise UserError(f"{name} is not evaluated on {data.dataset}; use --dataset {' or '.join(suitable)}")
     return Embedder(model, evaluation.eval_batch_size, data.num_workers, progress)
 

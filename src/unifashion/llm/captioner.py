@@ -37,9 +37,12 @@ class Captioner:
             UserError: the model was not trained to write captions.
         """
         name = model.config.model_name
+        if isinstance(model, UniFashionFull) and model.language is None:
+            model = model.base  # its head draws
         if name != "blip2_cir_cls" and not isinstance(model, UniFashionFull):
             raise UserError(
-                f"a {name} was not trained to write captions; use a blip2_cir_cls (phase 1) or a blip2_cir_full (captions)"
+                f"this {name} was not trained to write captions; use a blip2_cir_cls (phase 1) or a model that was trained with "
+                "the loss itg"
             )
         self.model = model.eval()
         self.network = model.base if isinstance(model, UniFashionFull) else model
@@ -116,6 +119,7 @@ class Captioner:
                 torch.manual_seed(seed)
             image = network.read_images(normalise(pixels_B3SS.to(device)))
             if isinstance(model, UniFashionFull):
+                assert model.language is not None, "checked when the model was taken"
                 instructions = None if instruction is None else [instruction] * len(pixels_B3SS)
                 return [
                     _caption(text) for text in model.language.generate(model.query_rows(image), decoding, instructions)

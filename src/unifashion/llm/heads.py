@@ -6,23 +6,29 @@ from typing import Any, Literal, get_args, get_origin
 
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from unifashion.config import drawing_shape
 from unifashion.errors import UserError, one_line, require
 from unifashion.io import read_json
 from unifashion.llm.diffusion_head import DiffusionHead, load_diffusion_head
 from unifashion.llm.language_model import PrefixLanguageModel
 from unifashion.llm.loading import Kept, LoadIn, load_base, read_lora_config
 from unifashion.llm.prompts import QUERIES
+from unifashion.llm.tiny import TINY
 from unifashion.models import pretrained
 from unifashion.models.weight_files import load_foreign
 
 HEADS, HEAD_WEIGHTS, LLM_FOLDER, UNET_FOLDER = "heads.json", "heads.safetensors", "llm", "unet"
+DIFFUSION_FOLDER = "diffusion"  # what a diffusion model that was made on the spot keeps beside its U-Net
 
 
 @dataclass(frozen=True)
 class Heads:
-    """Where the parts come from, the language model's prompt, and which weights of both models a checkpoint keeps."""
+    """Where the parts come from, the language model's prompt, and which weights of both models a checkpoint keeps.
 
-    llm: str
+    Without a language model (``llm`` None) the fields of its prompt mean nothing.
+    """
+
+    llm: str | None
     kept: Kept
     load_in: LoadIn
     template: str
@@ -30,14 +36,14 @@ class Heads:
     max_answer_tokens: int
     diffusion_model: str | None = None
     keeps_unet: bool = False
-    drawing_size: int = 256
+    drawing_size: int | str = 256  # "512x384" = height x width
     drawing_prompt: str = ""
 
 
 def find_heads(name: str | Path) -> Path | None:
     """Return the folder with the heads of a run, a saved folder or a hub id; None where the model has none."""
     checkpoint = pretrained.resolve(name)
-    checkpoint.fetch(HEADS, HEAD_WEIGHTS, f"{LLM_FOLDER}/*", f"{UNET_FOLDER}/*")
+    checkpoint.fetch(HEADS, HEAD_WEIGHTS, f"{LLM_FOLDER}/*", f"{UNET_FOLDER}/*", f"{DIFFUSION_FOLDER}/*")
     return checkpoint.path if (checkpoint.path / HEADS).is_file() else None
 
 
@@ -53,8 +59,9 @@ def read_heads(folder: Path) -> Heads:
             raise TypeError(wrong[0])
         if heads.template.replace("{instruction}", heads.instruction).count(QUERIES) != 1:
             raise ValueError("template")
+        drawing_shape(heads.drawing_size)
         return heads
-    except (ValueError, TypeError):  # None, where it cannot be read, is no mapping
+    except (ValueError, TypeError, UserError):  # None, where it cannot be read, is no mapping
         raise UserError(f"{folder / HEADS} is not what a blip2_cir_full writes; train again or copy it again") from None
 
 
@@ -62,12 +69,14 @@ def _fits(kind: Any, value: object) -> bool:
     return value in get_args(kind) if get_origin(kind) is Literal else isinstance(value, kind)
 
 
-def rebuild_language_model(heads: Heads, folder: Path, width: int) -> PrefixLanguageModel:
-    """Build the language model of a checkpoint for rows of ``width``; weights that the folder keeps are loaded later.
+def rebuild_language_model(heads: Heads, folder: Path, width: int) -> PrefixLanguageModel | None:
+    """Build the language model of a checkpoint, if it has one, for rows of ``width``; weights that it keeps are loaded later.
 
     Raises:
         UserError: the base cannot be found, or files in ``folder`` are missing or damaged.
     """
+    if heads.llm is None:
+        return None
     source = folder / LLM_FOLDER
     if heads.kept == "lora":
         require("peft", f"the LoRA adapter in {source}")
@@ -97,11 +106,10 @@ def prefix_language_model(model: Any, tokenizer: Any, width: int, heads: Heads) 
     )
 
 
-def rebuild_diffusion_head(heads: Heads, folder: Path, width: int) -> DiffusionHead | None:
+def rebuild_diffusion_head(heads: Heads, folder: Path, width: int, num_rows: int) -> DiffusionHead | None:
     """Build the diffusion head of a checkpoint, if it has one; raises as ``load_diffusion_head``."""
     if heads.diffusion_model is None:
         return None
     unet = str(folder / UNET_FOLDER) if heads.keeps_unet else None
-    return load_diffusion_head(
-        heads.diffusion_model, width, heads.drawing_size, heads.drawing_prompt, heads.keeps_unet, unet
-    )
+    name = str(folder / DIFFUSION_FOLDER) if heads.diffusion_model == TINY else heads.diffusion_model
+    return load_diffusion_head(name, width, num_rows, heads.drawing_size, heads.drawing_prompt, heads.keeps_unet, unet)

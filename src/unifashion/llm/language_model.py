@@ -99,10 +99,18 @@ class PrefixLanguageModel(nn.Module):
         return logits
 
     def forward(
-        self, rows_BPH: Tensor, answer_ids_BL: Tensor, answer_mask_BL: Tensor, num_targets: Tensor | None = None
+        self,
+        rows_BPH: Tensor,
+        answer_ids_BL: Tensor,
+        answer_mask_BL: Tensor,
+        num_targets: Tensor | None = None,
+        instruction: str | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return the loss, mean over the answers' tokens (or their sum over ``num_targets``), and their logits (B, L, V)."""
-        prompt_BTE = self.embed(rows_BPH, *prompt_ids(self.tokenizer, self.template, self.instruction))
+        """Return the loss, mean over the answers' tokens (or their sum over ``num_targets``), and their logits (B, L, V).
+
+        ``instruction`` takes the place of the head's own.
+        """
+        prompt_BTE = self.embed(rows_BPH, *prompt_ids(self.tokenizer, self.template, instruction or self.instruction))
         num_positions = answer_ids_BL.shape[1] + 1  # the prompt's last position predicts the first token
         logits_BLV = self.logits(prompt_BTE, answer_ids_BL, answer_mask_BL, num_positions).float()
         # language_loss compares position i with token i + 1; the pad stands for the prompt's last position.

@@ -14,6 +14,7 @@ A saved folder is a UniFashion folder with additional files:
     heads.safetensors                           the projection, the diffusion adapter
     llm/                                        LoRA as a PEFT adapter, or a whole language model (llm/loading.py)
     unet/                                       only where the UNet was trained
+    diffusion/                                  the rest of a diffusion model that was made on the spot
 
 What is frozen beyond the tower is neither in the folder nor in ``state_dict``: ``heads.json`` names it.
 """
@@ -30,6 +31,7 @@ from unifashion.errors import UserError
 from unifashion.io import write_json
 from unifashion.llm.diffusion_head import DiffusionHead
 from unifashion.llm.heads import (
+    DIFFUSION_FOLDER,
     HEAD_WEIGHTS,
     HEADS,
     LLM_FOLDER,
@@ -42,6 +44,7 @@ from unifashion.llm.heads import (
 )
 from unifashion.llm.language_model import PrefixLanguageModel
 from unifashion.llm.loading import is_kept, read_language_model, save_language_model
+from unifashion.llm.tiny import TINY
 from unifashion.models import pretrained
 from unifashion.models.presets import UniFashionConfig
 from unifashion.models.qformer import ImageMemory
@@ -59,7 +62,11 @@ class UniFashionFull(nn.Module):
     """A retrieval network with the heads that read its query rows."""
 
     def __init__(
-        self, base: UniFashionModel, heads: Heads, language: PrefixLanguageModel, diffusion: DiffusionHead | None
+        self,
+        base: UniFashionModel,
+        heads: Heads,
+        language: PrefixLanguageModel | None,
+        diffusion: DiffusionHead | None,
     ) -> None:
         super().__init__()
         self.base, self.language, self.diffusion = base, language, diffusion
@@ -77,11 +84,14 @@ class UniFashionFull(nn.Module):
         """Return the query rows (B, Q, H) of images, or of images with feedback: what both heads read."""
         return self.base.query_rows(image, ids_BL, mask_BL)
 
-    def choose_trained(self, parts: tuple[str, ...]) -> None:
-        """Let these parts learn (names as in ``LanguageModelSettings``); the image tower keeps its own setting."""
+    def choose_trained(self, parts: tuple[str, ...], losses: tuple[str, ...] = ("itg", "q2i")) -> None:
+        """Let these parts learn (names as in ``LanguageModelSettings``); the image tower keeps its own setting.
+
+        The heads of retrieval belong to the Q-Former, each where one of the losses reaches it.
+        """
         for name, parameter in self.named_parameters():
             if not name.startswith("base.vision.") and parameter.is_floating_point():
-                parameter.requires_grad_(part_of(name) in parts)
+                parameter.requires_grad_(part_of(name, losses) in parts)
 
     # Files ------------------------------------------------------------------------------------------------------------
 
@@ -101,7 +111,11 @@ class UniFashionFull(nn.Module):
         save_file(adapters, folder / HEAD_WEIGHTS, metadata={"format": "pt"})
         write_json(folder / HEADS, asdict(self.heads))
         llm = {n.removeprefix(LLM): t for n, t in weights.items() if n.startswith(LLM)}
-        save_language_model(folder / LLM_FOLDER, self.language.model, llm, self.heads.kept, self.language.tokenizer)
+        if self.language is not None:
+            language = self.language
+            save_language_model(folder / LLM_FOLDER, language.model, llm, self.heads.kept, language.tokenizer)
+        if self.diffusion is not None and self.heads.diffusion_model == TINY:
+            self.diffusion.save_frozen(folder / DIFFUSION_FOLDER)
         if self.diffusion is not None and self.heads.keeps_unet:
             unet = {
                 n.removeprefix(UNET): t.detach().cpu().contiguous() for n, t in weights.items() if n.startswith(UNET)
@@ -120,11 +134,22 @@ class UniFashionFull(nn.Module):
         pretrained.check_fit(self, weights, folder)
         return weights
 
-    def _head_weights(self, folder: Path) -> dict[str, Tensor]:
+    def load_kept(self, folder: Path, language: bool = True, diffusion: bool = True) -> None:
+        """Load what a folder keeps of these of its heads, as far as the model has them."""
+        weights = self._head_weights(folder, read_heads(folder))
+        starts = (("language.",) if language else ()) + (("diffusion.",) if diffusion else ())
+        own = self.state_dict()
+        # A U-Net that is trained from now on is not in the folder: its weights come from the diffusion model.
+        others = {n: t for n, t in own.items() if not n.startswith(starts) or n.startswith(UNET)}
+        chosen = {n: t for n, t in weights.items() if n.startswith(starts) and n in own}
+        pretrained.load_weights(self, {**others, **chosen}, folder)
+
+    def _head_weights(self, folder: Path, heads: Heads | None = None) -> dict[str, Tensor]:
+        heads = heads or self.heads
         weights = read_safetensors(folder / HEAD_WEIGHTS)
-        unet = read_safetensors(folder / UNET_FOLDER / UNET_WEIGHTS) if self.heads.keeps_unet else {}
+        unet = read_safetensors(folder / UNET_FOLDER / UNET_WEIGHTS) if heads.keeps_unet else {}
         check_finite({**weights, **unet}, folder)
-        llm = read_language_model(folder / LLM_FOLDER, self.heads.kept)
+        llm = read_language_model(folder / LLM_FOLDER, heads.kept)
         weights = {n.replace(DRAWING, "diffusion.", 1) if n.startswith(DRAWING) else n: t for n, t in weights.items()}
         return {**weights, **{UNET + n: t for n, t in unet.items()}, **{LLM + n: t for n, t in llm.items()}}
 
@@ -143,7 +168,7 @@ class UniFashionFull(nn.Module):
         heads = read_heads(folder)
         heads = heads if llm is None else replace(heads, llm=llm)
         width = base.config.qformer.hidden_size
-        diffusion = rebuild_diffusion_head(heads, folder, width)
+        diffusion = rebuild_diffusion_head(heads, folder, width, base.config.num_queries)
         model = cls(base, heads, rebuild_language_model(heads, folder, width), diffusion)
         own = {n: t for n, t in model.state_dict().items() if n.startswith(BASE)}
         pretrained.load_weights(model, {**own, **model._head_weights(folder)}, folder)
@@ -165,14 +190,27 @@ class UniFashionFull(nn.Module):
         return cls.with_heads_of(base, folder, llm).eval()
 
 
-def part_of(name: str) -> str:
-    """Return the part (``LANGUAGE_PARTS``) that a parameter belongs to, or "" where no loss of this model reaches it."""
+# Which losses reach the retrieval network's own heads.
+REACHED_BY = {
+    "base.vision_proj.": {"itc", "itm", "ttc"},
+    "base.text_proj.": {"itc", "itm", "ttc"},
+    "base.temperature": {"itc", "ttc"},
+    "base.prompt_tokens": {"itc", "itm"},
+    "base.itm_head.": {"itm"},
+    "base.language_head.": {"lm"},
+}
+
+
+def part_of(name: str, losses: tuple[str, ...] = ("itg", "q2i")) -> str:
+    """Return the part (``LANGUAGE_PARTS``) that a parameter belongs to, or "" where none of the losses reaches it."""
     if name.startswith(LLM):
         return "llm_lora" if "lora_" in name else "llm"
     if name.startswith(ADAPTERS):
         return "adapters"
     if name.startswith(UNET):
         return "diffusion"
+    if any(name.startswith(head) and reaching & set(losses) for head, reaching in REACHED_BY.items()):
+        return "qformer"
     return "qformer" if name.startswith(("base.qformer.", "base.query_tokens", "base.ln_vision.")) else ""
 
 

@@ -1,7 +1,7 @@
-"""A small LLaMA with random weights and a vocabulary of the training texts: the caption head where no language model is at hand.
+"""A small LLaMA and a small Stable Diffusion with random weights, for where no pretrained ones are at hand.
 
-It knows nothing but what it is trained on, so all of its weights are trained and saved. It exists to run the whole pipeline on a
-laptop, not to write well.
+They know nothing but what they are trained on, so all of their weights are trained (or fitted) and saved. They exist to run the
+whole pipeline on a laptop, not to write or draw well.
 """
 
 import re
@@ -9,9 +9,21 @@ from collections import Counter
 from collections.abc import Iterable
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from torch import Tensor
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+from unifashion.errors import require
+from unifashion.llm.diffusion_head import DiffusionHead, check_shape
 
 TINY = "tiny"
+TEXT_WIDTH, PROMPT_LENGTH, PATCH = 64, 24, 3
 _SPECIAL = ["<unk>", "<s>", "</s>", "<pad>"]
 _SPACE = "\u2581"
 _PIECE = rf"{_SPACE}?\w+|{_SPACE}?[^\w\s{_SPACE}]|{_SPACE}"
@@ -63,3 +75,52 @@ def tiny_llama(tokenizer: PreTrainedTokenizerBase, max_positions: int = 512) -> 
         pad_token_id=tokenizer.pad_token_id,
     )
     return LlamaForCausalLM(config).float()
+
+
+def tiny_diffusion_head(
+    texts: Iterable[str], image_N3ST: Tensor, width: int, num_rows: int, size: str, prompt: str
+) -> DiffusionHead:
+    """Build a diffusion head with random weights, from torch's global generator, and an autoencoder fitted to pictures.
+
+    Args:
+        texts: the prompts' vocabulary.
+        image_N3ST: pictures in -1..1.
+        width: of the Q-Former's rows.
+        num_rows: how many rows an image has.
+        size: of the drawn image.
+        prompt: as in ``DiffusionHead``.
+    """
+    require("diffusers", "--diffusion-model tiny")
+    from diffusers import UNet2DConditionModel
+
+    from unifashion.models.blocks_vae import BlockAutoencoder
+
+    tokenizer = train_tokenizer(texts)
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=TEXT_WIDTH,
+            intermediate_size=2 * TEXT_WIDTH,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=num_rows + PROMPT_LENGTH,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(32, 64, 64),
+        layers_per_block=1,
+        norm_num_groups=8,
+        cross_attention_dim=TEXT_WIDTH,
+        attention_head_dim=2,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    )
+    vae = BlockAutoencoder(patch=PATCH)
+    vae.fit(image_N3ST)
+    head = DiffusionHead(width, num_rows, text_encoder, tokenizer, vae, unet, size, prompt, prediction="v_prediction")
+    check_shape(head)
+    return head

@@ -12,16 +12,20 @@ LARGEST, MOST_LAYERS = 2**20, 1000  # what a config may say without a look at it
 
 @dataclass(frozen=True)
 class Variant:
-    """What sets one named model apart: its queries, and the kinds of data that it trains on."""
+    """What sets one named model apart: its queries, the kinds of data that it is for, and what it learns by default."""
 
     has_prompt_tokens: bool  # queries of their own for target and gallery images
-    trains_on: tuple[Kind, ...]
+    kinds: tuple[Kind, ...]
+    losses: tuple[str, ...]  # those of them that the data feeds; --losses names others
 
 
 VARIANTS: dict[str, Variant] = {
-    "blip2_cir_cls": Variant(False, ("image-text",)),  # phase 1: cross-modal retrieval, captions by the Q-Former
-    "blip2_cir_rerank": Variant(True, ("composed",)),  # phase 2: composed retrieval
-    "blip2_cir_full": Variant(True, ("image-text", "composed")),  # captions by a language model, images (llm/)
+    # phase 1: cross-modal retrieval, captions by the Q-Former
+    "blip2_cir_cls": Variant(False, ("image-text",), ("itc", "itm", "lm")),
+    # phase 2: composed retrieval
+    "blip2_cir_rerank": Variant(True, ("composed",), ("itc", "ttc", "itm")),
+    # both, with a language model that writes captions and a diffusion model that draws (llm/)
+    "blip2_cir_full": Variant(True, ("image-text", "composed"), ("itg", "q2i")),
 }
 
 

@@ -108,12 +108,17 @@ class UniFashionModel(nn.Module):
 
     def fused_features(self, reference: ImageMemory, ids_BL: Tensor, mask_BL: Tensor) -> tuple[Tensor, Tensor]:
         """Return the composed query: its text vector (B, D) and its query vectors (B, Q, D), all of unit length."""
+        fused_BD, query_BQH = self.fused_pass(reference, ids_BL, mask_BL)
+        return fused_BD, self.project_queries(query_BQH)
+
+    def fused_pass(self, reference: ImageMemory, ids_BL: Tensor, mask_BL: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the composed query: its text vector (B, D), of unit length, and its hidden query rows (B, Q, H)."""
         queries_BQH = self._queries(self.query_tokens, reference)
         query_BQH, text_BLH = self._split(self.qformer(queries_BQH, ids_BL, mask_BL, reference))
         # SPRC reads the feedback once more, with the query rows of the first pass and without the image.
         if self.config.query_passes == 2:
             _, text_BLH = self._split(self.qformer(query_BQH, ids_BL, mask_BL))
-        return F.normalize(self.text_proj(text_BLH[:, 0]), dim=-1), self.project_queries(query_BQH)
+        return F.normalize(self.text_proj(text_BLH[:, 0]), dim=-1), query_BQH
 
     def query_rows(self, image: ImageMemory, ids_BL: Tensor | None = None, mask_BL: Tensor | None = None) -> Tensor:
         """Return the hidden query rows (B, Q, H) of images, or of images with texts: what generating heads read."""
@@ -125,16 +130,16 @@ class UniFashionModel(nn.Module):
         return self.itm_head(self._split(hidden_BTH)[0]).mean(dim=1)
 
     def caption_pass(self, image: ImageMemory, ids_BL: Tensor, mask_BL: Tensor) -> tuple[Tensor, Tensor]:
-        """Read image and caption at once: image features (B, Q, D) and next-word logits (B, L, V).
+        """Read image and caption at once: hidden query rows (B, Q, H) and next-word logits (B, L, V).
 
-        The first token of each text, [CLS], is read as [DEC]. The query rows do not see the text, so the features equal
-        those of ``image_features``.
+        The first token of each text, [CLS], is read as [DEC]. The query rows do not see the text, so they equal those of
+        ``query_rows`` without one.
         """
         # [CLS] opens a text that is understood, [DEC] one that is generated; the weights of BLIP-2 tell them apart by it.
         ids_BL = torch.cat([torch.full_like(ids_BL[:, :1], self.config.dec_token_id), ids_BL[:, 1:]], dim=1)
         queries_BQH = self._queries(self.query_tokens, image)
         query_BQH, text_BLH = self._split(self.qformer(queries_BQH, ids_BL, mask_BL, image, causal=True))
-        return self.project_queries(query_BQH), self.language_head(text_BLH, self.qformer.word_embeddings.weight)
+        return query_BQH, self.language_head(text_BLH, self.qformer.word_embeddings.weight)
 
     def project_queries(self, query_BQH: Tensor) -> Tensor:
         """Return unit vectors (B, Q, D)."""

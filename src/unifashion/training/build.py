@@ -3,12 +3,14 @@
 import dataclasses
 import logging
 from collections.abc import Callable, Iterable
+from typing import Literal
 
 import torch
 
 from unifashion.config import DataSettings, ModelSettings
 from unifashion.convert import load_any
 from unifashion.data.mixture import TRAINED_ON_VAL
+from unifashion.data.splits import is_composed
 from unifashion.errors import UserError
 from unifashion.models import pretrained
 from unifashion.models.presets import VARIANTS, UniFashionConfig, build_config
@@ -49,6 +51,7 @@ def build_model(
             int(tokenizer.convert_tokens_to_ids(DEC)),  # type: ignore[arg-type]
             data,
         )
+        config = dataclasses.replace(config, target_queries=_target_queries(settings.blip_model_name, data))
         _check_patches(config)
         _check_positions(config)
         model = UniFashionModel(config, tokenizer)
@@ -57,6 +60,12 @@ def build_model(
     if settings.freeze_vision:
         model.vision.freeze()
     return model
+
+
+def _target_queries(name: str, data: DataSettings) -> Literal["query_tokens", "prompt_tokens"]:
+    """Return the queries that read target and gallery images: those of their own that only composed queries train."""
+    own = VARIANTS[name].has_prompt_tokens and is_composed(data.dataset)
+    return "prompt_tokens" if own else "query_tokens"
 
 
 def _check_patches(config: UniFashionConfig) -> None:
@@ -84,10 +93,12 @@ def _from_checkpoint(settings: ModelSettings, data: DataSettings) -> UniFashionM
                 f"set --{name.replace('_', '-')} {getattr(config, name)}"
             )
     has_prompt_tokens = VARIANTS[settings.blip_model_name].has_prompt_tokens
+    if config.model_name == "blip2_cir_full" and config.target_queries == "query_tokens":
+        weights.pop("prompt_tokens", None)  # phase 1 has not trained them
     config = dataclasses.replace(
         config,
         model_name=settings.blip_model_name,
-        target_queries="prompt_tokens" if has_prompt_tokens else "query_tokens",
+        target_queries=_target_queries(settings.blip_model_name, data),
         max_text_tokens=data.max_text_tokens,
     )
     _check_positions(config)

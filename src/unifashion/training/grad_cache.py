@@ -5,7 +5,7 @@ Contrastive losses compare every row with every other, but only through one shor
 
     1. encode all rows, chunk by chunk, without gradients: their vectors
     2. compare the vectors: their losses, the gradient of every vector, and the hard negatives
-    3. encode the chunks again, with gradients, and send the vectors' gradients through them (with the captioning loss)
+    3. encode the chunks again, with gradients, and send the vectors' gradients through them (with the losses of single rows)
     4. pass over the pairs of the matching loss, chunk by chunk
 
 The generators are reseeded for each chunk, so that stages 1 and 3 apply the same dropout masks. What a frozen tower computes
@@ -46,7 +46,7 @@ class GradCache:
             raise UserError(f"--grad-cache-chunk has no effect on a {type(task).__name__}; leave it out")
         if is_sharded:
             raise UserError("--grad-cache-chunk and FSDP cannot be combined; use configs/accelerate/ddp.yaml")
-        tower = task.model.vision
+        tower = task.network.vision
         if not tower.frozen and any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in tower.modules()):
             raise UserError(
                 "--grad-cache-chunk: the image tower normalises over the batch, which chunks change; "
@@ -60,18 +60,23 @@ class GradCache:
         chunks = torch.arange(len(batch["product"]), device=batch["product"].device).split(self.chunk)
         vectors = self._encode(batch, chunks, position)
         seed_everything(*position)
-        losses, pairs = self.task.contrastive_losses(vectors, batch)
-        self._share(losses).backward()
+        losses, pairs = self.task.contrastive_losses(vectors, batch) if vectors else ({}, None)
+        if losses:
+            self._share(losses).backward()
         for index, rows in enumerate(chunks):
             seed_everything(*position, index)
+            part = _rows(batch, rows)
             with self.accelerator.autocast():
-                features = self.task.encode(_rows(batch, rows))
+                features = self.task.encode(part)
+                row_losses = self.task.row_losses(features, part)
             # The gradient of this sum is the chain rule: the loss' gradient of every vector, propagated through the pass that
             # computed it.
             parts = [(features.vectors[name] * _grad(vector)[rows]).sum() for name, vector in vectors.items()]
-            (torch.stack(parts).sum() + self._share(features.losses)).backward()
-            _accumulate(losses, features.losses)
-        self._itm(batch, pairs, position, losses)
+            total = self._share(row_losses)
+            (torch.stack(parts).sum() + total if parts else total).backward()
+            _accumulate(losses, row_losses)
+        if pairs is not None:
+            self._itm(batch, pairs, position, losses)
         return losses
 
     def share_gradients(self) -> None:
@@ -82,7 +87,7 @@ class GradCache:
     @torch.no_grad()
     def _with_tokens(self, batch: Batch) -> Batch:
         """Replace pixels by the tokens of a frozen tower."""
-        tower = self.task.model.vision
+        tower = self.task.network.vision
         if not tower.frozen:
             return batch
         tokens = {}
@@ -104,7 +109,7 @@ class GradCache:
         return {name: torch.cat(vectors).requires_grad_() for name, vectors in parts.items()}
 
     def _itm(self, batch: Batch, pairs: ItmPairs, position: Position, losses: Losses) -> None:
-        model = self.task.model
+        model = self.task.network
         images = gather(batch[self.task.matched_image])
         num_rows = len(batch["product"])
         first = self.accelerator.process_index * num_rows
@@ -123,7 +128,7 @@ class GradCache:
 
     def _share(self, losses: Losses) -> Tensor:
         """Return the weighted sum, as a share of the step that several batches may make up."""
-        zero = torch.zeros((), device=self.task.model.temperature.device)
+        zero = torch.zeros((), device=self.task.network.temperature.device)
         total = sum((self.task.weights[name] * value.float() for name, value in losses.items()), zero)
         return total / self.accelerator.gradient_accumulation_steps
 

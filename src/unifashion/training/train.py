@@ -1,6 +1,7 @@
 """Train one phase from settings: read, build, fit, save."""
 
 import logging
+import random
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -13,14 +14,22 @@ from accelerate import Accelerator
 from torch import Tensor
 from transformers import logging as transformers_logging
 
-from unifashion.config import DataSettings, EvaluationSettings, LanguageModelSettings, ModelSettings, TrainingSettings
+from unifashion.config import (
+    LOSSES,
+    DataSettings,
+    EvaluationSettings,
+    LanguageModelSettings,
+    ModelSettings,
+    TrainingSettings,
+    drawing_shape,
+)
 from unifashion.data.batches import ComposedRows, PairRows, Photos, TrainingSet
 from unifashion.data.feature_cache import TOWER_HASH_SIZE, FeatureCache, key_of
 from unifashion.data.feedback import prepare_text
-from unifashion.data.images import ImageTransform
+from unifashion.data.images import DrawingTransform, ImageTransform
 from unifashion.data.mixture import epoch_sizes, read_training_pairs, read_training_queries
 from unifashion.data.sampler import EpochSampler
-from unifashion.data.skipped import check_missing
+from unifashion.data.skipped import check_missing, first_readable
 from unifashion.data.splits import is_composed, training_texts
 from unifashion.errors import UserError
 from unifashion.evaluation.scores import Score
@@ -30,16 +39,19 @@ from unifashion.models.unifashion import UniFashionModel
 from unifashion.training.build import build_model
 from unifashion.training.checkpoint import find_checkpoint
 from unifashion.training.compilation import compile_blocks
+from unifashion.training.objective import choose_losses
 from unifashion.training.resume import check_data
 from unifashion.training.run_folder import RunFolder, check_run, fingerprint, open_run
 from unifashion.training.schedule import make_schedule
-from unifashion.training.tasks import RETRIEVAL_TASKS
+from unifashion.training.tasks import task_class
+from unifashion.training.tasks.contrastive import ContrastiveTask
 from unifashion.training.tasks.task import Task
 from unifashion.training.trainer import Cadence, Trainer, Validation, make_accelerator
 
 log = logging.getLogger(__name__)
 
-Evaluate = Callable[[Any], tuple[list[Score], float]]  # of the model that a task trains, in evaluation mode
+# Of the model that a task trains, in evaluation mode, and its losses.
+Evaluate = Callable[[Any, Sequence[str]], tuple[list[Score], float | None]]
 
 
 def train(
@@ -65,9 +77,13 @@ def train(
     if training.resume:
         check_data(Path(training.resume), described)
     corpus: Callable[[], Iterable[str]] = partial(map, prepare_text, training_texts(data))
+    kept = heads_of(model.init_from)
+    losses = choose_losses(model, training, language, rows, kept)
+    if "q2i" in losses:
+        rows = replace(rows, drawings=Photos(_drawing_transform(language, kept), keep=data.cache_images))
     network = build_model(model, data, corpus, training.seed)
-    task = _make_task(network, rows, data, model, training, language)
-    accelerator = make_accelerator(training, type(task))
+    task = make_task(network, rows, data, training, language, losses, kept)
+    accelerator = make_accelerator(training, find_unused=not task.uses_all_parameters)
     sampler = make_sampler(rows, training, accelerator)
     if data.feature_cache is not None:
         rows = replace(rows, photos=_cached(rows.images(), photos, data, network, accelerator, training.batch_size))
@@ -76,7 +92,7 @@ def train(
     trainer = make_trainer(task, rows, training, accelerator, None, evaluate, data.num_workers, sampler)
     with open_run(training) if accelerator.is_main_process else nullcontext() as run:
         if run is not None and not training.resume:
-            more = [language] if model.blip_model_name == "blip2_cir_full" else []
+            more = [language] if {"itg", "q2i"} & set(losses) else []
             run.describe((data, model, training, evaluation, *more), rows=len(rows), data=described)
         trainer.run = run
         if training.tracker != "none":
@@ -143,26 +159,75 @@ def _validation_of(evaluate: Evaluate) -> Callable[[Task], Validation]:
     """Adapt a function that scores a model to what the trainer calls."""
 
     def validate(task: Task) -> Validation:
-        scores, value = evaluate(task.model)
+        scores, value = evaluate(task.model, task.losses)
         return Validation([score.row() for score in scores], value)
 
     return validate
 
 
-def _make_task(
+def heads_of(init_from: str | None) -> Path | None:
+    """Return the folder of the heads of the checkpoint that a run starts from; None where it has none, or is not ours."""
+    if init_from is None or Path(init_from).is_file():
+        return None
+    from unifashion.llm.heads import find_heads
+
+    return find_heads(init_from)
+
+
+def _drawing_transform(language: LanguageModelSettings, kept: Path | None) -> DrawingTransform:
+    """Return what makes a photo as large as it is drawn."""
+    if language.diffusion_model is not None or kept is None:
+        return DrawingTransform(*drawing_shape(language.drawing_size))
+    from unifashion.llm.heads import read_heads
+
+    return DrawingTransform(*drawing_shape(read_heads(kept).drawing_size))
+
+
+def make_task(
     network: UniFashionModel,
     rows: PairRows | ComposedRows,
     data: DataSettings,
-    model: ModelSettings,
     training: TrainingSettings,
     language: LanguageModelSettings,
-) -> Task:
-    if model.blip_model_name == "blip2_cir_full":
-        # Here, because the heads import peft and diffusers: slow to import, and optional packages.
-        from unifashion.training.caption_training import make_caption_task
+    losses: tuple[str, ...],
+    kept: Path | None = None,
+) -> ContrastiveTask:
+    """Return the task of a network, with the heads that its losses need.
 
-        return make_caption_task(network, rows, data, model.init_from, training, language)
-    return RETRIEVAL_TASKS[model.blip_model_name](network, training, data.augment)
+    Raises:
+        UserError: a head that cannot be loaded, or nothing that is trained.
+    """
+    make = task_class(network.config.model_name, isinstance(rows, ComposedRows))
+    if not {"itg", "q2i"} & set(losses):
+        return make(network, training, data.augment, _in_order(make, losses))
+    # Here, because the heads import peft and diffusers: slow to import, and optional packages.
+    from unifashion.llm.build import Learned, add_heads
+    from unifashion.llm.prompts import instruction_for
+
+    learned = Learned(partial(_texts_of, rows), partial(_drawn_sample, rows))
+    full = add_heads(network, language, instruction_for(data.dataset), learned, kept, losses)
+    own = language.instruction is not None or language.llm is None  # one instruction for all rows
+    instructions = () if own else tuple(map(instruction_for, data.mixture()))
+    return make(full, training, data.augment, _in_order(make, losses), instructions)
+
+
+def _in_order(make: type[ContrastiveTask], losses: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the losses as the task computes them, with those that a subclass of it adds."""
+    return (*losses, *(name for name in make.losses if name not in LOSSES))
+
+
+def _texts_of(rows: PairRows | ComposedRows) -> list[str]:
+    """Return all captions that a language model can learn from."""
+    return [text for text in map(rows.answer, range(len(rows))) if text.strip()]
+
+
+def _drawn_sample(rows: PairRows | ComposedRows, most: int = 512) -> Tensor:
+    """Return photos, evenly spaced in the training set, in -1..1, as large as they are drawn."""
+    chosen = range(0, len(rows), max(len(rows) // most, 1))
+    pixels = [
+        first_readable(index, len(rows), lambda row: rows.row(row, random.Random(0)))[1]["drawing"] for index in chosen
+    ]
+    return torch.stack(pixels).float() / 127.5 - 1
 
 
 def _cached(
@@ -190,7 +255,7 @@ def _cached(
             return tower(pixels.to(accelerator.device))
 
     tower_hash = weights_hash(tower.state_dict(), TOWER_HASH_SIZE)
-    key = key_of(tower_hash, photos.transform, data.feature_form, accelerator.mixed_precision)
+    key = key_of(tower_hash, network.image_transform, data.feature_form, accelerator.mixed_precision)
     cache = FeatureCache(Path(data.feature_cache or ""), key, data.feature_form, photos)
     share = accelerator.process_index, accelerator.num_processes
     cache.fill(images, encode, batch_size, share, progress=accelerator.is_main_process)
@@ -207,7 +272,7 @@ def _read_rows(
     Raises:
         UserError: the data set does not fit the model, or is missing.
     """
-    composed, fitting = is_composed(data.dataset), VARIANTS[model.blip_model_name].trains_on
+    composed, fitting = is_composed(data.dataset), VARIANTS[model.blip_model_name].kinds
     if ("composed" if composed else "image-text") not in fitting:
         kind = "images with texts (--dataset fashiongen)" if composed else "composed queries (--dataset fashioniq)"
         raise UserError(f"{model.blip_model_name} trains on {kind}, not on {data.dataset}")

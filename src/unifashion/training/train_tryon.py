@@ -52,7 +52,7 @@ def train(data: TryOnDataSettings, model: TryOnModelSettings, training: TryOnTra
     quiet_libraries()
     require("torchmetrics", "the validation of a try-on training")
     check_run(training)
-    accelerator = make_accelerator(training, TryOnTask)
+    accelerator = make_accelerator(training)
     names = map_names(data.control, warped_mask=training.atv_weight > 0)
     with accelerator.main_process_first():
         train_split, used = read_split(data, "train", names)

@@ -508,8 +508,10 @@ def _is_due(count: int, every: int) -> bool:
     return every > 0 and count % every == 0
 
 
-def make_accelerator(settings: RunSettings, task: type[Task]) -> Accelerator:
+def make_accelerator(settings: RunSettings, find_unused: bool = False) -> Accelerator:
     """Return the accelerator that owns devices, precision, processes and trackers.
+
+    ``find_unused``: DDP must look for trained parameters that take no part in a step.
 
     Raises:
         UserError: bf16 on a GPU that has none; a tracker that is not installed; FSDP of the first version.
@@ -526,6 +528,6 @@ def make_accelerator(settings: RunSettings, task: type[Task]) -> Accelerator:
         gradient_accumulation_steps=settings.accumulation_steps,
         log_with=to_track(settings.tracker),
         project_dir=settings.output_dir,
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=not task.uses_all_parameters)],
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=find_unused)],
     )
     return check_sharding(accelerator)

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 INDEX = "model_index.json"
 LAST = "last"
 PIPELINE_FILES = ("*.json", "*.txt", "*.safetensors")
-OWN_PARTS = tuple(kind.__module__ for kind in (TryOnDenoiser, BlockAutoencoder))
+OWN_PARTS = (TryOnDenoiser.__module__, BlockAutoencoder.__module__, "unifashion.tryon.blocks_vae")
 
 
 def quiet_libraries() -> None:

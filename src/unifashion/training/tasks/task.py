@@ -11,7 +11,7 @@ splits a task at this seam.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -38,18 +38,21 @@ class Task(nn.Module):
 
     Attributes:
         losses: names of the losses, in the order in which they are printed; some may be absent from a batch.
-        uses_all_parameters: whether every trained parameter takes part in every step (if not, DDP must look for the idle ones).
         model: the network that is trained; its weights are named ``model.*`` in the task's ``state_dict``.
         weights: weight of each loss in the sum; 1 without a setting.
     """
 
-    losses: ClassVar[tuple[str, ...]]
-    uses_all_parameters: ClassVar[bool] = True
+    losses: tuple[str, ...]
 
     def __init__(self, model: nn.Module, weights: Mapping[str, float]) -> None:
         super().__init__()
         self.model = model
         self.weights = {name: float(weights.get(name, 1.0)) for name in self.losses}
+
+    @property
+    def uses_all_parameters(self) -> bool:
+        """Return whether every trained parameter takes part in every step (if not, DDP must look for the idle ones)."""
+        return True
 
     def collate(self, rows: list[Any]) -> Batch:
         """Stack rows of the data set into a batch; runs in the loader's processes."""

@@ -1,0 +1,5 @@
+"""The toy VAE (models/blocks_vae.py), under the name by which the ``model_index.json`` of earlier try-on models imports it."""
+
+from unifashion.models.blocks_vae import BlockAutoencoder
+
+__all__ = ["BlockAutoencoder"]
