@@ -203,6 +203,40 @@ def test_a_try_on_set_tells_which_maps_its_pairs_have(shared):
     assert names == ["vitonhd", "dresscode"]
 
 
+def test_maps_that_do_not_fit_the_photo_are_findings_of_their_own(tryon_root, tmp_path):
+    home = tmp_path / "test"
+    shutil.copytree(tryon_root / "vitonhd" / "test", home)
+    assert not problems(tmp_path)
+    first, second, third, fourth = sorted(path.stem for path in (home / "image").iterdir())
+    mask = home / "agnostic-mask" / f"{first}_mask.png"
+    with Image.open(mask) as image:
+        Image.new("L", image.size).save(mask)
+    shutil.copy(home / "agnostic-v3.2" / f"{third}.jpg", home / "agnostic-v3.2" / f"{first}.jpg")
+    surface = home / "image-densepose" / f"{first}.jpg"
+    with Image.open(surface) as image:
+        image.resize((30, 30)).save(surface)
+    labels = home / "image-parse-v3" / f"{second}.png"
+    with Image.open(labels) as image:
+        Image.new("L", image.size, 20).save(labels)
+    (home / "openpose_json" / f"{third}_keypoints.json").write_text('{"people": []}')
+    damaged = home / "agnostic-mask" / f"{fourth}_mask.png"
+    damaged.write_bytes(damaged.read_bytes()[:60])
+    found = problems(tmp_path)
+    for path, fault in (
+        (mask, "the mask is all black"),
+        (surface, "do not fit the person's photo"),
+        (labels, "labels are 0 to 19"),
+        (home / "openpose_json" / f"{third}_keypoints.json", "no person was detected"),
+    ):
+        (text,) = [text for text in found if text.startswith(f"{path}: ")]
+        assert fault in text
+    assert len(found) == 5 and found[-1].startswith("1 images cannot be used")
+    assert not problems(tmp_path, quick=True)
+    shutil.copy(tryon_root / "vitonhd" / "test" / "agnostic-mask" / mask.name, mask)
+    (text,) = [text for text in problems(tmp_path) if "agnostic-v3.2" in text]
+    assert "it is of another photo" in text
+
+
 def test_a_broken_tree_has_a_problem_for_every_break_and_nothing_is_hidden(tmp_path):
     for name, row in {"fashionGen/annotation_train.jsonl": '{"index": 1}\n', "catalogue.csv": "picture,text\n"}.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)

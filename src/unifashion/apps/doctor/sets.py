@@ -94,8 +94,10 @@ def _examine_set(spec: DatasetSpec, folder: Path, quick: bool, progress: bool) -
         report.licence = "that of this project"
         report.note("this is the embedded catalogue: drawn, not photographed; its scores are marked synthetic")
         spec = replace(spec, counts={})  # those of the real set, whose layout it has
-    look = LOOKS.get(spec.name) or LOOKS[spec.kind]
-    splits = look(spec, folder, report)
+    if spec.kind == "try-on":
+        splits = look_at_tryon(spec, folder, report, compare=not quick)
+    else:
+        splits = (LOOKS.get(spec.name) or LOOKS[spec.kind])(spec, folder, report)
     if not quick and any(splits.values()):
         paths = [path for split in splits.values() for path in split]
         report_pictures(report, splits, look_at_all(paths, os.cpu_count() or 1, progress))
@@ -228,7 +230,6 @@ def _composed_splits(spec: DatasetSpec, folder: Path, report: SetReport) -> dict
 LOOKS: dict[str, Look] = {  # by kind, or by name where a set needs more
     "image-text": _look_at_pairs,
     "composed": _look_at_composed,
-    "try-on": look_at_tryon,
     "fashioniq": look_at_fashioniq,
     "circo": _look_at_circo,
     "catalogue": _look_at_catalogue,
