@@ -13,6 +13,8 @@ from unifashion.apps.doctor.findings import SetReport
 from unifashion.apps.doctor.leaks import word_overlap
 from unifashion.apps.doctor.pictures import ALIKE, look_at, report_pictures
 from unifashion.cli import main
+from unifashion.data.image_files import PassedOver
+from unifashion.data.own_catalogue import read_products
 from unifashion.errors import UserError
 
 
@@ -154,6 +156,37 @@ def test_sets_in_folders_of_other_names_are_found_below_a_data_root(shop, shared
     assert (shared / "data" / "fashioniq_annotations").as_posix() in folders and len(set(folders)) == len(folders)
 
 
+def test_a_folder_of_photos_without_a_table_is_a_catalogue_and_what_is_passed_over_is_named(tmp_path):
+    for number in range(3):
+        draw(tmp_path / f"{number}.jpg", number)
+        (tmp_path / f"{number}.txt").write_text(f"garment {number}")
+    for name in ("notes.pdf", "._1.jpg", "phone.heic"):
+        (tmp_path / name).write_text("x")
+    (report,) = examine(tmp_path, progress=False)
+    assert report.name == "catalogue" and report.counts[0].found == 3
+    (finding,) = [finding for finding in report.findings if "passed over" in finding.text]
+    assert finding.level == "note" and finding.text.startswith("3 files passed over: 1 .heic (convert them to JPEG")
+    assert sorted(finding.items) == ["._1.jpg", "notes.pdf", "phone.heic"]
+    (tmp_path / "1.txt").unlink()
+    (tmp_path / "2.jpg").write_text("not an image")
+    bare, broken = problems(tmp_path)
+    assert bare.startswith("1 of 3 photos have no text") and broken.startswith("1 images cannot be used")
+
+
+def test_photos_that_the_table_does_not_name_are_counted_but_not_those_of_other_sets_in_the_folder(shop):
+    (shop / "photos").mkdir()
+    for number in range(12):
+        draw(shop / "photos" / f"{number}.png", number)
+    (report,) = examine(shop, progress=False)
+    (finding,) = report.findings  # the table names photos beside itself, so it may name them anywhere
+    assert finding.text.startswith("12 files passed over: 12 not named in catalogue.csv, such as 'photos/0.png'")
+    (shop / "catalogue.csv").write_text("image,text\nphotos/1.png,red\nphotos/2.png,blue\n")
+    passed_over = PassedOver()
+    assert len(read_products(shop, passed_over)) == 2
+    (names,) = passed_over.names.values()
+    assert len(names) == 10 and all(name.startswith("photos") for name in names)
+
+
 def test_circo_without_cocos_photos_is_counted_and_named(shared):
     (report,) = examine(shared / "data" / "circo", quick=True, progress=False)
     assert [(count.what, count.found) for count in report.counts] == [("val queries", 220), ("test queries", 800)]
@@ -168,6 +201,40 @@ def test_a_try_on_set_tells_which_maps_its_pairs_have(shared):
     assert text.endswith(f"or let 'unifashion prepare tryon --source {report.folder}' make agnostic, agnostic mask")
     names = [report.name for report in examine(shared / "data" / "mgd", progress=False)]
     assert names == ["vitonhd", "dresscode"]
+
+
+def test_maps_that_do_not_fit_the_photo_are_findings_of_their_own(tryon_root, tmp_path):
+    home = tmp_path / "test"
+    shutil.copytree(tryon_root / "vitonhd" / "test", home)
+    assert not problems(tmp_path)
+    first, second, third, fourth = sorted(path.stem for path in (home / "image").iterdir())
+    mask = home / "agnostic-mask" / f"{first}_mask.png"
+    with Image.open(mask) as image:
+        Image.new("L", image.size).save(mask)
+    shutil.copy(home / "agnostic-v3.2" / f"{third}.jpg", home / "agnostic-v3.2" / f"{first}.jpg")
+    surface = home / "image-densepose" / f"{first}.jpg"
+    with Image.open(surface) as image:
+        image.resize((30, 30)).save(surface)
+    labels = home / "image-parse-v3" / f"{second}.png"
+    with Image.open(labels) as image:
+        Image.new("L", image.size, 20).save(labels)
+    (home / "openpose_json" / f"{third}_keypoints.json").write_text('{"people": []}')
+    damaged = home / "agnostic-mask" / f"{fourth}_mask.png"
+    damaged.write_bytes(damaged.read_bytes()[:60])
+    found = problems(tmp_path)
+    for path, fault in (
+        (mask, "the mask is all black"),
+        (surface, "do not fit the person's photo"),
+        (labels, "labels are 0 to 19"),
+        (home / "openpose_json" / f"{third}_keypoints.json", "no person was detected"),
+    ):
+        (text,) = [text for text in found if text.startswith(f"{path}: ")]
+        assert fault in text
+    assert len(found) == 5 and found[-1].startswith("1 images cannot be used")
+    assert not problems(tmp_path, quick=True)
+    shutil.copy(tryon_root / "vitonhd" / "test" / "agnostic-mask" / mask.name, mask)
+    (text,) = [text for text in problems(tmp_path) if "agnostic-v3.2" in text]
+    assert "it is of another photo" in text
 
 
 def test_a_broken_tree_has_a_problem_for_every_break_and_nothing_is_hidden(tmp_path):
@@ -204,7 +271,8 @@ def test_the_command_tells_by_its_exit_code_and_writes_json(shop, tmp_path, caps
 
 def test_a_folder_without_data_and_a_file_are_refused(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(UserError, match="holds none of fashiongen, fashion200k"):
+    (tmp_path / "phone.heic").write_text("x")
+    with pytest.raises(UserError, match=r"holds none of fashiongen, .*, nor photos \(2 files passed over"):
         examine(tmp_path)
     with pytest.raises(UserError, match="is not a folder"):
         examine(tmp_path / "file")

@@ -22,7 +22,7 @@ from unifashion.apps.prepare import Options, check, downloads, job_runner, prepa
 from unifashion.apps.prepare.job_runner import JobError
 from unifashion.cli import main
 from unifashion.data.fashiongen import read_fashiongen
-from unifashion.data.own_catalogue import read_own_catalogue
+from unifashion.data.own_catalogue import read_own_catalogue, read_products
 from unifashion.errors import UserError
 
 
@@ -91,6 +91,22 @@ def test_a_table_becomes_a_catalogue_that_training_reads(table, tmp_path):
     assert sorted(pair.text for pair in pairs) == [f"garment {number}" for number in range(6)]
     assert {Image.open(pair.image).size for pair in pairs} == {(20, 30)}
     assert check("catalogue", tmp_path / "data") == []
+
+
+def test_a_folder_of_photos_becomes_a_catalogue_and_what_is_no_photo_is_counted(table, tmp_path, caplog):
+    shop = table.parent
+    table.unlink()
+    (shop / "._0.png").write_text("x")
+    with pytest.raises(UserError, match=r"0\.png has no text: write 0\.txt beside it"):
+        prepare("catalogue", [shop], tmp_path / "data", progress=False)
+    for number in range(6):
+        (shop / f"{number}.txt").write_text(f"garment {number}\n")
+    with caplog.at_level("INFO"):
+        folder, done = prepare("catalogue", [shop], tmp_path / "data", progress=False)
+    assert done.made == 6 and "1 file passed over: 1 hidden, such as '._0.png'" in caplog.text
+    assert sorted((row.text, row.product) for row in read_products(folder)) == [
+        (f"garment {n}", f"{n}") for n in range(6)
+    ]
 
 
 def test_a_finished_set_is_left_alone_and_another_size_is_made_anew(table, tmp_path):

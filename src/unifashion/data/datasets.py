@@ -266,7 +266,7 @@ DATASETS: list[DatasetSpec] = [
         licence="yours",
         source="a table of your products, or a folder of images",
         prepare="table",
-        takes="one table of your products",
+        takes="one table of your products, or a folder of photos",
         embedded=True,
     ),
     DatasetSpec(

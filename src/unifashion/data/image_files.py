@@ -33,10 +33,12 @@ class PassedOver:
     def __init__(self) -> None:
         self.names: dict[str, list[str]] = {}
 
-    def add(self, name: str, is_folder: bool = False) -> None:
-        """Add a file or folder by its path below the folder that is listed."""
+    def add(self, name: str, is_folder: bool = False, reason: str = "") -> None:
+        """Add a file or folder by its path below the folder that is listed; without a reason, its name says why."""
         file = name.rpartition(os.sep)[2]
-        if file.startswith("."):
+        if reason:
+            pass
+        elif file.startswith("."):
             reason = "hidden"
         elif not is_utf8(file):
             reason = "with a name that is not UTF-8 (rename them)"

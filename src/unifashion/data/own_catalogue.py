@@ -50,8 +50,10 @@ class Row:
     had_markup: bool = False
 
 
-def read_own_catalogue(folder: Path, split: str) -> PairSplit:
+def read_own_catalogue(folder: Path, split: str, passed_over: PassedOver | None = None) -> PairSplit:
     """Read one split of a catalogue, in the order of its table (or of its file names).
+
+    Without a table, ``passed_over`` gets the files that are no images, in place of the log.
 
     Raises:
         UserError: no such folder, a malformed table, a column or value that is missing, a path that leaves the folder, a
@@ -60,7 +62,7 @@ def read_own_catalogue(folder: Path, split: str) -> PairSplit:
     """
     if split not in SPLITS:
         raise UserError(f"unknown catalogue split {split!r}{nearest(split, SPLITS)}; known: {', '.join(SPLITS)}")
-    rows = _rows(folder)
+    rows = _rows(folder, passed_over)
     chosen = [row for row in rows if row.split == split]
     if not chosen:
         raise NoSplit(f"{folder}: none of its {len(rows)} images is in split {split}; add a column 'split' to {TABLE}")
@@ -82,7 +84,8 @@ def find_root(folder: Path) -> Path:
 def read_products(source: Path, passed_over: PassedOver | None = None) -> list[Row]:
     """Read a folder of images, with or without a table, or a table, to search it: texts may be missing.
 
-    ``passed_over`` gets the files of a folder without a table that are no images.
+    ``passed_over`` gets the files of a folder without a table that are no images, and the images that the table of a folder does
+    not name (``_unnamed``).
 
     Raises:
         UserError: nothing there, no images, a malformed table, a path that leaves the table's folder.
@@ -91,16 +94,43 @@ def read_products(source: Path, passed_over: PassedOver | None = None) -> list[R
         return list(_table_rows(source, for_training=False))
     if not is_there(source, Path.is_dir):
         raise UserError(f"no catalogue at {source}: name a folder of images, or a CSV file with a column 'image'")
-    table = source / TABLE  # a broken link or a pipe of that name is an error: without the table all ids would change
-    if os.path.lexists(table):
-        return list(_table_rows(table, for_training=False))
+    if has_table(source):  # even if it cannot be read: without the table all ids would change
+        rows = list(_table_rows(source / TABLE, for_training=False))
+        for image in _unnamed(source, rows) if passed_over is not None else ():
+            passed_over.add(str(image.relative_to(source)), reason=f"not named in {TABLE}")
+        return rows
     return list(_text_file_rows(source, for_training=False, passed_over=passed_over))
 
 
-def _rows(folder: Path) -> list[Row]:
+def _unnamed(folder: Path, rows: Sequence[Row]) -> list[Path]:
+    """Return the images that a table does not name, in those folders directly below its own where it names others.
+
+    Where it names images beside itself, in all folders. A data root may hold a table and other data sets.
+    """
+    named = {row.image for row in rows}
+    tops = {image.relative_to(folder).parts[:-1][:1] for image in named}
+    homes = [folder] if () in tops else [folder.joinpath(*top) for top in sorted(tops)]
+    return [image for home in homes for image in list_images(home, passed_over=PassedOver()) if image not in named]
+
+
+def has_table(folder: Path) -> bool:
+    """Return whether a folder has a table; a broken link or a pipe of that name is an error of who reads it."""
+    return os.path.lexists(folder / TABLE)
+
+
+def read_photos(folder: Path, passed_over: PassedOver | None = None) -> list[Row]:
+    """Read a folder of images without a table, each with a text file beside it; ``passed_over`` as in ``list_images``.
+
+    Raises:
+        UserError: no images, or one without a text.
+    """
+    return list(_text_file_rows(folder, passed_over=passed_over))
+
+
+def _rows(folder: Path, passed_over: PassedOver | None) -> list[Row]:
     if not is_there(folder, Path.is_dir):
         raise UserError(f"no catalogue at {folder}: name a folder of images with a {TABLE} (--data-root)")
-    rows = list(_table_rows(folder / TABLE) if os.path.lexists(folder / TABLE) else _text_file_rows(folder))
+    rows = list(_table_rows(folder / TABLE)) if has_table(folder) else read_photos(folder, passed_over)
     split_of: dict[str, str] = {}
     for row in rows:
         if split_of.setdefault(row.product, row.split) != row.split:
@@ -210,10 +240,10 @@ def _text_file_rows(folder: Path, for_training: bool = True, passed_over: Passed
         raise UserError(f"{folder} has neither {TABLE} nor images{others}; name a folder of images")
     for image in images:
         text_file = image.with_suffix(".txt")
-        if for_training and not text_file.is_file():
+        text = " ".join(read_text(text_file).split()) if text_file.is_file() else ""
+        if for_training and not text:
             raise UserError(f"{image} has no text: write {text_file.name} beside it, or a {TABLE} for the folder")
         product = image.relative_to(folder).with_suffix("").as_posix()
-        text = " ".join(read_text(text_file).split()) if text_file.is_file() else ""
         words, had_markup = _plain(text, str(text_file), for_training)
         yield Row(str(image), image, words, product, "", _split_of(product), had_markup=had_markup)
 

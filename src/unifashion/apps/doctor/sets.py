@@ -1,8 +1,10 @@
 """Which data sets lie in a folder, and what each of them lacks.
 
 A set's kind decides what is examined; its row in data/datasets.py says how it is found and read (as training reads it, so the
-doctor and training agree on what is there) and how much the complete set holds. Two sets need more: FashionIQ, whose
-generated captions may give the answers away, and CIRCO, whose splits share one gallery.
+doctor and training agree on what is there) and how much the complete set holds. Some need more: an own catalogue,
+whose folder may hold photos that are not listed, FashionIQ, whose
+generated captions may give the answers away, and CIRCO, whose splits share one gallery. A folder that holds no set at all but
+photos is examined as a catalogue without a table.
 """
 
 import os
@@ -16,9 +18,11 @@ from unifashion.apps.doctor.pictures import look_at_all, report_pictures
 from unifashion.apps.doctor.tryon import look_at_tryon
 from unifashion.data import circo
 from unifashion.data.annotations import NoSplit
-from unifashion.data.datasets import DATASETS, DatasetSpec, ReadOptions, names
+from unifashion.data.datasets import DATASETS, DatasetSpec, ReadOptions, names, spec_of
 from unifashion.data.feedback import equal_texts
+from unifashion.data.image_files import PassedOver, list_images
 from unifashion.data.markup import without_markup
+from unifashion.data.own_catalogue import has_table, read_own_catalogue, read_products
 from unifashion.data.records import ComposedSplit, PairSplit, texts_of_products
 from unifashion.data.synthetic import is_synthetic
 from unifashion.errors import UserError
@@ -37,7 +41,7 @@ def examine(path: Path, quick: bool = False, progress: bool = True) -> list[SetR
         progress: show a progress bar.
 
     Raises:
-        UserError: no such folder, it cannot be read, or none of the known sets is in it.
+        UserError: no such folder, it cannot be read, or neither one of the known sets nor a photo is in it.
     """
     if not path.is_dir():
         raise UserError(f"{path} is not a folder; name a data root, such as dataset/, or the folder of one data set")
@@ -50,9 +54,14 @@ def examine(path: Path, quick: bool = False, progress: bool = True) -> list[SetR
             usable = folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)
             if usable and not any(home.is_relative_to(folder) for home in seen):
                 reports += _sets_in(folder, quick, progress)
+    passed_over = PassedOver()
+    if not reports and list_images(path, passed_over=passed_over):
+        return [_examine_set(spec_of("catalogue", _examined()), path, quick, progress)]
     if not reports:
-        known = ", ".join(names(_examined()))
-        raise UserError(f"{path} holds none of {known}; dataset/README.md shows how their folders look")
+        known, others = ", ".join(names(_examined())), f" ({passed_over.summary()})" if passed_over.names else ""
+        raise UserError(
+            f"{path} holds none of {known}, nor photos{others}; dataset/README.md shows how their folders look"
+        )
     return reports
 
 
@@ -85,8 +94,10 @@ def _examine_set(spec: DatasetSpec, folder: Path, quick: bool, progress: bool) -
         report.licence = "that of this project"
         report.note("this is the embedded catalogue: drawn, not photographed; its scores are marked synthetic")
         spec = replace(spec, counts={})  # those of the real set, whose layout it has
-    look = LOOKS.get(spec.name) or LOOKS[spec.kind]
-    splits = look(spec, folder, report)
+    if spec.kind == "try-on":
+        splits = look_at_tryon(spec, folder, report, compare=not quick)
+    else:
+        splits = (LOOKS.get(spec.name) or LOOKS[spec.kind])(spec, folder, report)
     if not quick and any(splits.values()):
         paths = [path for split in splits.values() for path in split]
         report_pictures(report, splits, look_at_all(paths, os.cpu_count() or 1, progress))
@@ -145,6 +156,28 @@ def _look_at_texts(read: PairSplit, report: SetReport) -> None:
         )
 
 
+def _look_at_catalogue(spec: DatasetSpec, folder: Path, report: SetReport) -> Splits:
+    """Look at a catalogue of one's own, and at the files in its folder that are not part of it."""
+    passed_over = PassedOver()
+    try:
+        rows = read_products(folder, passed_over)
+    except UserError as error:
+        report.problem(str(error))
+        return {}
+    if passed_over.names:
+        report.note(passed_over.summary(), [name for names in passed_over.names.values() for name in names])
+    bare = [] if has_table(folder) else [str(row.image) for row in rows if not row.text]
+    if bare:
+        report.problem(
+            f"{len(bare):,} of {len(rows):,} photos have no text: search needs none, but for training write 1.txt beside 1.jpg, "
+            "or a catalogue.csv",
+            bare,
+        )
+        return {"photos": [row.image for row in rows]}
+    quiet = replace(spec, pairs=lambda root, split, _: read_own_catalogue(root, split, PassedOver()))
+    return _look_at_pairs(quiet, folder, report)
+
+
 def _look_at_composed(spec: DatasetSpec, folder: Path, report: SetReport) -> Splits:
     """Look at a composed-retrieval set, split by split, each with a gallery of its own."""
     splits: Splits = {}
@@ -197,7 +230,7 @@ def _composed_splits(spec: DatasetSpec, folder: Path, report: SetReport) -> dict
 LOOKS: dict[str, Look] = {  # by kind, or by name where a set needs more
     "image-text": _look_at_pairs,
     "composed": _look_at_composed,
-    "try-on": look_at_tryon,
     "fashioniq": look_at_fashioniq,
     "circo": _look_at_circo,
+    "catalogue": _look_at_catalogue,
 }

@@ -1,4 +1,4 @@
-"""A table of products with paths or URLs of photos -> a catalogue of your own that training reads.
+"""A table of products with paths or URLs of photos, or a folder of photos -> a catalogue of your own that training reads.
 
     products.csv                     image,text,price
                                      shop/0001.png,"A red dress.",49.90
@@ -6,7 +6,8 @@
     my_catalogue/catalogue.csv       the same rows and columns, image = photos/...
     my_catalogue/photos/*.jpg        upright RGB JPEGs
 
-An image cell may hold several views with ``;`` between them. A photo's name holds the row, the old name and a hash of its source
+An image cell may hold several views with ``;`` between them. A folder may hold a catalogue.csv, or a text file beside each photo;
+what is neither is counted and named. A photo's name holds the row, the old name and a hash of its source
 and its largest size, so that a changed table or size never mixes with the photos of an earlier call.
 """
 
@@ -32,26 +33,34 @@ PHOTOS = "photos"
 
 
 def plan_catalogue(spec: DatasetSpec, sources: Sequence[Path], options: Options) -> Plan:
-    """Plan one table.
+    """Plan one table or folder.
 
     Raises:
-        UserError: not one table, or a table that is malformed.
+        UserError: neither a table nor a folder, or more than one; a table that is malformed, a photo without a text.
     """
-    if len(sources) != 1 or sources[0].suffix.lower() not in (".csv", ".tsv"):
-        raise UserError("--source: name one table (.csv or .tsv) with the columns image (a path or a URL) and text")
-    table = sources[0]
-    rows = [values for _, values in own_catalogue.read_table(table)]
-    views = [_views(row["image"], table.parent) for row in rows]
+    if len(sources) != 1 or not (sources[0].is_dir() or sources[0].suffix.lower() in (".csv", ".tsv")):
+        raise UserError(
+            "--source: name one table (.csv or .tsv) with the columns image (a path or a URL) and text, or a folder of photos"
+        )
+    source = sources[0]
+    home = source if source.is_dir() else source.parent
+    if source.is_dir() and not own_catalogue.has_table(source):
+        photos = own_catalogue.read_photos(source)
+        rows = [{"image": f"{row.image.relative_to(home)}", "text": row.text, "id": row.product} for row in photos]
+    else:
+        table = source / own_catalogue.TABLE if source.is_dir() else source
+        rows = [values for _, values in own_catalogue.read_table(table)]
+    views = [_views(row["image"], home) for row in rows]
     names = [[_photo_name(row, view, options.max_side) for view in cell] for row, cell in enumerate(views)]
     jobs = [
-        Job(name, partial(_take_photo, view, table.parent, options.max_side), _changed(view, table.parent))
+        Job(name, partial(_take_photo, view, home, options.max_side), _changed(view, home))
         for cell, of_row in zip(views, names, strict=True)
         for view, name in zip(cell, of_row, strict=True)
     ]
-    return Plan(jobs, len(jobs), partial(_finish, table, rows, names))
+    return Plan(jobs, len(jobs), partial(_finish, source, rows, names))
 
 
-def _finish(table: Path, rows: list[dict[str, str]], names: list[list[str]], home: Path, done: Done) -> None:
+def _finish(source: Path, rows: list[dict[str, str]], names: list[list[str]], home: Path, done: Done) -> None:
     """Write the rows that have a photo, and remove the photos of rows that the table no longer has."""
     lost = dict(done.failed)
     kept = []
@@ -60,7 +69,7 @@ def _finish(table: Path, rows: list[dict[str, str]], names: list[list[str]], hom
         if views:
             kept.append({**row, "image": ";".join(views)})
     if not kept:
-        raise UserError(f"{table}: none of its {len(rows)} photos could be read, the first: {done.failed[0][1]}")
+        raise UserError(f"{source}: none of its {len(rows)} photos could be read, the first: {done.failed[0][1]}")
     write_csv(home / own_catalogue.TABLE, list(rows[0]), kept)
     wanted = {name for of_row in names for name in of_row}
     for path in (home / PHOTOS).iterdir():

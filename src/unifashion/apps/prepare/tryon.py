@@ -15,8 +15,7 @@ sources or the sketch model change. ``prepared.json`` (sizes and hashes) is writ
 DensePose itself and sketches of garments that a person does not wear need separate networks: they are not made.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -43,19 +42,10 @@ from unifashion.data.images import ImageError, load_image, read_info
 from unifashion.data.tryon import MapTable
 from unifashion.errors import UserError
 from unifashion.io import replacing
-from unifashion.tryon.agnostic import Half, Mask, agnostic_mask, agnostic_picture
+from unifashion.tryon.agnostic import Mask, agnostic_mask, agnostic_picture
+from unifashion.tryon.body import Body
 from unifashion.tryon.densepose import colour_parts
-from unifashion.tryon.human_parsing import (
-    ATR,
-    LIP,
-    Labels,
-    Pose,
-    Scheme,
-    check_fit,
-    read_body_25,
-    read_coco_18,
-    read_labels,
-)
+from unifashion.tryon.human_parsing import ATR, read_labels
 from unifashion.tryon.masks import read_mask
 from unifashion.tryon.sketch import Sketcher
 
@@ -64,37 +54,6 @@ SHEETS = "contact_sheets"
 MARK = "unifashion"  # in files made here: the name of a PNG text chunk, or the beginning of a JPEG comment
 VERSION = 1
 ON_SHEET = 24
-HALVES: dict[str, Half] = {"dresses": "dress", "lower_body": "lower", "upper_body": "upper"}
-
-
-@dataclass(frozen=True)
-class Body:
-    """One person: the photo, and the files that maps are made from (which may be missing)."""
-
-    photo: Path
-    labels: Path
-    pose: Path
-    surface: Path | None
-    scheme: Scheme
-    half: Half
-
-    def read_pose(self, labels: Labels) -> Pose:
-        """Return the points in pixels of the photo, whose size the labels have; labels that do not fit are an error."""
-        size = labels.shape[1], labels.shape[0]
-        pose = read_body_25(self.pose, size) if self.scheme is LIP else read_coco_18(self.pose, size)
-        check_fit(self.labels, labels, pose, self.scheme)
-        return pose
-
-    def read_labels(self, size: tuple[int, int]) -> Labels:
-        """Return the labels in the photo's size, compared with the pose where that can be read: these maps do without it."""
-        labels = read_labels(self.labels, self.scheme, size)
-        try:
-            self.read_pose(labels)
-        except ImageError:
-            raise
-        except UserError:
-            pass
-        return labels
 
 
 def prepare_tryon(
@@ -161,23 +120,12 @@ def _folder_of_labels(home: Path) -> str:
     return next((name for name in ("image-parse-v3", "label_maps") if (home / name).is_dir()), "")
 
 
-def _bodies(home: Path, table: MapTable) -> Iterator[tuple[str, Body]]:
-    for name, photo in tryon.find_maps(home, {"image": table["image"]})["image"].items():
-        if table is tryon.MAPS:
-            pose = home / "openpose_json" / f"{name}_keypoints.json"
-            yield name, Body(photo, home / "image-parse-v3" / f"{name}.png", pose, None, LIP, "upper")
-        else:
-            labels, pose = home / "label_maps" / f"{name}_4.png", home / "keypoints" / f"{name}_2.json"
-            surface = home / "dense" / f"{name}_5.png"
-            half = HALVES[home.name]
-            yield name, Body(photo, labels, pose, surface if surface.is_file() else None, ATR, half)
-
-
 def _jobs(root: Path, home: Path, table: MapTable, sketcher: Sketcher, marks: dict[str, str]) -> list[Job]:
     """Return a job for every map that the download lacks, and for those that an earlier call made."""
     map_files = tryon.find_maps(home, table)
     jobs = []
-    for name, body in _bodies(home, table):
+    for name, photo in map_files["image"].items():
+        body = Body.of(name, photo)
         given = {key: files[name] for key, files in map_files.items() if name in files}
         own = {key for key, path in given.items() if key in marks and _mark_of(path)}
         makers = {
