@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase
 
 from unifashion.errors import UserError, one_line, require
+from unifashion.models.kinds import check_folder
 from unifashion.models.weight_files import load_foreign
 
 INSERT_AT = 2  # the rows follow the opening token and one word
@@ -174,6 +175,7 @@ def load_diffusion_head(
     require("diffusers", f"the diffusion model {name!r}")
     from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 
+    check_folder(name, "diffusion", "unet", "vae", "text_encoder", "tokenizer", "scheduler")
     try:
         parts = (
             load_foreign(CLIPTextModel, name, subfolder="text_encoder"),
