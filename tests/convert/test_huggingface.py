@@ -294,7 +294,7 @@ def test_a_bad_folder_is_one_clear_sentence(retrieval, bert, tmp_path, kind):
 
 
 def test_a_folder_of_another_architecture_is_one_clear_sentence(bert):
-    with pytest.raises(UserError, match=r"is not the config of a UniFashion model \(or of a BLIP-2 one\)"):
+    with pytest.raises(UserError, match=r"is a model of transformers of type bert, but a retrieval model is needed"):
         load_any(bert, str(bert))
 
 

@@ -198,7 +198,10 @@ def test_unusable_settings_are_one_sentence(build, tmp_path):
         ({"trainable": "qformer+adapter"}, "did you mean 'adapters'"),
         ({"trainable": "llm+llm_lora"}, "choose one"),
         ({"template": "no place"}, "<queries> exactly once"),
-        ({"diffusion_model": str(tmp_path)}, "give a Stable Diffusion 1.x in diffusers form"),
+        (
+            {"diffusion_model": str(tmp_path)},
+            "is a folder without unet and vae .* Stable Diffusion 1.x in diffusers form",
+        ),
     ):
         with pytest.raises(UserError, match=sentence):
             build(**changes)

@@ -75,7 +75,7 @@ def test_saving_and_loading_gives_the_same_bits(make_model, tmp_path):
         (lambda folder: (folder / "config.json").write_text("{"), "not the config of a UniFashion model"),
         (
             lambda folder: (folder / "config.json").write_text('{"model_type": "bert"}'),
-            "not the config of a UniFashion",
+            "is a model of transformers of type bert, but a retrieval model is needed",
         ),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"short"), "is missing or damaged"),
         (lambda folder: (folder / "model.safetensors").unlink(), "no model in"),

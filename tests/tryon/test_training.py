@@ -233,7 +233,11 @@ def test_a_loss_that_is_not_finite_stops_before_it_reaches_the_weights(tryon_roo
 
 BAD = {
     "a start is needed at full size": ({"architecture": "sd1"}, {}, "--init-from is needed"),
-    "nothing at the start's place": ({"init_from": str(ROOT / "configs")}, {}, "configs has no usable unet"),
+    "nothing at the start's place": (
+        {"init_from": str(ROOT / "configs")},
+        {},
+        "configs is a folder without unet, but a Stable Diffusion 1.x",
+    ),
     "more rows in a step than there are": ({}, {"batch_size": 7}, "a step takes 7 pairs but there are 6"),
     "a size that does not fit": ({}, {"height": 25}, "must be multiples of 3, got 25 and 18"),
     "a tracker that is not installed": (

@@ -25,7 +25,7 @@ from unifashion.convert.sizes import qformer_sizes, tower_config
 from unifashion.convert.tower import find_beside, only_tower, read_tower
 from unifashion.errors import UserError
 from unifashion.io import replacing
-from unifashion.models import pretrained
+from unifashion.models import kinds, pretrained
 from unifashion.models.presets import VARIANTS, UniFashionConfig
 from unifashion.models.pretrained import CheckpointSource, Loaded
 from unifashion.models.qformer import QFormerConfig
@@ -169,10 +169,10 @@ def _read_huggingface(checkpoint: CheckpointSource, source: str) -> ForeignCheck
 def _require_qformer(weights: Weights, source: str, names: list[str]) -> None:
     needed = ("query_tokens", "qformer.layers.0.cross_attention.key.weight")
     if not all(name in weights and weights[name].ndim > 1 for name in needed):
+        kinds.refuse(kinds.of_names(names), source, "retrieval")
         raise UserError(
             f"{source} is not a BLIP-2 style checkpoint: it has no Q-Former with query tokens, but {summarise(names, 3)}; "
-            "expected a file of UniFashion, SPRC or LAVIS, or a Hugging Face BLIP-2 (for a .ckpt of StableVITON name a Stable "
-            "Diffusion 1.x with --base)"
+            "expected a file of UniFashion, SPRC or LAVIS, or a Hugging Face BLIP-2"
         )
 
 

@@ -13,7 +13,7 @@ from unifashion.convert.files import is_own, read_file
 from unifashion.convert.lavis import TOWER, from_lavis
 from unifashion.convert.sizes import tower_config
 from unifashion.errors import UserError
-from unifashion.models import pretrained
+from unifashion.models import kinds, pretrained
 from unifashion.models.presets import CLIP_VIT_L, EVA_VIT_G
 from unifashion.models.weight_files import Weights
 
@@ -40,6 +40,8 @@ def read_tower(name: str | Path) -> tuple[Weights, dict[str, Any]]:
         weights = only_tower(from_lavis(state)[0])
     else:
         weights = _used_blocks(from_lavis({TOWER + key: tensor for key, tensor in state.items()})[0])
+    if not weights:
+        kinds.refuse(kinds.of_names(state), name, "tower")
     return weights, tower_config(weights, str(name))
 
 

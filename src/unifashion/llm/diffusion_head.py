@@ -26,6 +26,7 @@ from unifashion.config import drawing_shape
 from unifashion.errors import UserError, one_line, require
 from unifashion.io import read_json
 from unifashion.models.context_adapter import ContextAdapter, encode_with_context
+from unifashion.models.kinds import check_folder
 from unifashion.models.weight_files import load_foreign
 
 NOISE: dict[str, Any] = {
@@ -188,6 +189,8 @@ def load_diffusion_head(
 
     from unifashion.models.blocks_vae import BlockAutoencoder
 
+    if not _is_tiny(name):
+        check_folder(name, "diffusion", "unet", "vae", "text_encoder", "tokenizer", "scheduler")
     try:
         parts = (
             load_foreign(CLIPTextModel, name, subfolder="text_encoder"),

@@ -25,6 +25,7 @@ from transformers import (
 
 from unifashion.config import LanguageModelSettings
 from unifashion.errors import UserError, one_line, require
+from unifashion.models.kinds import check_folder
 from unifashion.models.weight_files import check_finite, load_foreign, read_safetensors
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ def load_base(name: str, load_in: LoadIn = "full", exact: bool = False) -> tuple
     if load_in != "full":
         options["quantization_config"] = _quantisation(load_in)
     try:
+        check_folder(name, "language", "config.json")
         config = load_foreign(AutoConfig, name)
         if type(config) in AutoModelForCausalLM._model_mapping:
             model: nn.Module = load_foreign(AutoModelForCausalLM, name, **options)

@@ -17,6 +17,8 @@ from huggingface_hub.errors import (
 
 from unifashion.errors import UserError, one_line
 
+# They say which kind of model a repository holds.
+KIND_FILES = ("config.json", "model_index.json", "adapter_config.json")
 _LOGIN = "log in with 'hf auth login' (or set HF_TOKEN)"
 
 
@@ -33,16 +35,21 @@ def download(repo: str, patterns: Sequence[str]) -> Path:
         raise UserError(f"no model at {repo!r}: {what}") from None
 
 
-def check_reachable(repo: str) -> None:
-    """Ask the hub for a repository once, before a library that would try file after file for minutes; errors as ``download``."""
+def check_reachable(repo: str) -> Path | None:
+    """Ask the hub for a repository once, before a library that would try file after file for minutes; errors as ``download``.
+
+    Returns:
+        the folder of the local copy, with the configs that say what it is; None where they cannot be looked at.
+    """
     try:
-        snapshot_download(repo, allow_patterns=["config.json"])
+        return Path(snapshot_download(repo, allow_patterns=list(KIND_FILES)))
     except IncompleteSnapshotError:
-        pass  # without a network; the library knows which of the files in the cache it needs
+        return None  # without a network; the library knows which of the files in the cache it needs
     except (HFValidationError, OSError) as error:
         what = fault(error, repo)
         if what:
             raise UserError(f"no model at {repo!r}: {what}") from None
+        return None
 
 
 def fault(error: BaseException, repo: str) -> str | None:

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from unifashion.config import MODEL_NAMES
 from unifashion.errors import UserError
 from unifashion.io import read_json, replacing_folder, write_json
+from unifashion.models import kinds
 from unifashion.models.hub import download
 from unifashion.models.presets import UniFashionConfig, wrong_settings
 from unifashion.models.qformer import QFormerConfig
@@ -78,6 +79,7 @@ def resolve(name: str | Path) -> CheckpointSource:
         for folder in (path, *kept[:1]):
             if (folder / CONFIG).is_file() and ((folder / WEIGHTS).is_file() or model_type(folder) != MODEL_TYPE):
                 return CheckpointSource(folder)
+        kinds.refuse(kinds.of_folder(path), path, "retrieval")
         if kept:
             raise UserError(
                 f"no model in {kept[0]}: expected {CONFIG} and {WEIGHTS} there; restore it, or name another"
@@ -103,9 +105,10 @@ def read_folder(source: CheckpointSource) -> Loaded:
     """Read config, weights and tokenizer of a UniFashion model folder.
 
     Raises:
-        UserError: a config that is not ours, weights that are damaged.
+        UserError: another kind of model, a config that is not ours, weights that are damaged.
     """
     folder = source.path
+    kinds.refuse(kinds.of_folder(folder), source.repo or folder, "retrieval")
     config = read_config(folder / CONFIG)
     source.fetch(WEIGHTS)
     weights = plain_weights(read_safetensors(folder / WEIGHTS), folder / WEIGHTS)

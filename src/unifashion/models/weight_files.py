@@ -32,6 +32,20 @@ Weights = dict[str, Tensor]
 VARIANTS = ("fp16", "bf16", "non_ema")
 MAX_JSON_BYTES = 2**28
 _REFUSED = re.compile(r"GLOBAL (\S+)")
+# How files begin that are called like weights and are something else.
+_BEGINNINGS = (
+    (
+        re.compile(rb"GGUF"),
+        "is a GGUF file (weights for llama.cpp); name the model that it was made from, in Hugging Face form",
+    ),
+    (
+        re.compile(rb"version https://git-lfs"),
+        "is a pointer of Git LFS, not the weights; run 'git lfs pull' in its folder",
+    ),
+    (re.compile(rb"\s*<(!doctype|html)", re.IGNORECASE), "is a web page, not the weights; download the file itself"),
+)
+_SAFETENSORS = re.compile(rb".{7}\0\{", re.DOTALL), "is a safetensors file; end its name in .safetensors"
+_TORCH = re.compile(rb"PK\x03\x04|\x80[\x02-\x05]"), "is a PyTorch file; end its name in .pt"
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -50,7 +64,21 @@ def read_torch(path: Path) -> Any:
                 f"{path} holds more than weights (its pickle needs {refused[1]}) and was not opened; "
                 "save its state dict alone, with torch.save(model.state_dict(), FILE)"
             ) from None
-        raise UserError(f"{path} is not a PyTorch weight file, or it is cut short; copy or download it again") from None
+        what = (
+            _beginning(path, _SAFETENSORS)
+            or "is not a PyTorch weight file, or it is cut short; copy or download it again"
+        )
+        raise UserError(f"{path} {what}") from None
+
+
+def _beginning(path: Path, other: tuple[re.Pattern[bytes], str]) -> str | None:
+    """Return what a file is by its first bytes, and the way out; None for one that they do not tell."""
+    try:
+        with open_file(path, sys.maxsize) as file:
+            start = file.read(32)
+    except OSError:
+        return None
+    return next((what for pattern, what in (*_BEGINNINGS, other) if pattern.match(start)), None)
 
 
 def read_torchscript(path: Path) -> torch.jit.ScriptModule:
@@ -75,7 +103,8 @@ def read_safetensors(path: Path, wanted: Callable[[str], bool] = lambda name: Tr
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys() if wanted(name)}
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is missing or damaged ({error}); copy or download it again, or train again") from None
+        what = _beginning(path, _TORCH) or f"is missing or damaged ({error}); copy or download it again, or train again"
+        raise UserError(f"{path} {what}") from None
 
 
 def check_finite(weights: Mapping[str, Tensor], source: str | Path) -> None:

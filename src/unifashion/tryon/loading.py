@@ -14,6 +14,7 @@ from transformers import logging as transformers_logging
 
 from unifashion.errors import UserError, one_line
 from unifashion.io import read_json, replacing_folder
+from unifashion.models import kinds
 from unifashion.models.blocks_vae import BlockAutoencoder
 from unifashion.models.hub import download
 from unifashion.models.weight_files import check_finite, load_foreign
@@ -53,8 +54,10 @@ def load_pipeline(name: str | Path, base: str | None = None, control: ControlRea
         pipe = _from_ckpt(path, base)
         pipe.denoiser.register_to_config(control="garment" if control == "as-trained" else control)
         return pipe
-    folder = find_pipeline(path if path.exists() else download(str(name), PIPELINE_FILES))
+    place = path if path.exists() else download(str(name), PIPELINE_FILES)
+    folder = find_pipeline(place)
     if folder is None:
+        kinds.refuse(kinds.of_folder(place), name, "try-on")
         raise UserError(f"no try-on model in {path}: expected {INDEX} of a TryOnPipeline there or in its {LAST} folder")
     _check_parts(folder)
     try:
@@ -139,6 +142,7 @@ def _adapter(width: int | None) -> str:
 
 def _from_ckpt(path: Path, base: str | None) -> TryOnPipeline:
     if base is None:
+        kinds.refuse(kinds.of_file(path), path, "try-on")
         raise UserError(
             f"{path} holds no text encoder and tokenizer; name a Stable Diffusion 1.x in diffusers form with --base"
         )
@@ -173,6 +177,7 @@ def load_vae_weights(vae: AutoencoderKL, weights: dict[str, Any], source: str) -
 
 
 def _part(kind: Any, name: str, subfolder: str) -> Any:
+    kinds.check_folder(name, "diffusion", subfolder)
     try:
         return load_foreign(kind, name, subfolder=subfolder)
     except UserError:

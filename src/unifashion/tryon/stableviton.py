@@ -24,6 +24,7 @@ from torch import Tensor
 from unifashion.convert.files import read_file
 from unifashion.convert.names import summarise
 from unifashion.errors import UserError
+from unifashion.models import kinds
 from unifashion.models.weight_files import Weights, check_finite
 from unifashion.tryon.denoiser import INPUT_CHANNELS, LATENT_CHANNELS, TryOnDenoiser
 
@@ -151,6 +152,7 @@ def _sizes(weights: Weights, source: str, num_heads: int) -> dict[str, Any]:
     """Infer the sizes of the network from the shapes of its weights."""
     first = weights.get(f"{UNET}input_blocks.0.0.weight")
     if first is None or f"{CONTROL}input_blocks.0.0.weight" not in weights:
+        kinds.refuse(kinds.of_names(weights), source, "try-on")
         raise UserError(
             f"{source} is not a checkpoint of StableVITON: it has no {UNET if first is None else CONTROL}* parameters "
             f"(it begins with {', '.join(list(weights)[:3]) or 'nothing'})"
