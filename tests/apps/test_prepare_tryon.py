@@ -20,7 +20,8 @@ from unifashion.tryon.densepose import colour_parts
 from unifashion.tryon.maps import load_maps
 
 NEEDS = (*PERSON_MAPS, "garment")
-MADE = ("agnostic-v3.2", "agnostic-mask", "im_sketch")
+MADE = ("agnostic-v3.2", "agnostic-mask", "im_sketch", "im_sketch_unpaired")
+ALL = 20  # with cloth_sketch, which the embedded set never has, for each of four persons
 
 
 @pytest.fixture
@@ -28,7 +29,8 @@ def root(tryon_root, tmp_path):
     """Four test persons without what can be made."""
     home = tmp_path / "vitonhd" / "test"
     shutil.copytree(tryon_root / "vitonhd" / "test", home)
-    for name in (*MADE, "im_sketch_unpaired"):
+    shutil.copy(tryon_root / "vitonhd" / "test_pairs.txt", tmp_path / "vitonhd")
+    for name in MADE:
         shutil.rmtree(home / name)
     return tmp_path
 
@@ -48,7 +50,7 @@ def test_what_a_download_lacks_is_made_and_then_read(root):
         read_vitonhd(root, "test", NEEDS)
     suggested = Path(str(error.value).partition("--source ")[2].partition("'")[0])
     folder, done = prepare(suggested)
-    assert (folder, done.made, done.kept, done.failed) == (root / "vitonhd", 12, 0, ())
+    assert (folder, done.made, done.kept, done.failed) == (root / "vitonhd", ALL, 0, ())
     split = read_vitonhd(root, "test", (*NEEDS, "sketch"))
     assert len(split.items) == 4 and not split.missing
     maps = load_maps(split.items[0], ("image", "agnostic", "keep", "sketch"), 64, 48)
@@ -68,6 +70,41 @@ def test_the_mask_for_the_attention_loss_is_where_the_garment_is_worn(root, tryo
         drawn = np.asarray(load_image(path).convert("L")) > 127
         made = np.asarray(load_image(home / f"{path.stem}.png").convert("L")) > 127
         assert (drawn & made).sum() / (drawn | made).sum() > 0.9
+
+
+def overlap(first, second):
+    """Intersection over union of the insides of two outlines."""
+    boxes = [
+        load_image(path).convert("L").point(lambda value: 255 * (value > 100)).getbbox() for path in (first, second)
+    ]
+    left, top, right, bottom = (
+        side(pair) for side, pair in zip((max, max, min, min), zip(*boxes, strict=True), strict=True)
+    )
+    shared = max(right - left, 0) * max(bottom - top, 0)
+    return shared / (sum((box[2] - box[0]) * (box[3] - box[1]) for box in boxes) - shared)
+
+
+def test_both_kinds_of_sketch_are_made_for_unpaired_pairs_too(root, tryon_root):
+    folder, _ = prepare(root)
+    paired = read_vitonhd(root, "test", (*NEEDS, "sketch", "garment-sketch"))
+    unpaired = read_vitonhd(root, "test", (*NEEDS, "sketch", "garment-sketch"), "unpaired")
+    assert len(paired.items) == len(unpaired.items) == 4
+    for item in unpaired.items:
+        assert item.maps["garment-sketch"].name == f"{item.garment}.png"
+        drawn = tryon_root / "vitonhd/test/im_sketch_unpaired" / f"{item.name}.png"
+        assert overlap(item.maps["sketch"], drawn) > 0.4, "ours is as long as the worn garment, theirs as the other"
+        mask = folder / f"test/cloth-mask/{item.garment}.jpg"
+        assert overlap(item.maps["garment-sketch"], mask) > 0.85, "the outline is two pixels wide"
+
+
+@pytest.mark.parametrize("given", ["test/cloth_sketch", "cloth_sketch/results/test"])
+def test_given_sketches_stay_and_the_others_are_made_beside_them(root, given):
+    home = root / "vitonhd" / given
+    home.mkdir(parents=True)
+    Image.new("L", (48, 64), 7).save(home / "00006_00.png")
+    before = times(home)
+    _, done = prepare(root)
+    assert done.made == ALL - 1 and len(list(home.iterdir())) == 4 and times(home).items() >= before.items()
 
 
 def test_a_second_call_makes_nothing_and_a_stopped_one_goes_on(root):
@@ -93,7 +130,7 @@ def test_what_was_given_is_never_touched(root, tryon_root):
     shutil.copy(tryon_root / "vitonhd/test/agnostic-mask/00006_00_mask.png", given / "00006_00_mask.png")
     before = times(given)
     _, done = prepare(root)
-    assert done.made == 11 and times(given).items() >= before.items()
+    assert done.made == ALL - 1 and times(given).items() >= before.items()
     assert len(list(given.iterdir())) == 4  # the others lie beside it
     mask = np.asarray(load_image(given / "00006_00_mask.png").convert("L")) > 127
     grey = np.abs(np.asarray(load_image(root / "vitonhd/test/agnostic-v3.2/00006_00.jpg")).astype(int) - 128).max(-1)
@@ -108,11 +145,11 @@ class Edges(torch.nn.Module):
 def test_another_sketch_model_makes_our_sketches_anew_and_newer_labels_all(root, tmp_path):
     folder, _ = prepare(root)
     torch.jit.script(Edges()).save(tmp_path / "edges.pt")
-    assert prepare(root, sketch_model=tmp_path / "edges.pt", trust_sketch_model=True)[1].made == 4
+    assert prepare(root, sketch_model=tmp_path / "edges.pt", trust_sketch_model=True)[1].made == 12
     labels = folder / "test" / "image-parse-v3" / "00006_00.png"
     shutil.copy(labels, tmp_path / "copy.png")
     labels.write_bytes((tmp_path / "copy.png").read_bytes())
-    assert prepare(root, sketch_model=tmp_path / "edges.pt", trust_sketch_model=True)[1].made == 3
+    assert prepare(root, sketch_model=tmp_path / "edges.pt", trust_sketch_model=True)[1].made == 4
 
 
 def test_a_changed_file_is_found(root):
@@ -140,19 +177,19 @@ def test_persons_that_cannot_be_prepared_are_named_and_the_others_are_made(root,
     assert "image-parse-v3/00006_00.png: no such file" in reasons["test/agnostic-mask/00006_00_mask.png"]
     assert "not an image" in reasons["test/agnostic-v3.2/00007_00.jpg"]
     assert "no person was detected" in reasons["test/agnostic-mask/00008_00_mask.png"]
-    assert done.made == 4  # the sketch of the third needs no pose
+    assert done.made == 4 + 4 + 2  # of the whole person, of the garments, and the sketches of the third need no pose
     assert [item.name for item in read_vitonhd(root, "test", NEEDS).items] == ["00009_00"]
     with pytest.raises(SystemExit) as stop:
         main(["prepare", "tryon", "--source", str(root), "--threads", "1"])
     assert stop.value.code == 1
-    assert "8 failed, the reasons are in" in capsys.readouterr().out
-    assert len((folder / "failed.csv").read_text().splitlines()) == 9
+    assert "10 failed, the reasons are in" in capsys.readouterr().out
+    assert len((folder / "failed.csv").read_text().splitlines()) == 11
     assert not list(folder.rglob(".*"))
 
 
 def test_the_command_prepares_checks_and_refuses(root, tmp_path, capsys):
     main(["prepare", "tryon", "--source", str(root), "--threads", "2"])
-    assert "12 files made, 0 already there" in capsys.readouterr().out
+    assert "20 files made, 0 already there" in capsys.readouterr().out
     main(["prepare", "tryon", "--check", "--source", str(root)])
     assert "0 files differ from the manifest" in capsys.readouterr().out
     for words, sentence in (
@@ -174,7 +211,7 @@ def test_a_grey_photo_and_one_with_alpha_are_prepared_too(root):
         picture = load_image(path).convert(mode)
         path.unlink()
         picture.save(path.with_suffix(".png"))
-    assert prepare(root)[1].made == 12
+    assert prepare(root)[1].made == ALL
 
 
 def test_part_numbers_become_the_colours_of_densepose(tmp_path):
@@ -198,6 +235,7 @@ def test_real_samples_of_dresscode_can_be_drawn_from_once_prepared(shared, tmp_p
     body = np.asarray(Image.open(home / "label_maps" / "048462_4.png")) > 0  # its surface is not among the samples
     Image.fromarray(body.astype(np.uint8) * 2).save(home / "dense" / "048462_5.png")
     _, done = prepare(tmp_path)
+    assert not list((home / "cloth_sketch").glob("*")), "the photos of the garments are not among the samples"
     assert sorted(path.relative_to(home).as_posix() for path in times(home) if path.parent.name not in (
         "images", "label_maps", "im_sketch_unpaired", "dense", "im_sketch", "gt_cloth_warped_mask",
     )) == ["agnostic-mask/048462_0_mask.png", "agnostic/048462_0.jpg", "image-densepose/048462_0.png"]  # fmt: skip

@@ -44,6 +44,21 @@ def test_unpaired_items_take_the_garment_of_the_list_and_its_caption_and_sketch(
     assert "warped_mask" not in item.maps
 
 
+@pytest.mark.parametrize("folder", ["test/cloth_sketch", "cloth_sketch/results/test"])
+def test_a_sketch_of_the_garment_s_photo_is_found_by_the_garment_s_name(root, folder):
+    home = root / "vitonhd" / folder
+    home.mkdir(parents=True)
+    for name in (FIRST, "00007_00"):
+        Image.new("L", (48, 64)).save(home / f"{name}.png")
+    needs = (*NEEDS, "garment-sketch")
+    paired, unpaired = (read_vitonhd(root, "test", needs, pairs) for pairs in ("paired", "unpaired"))
+    assert [item.maps["garment-sketch"].stem for item in paired.items] == [FIRST, "00007_00"]
+    assert {item.maps["garment-sketch"] for item in unpaired.items} == {
+        home / f"{item.garment}.png" for item in unpaired.items
+    }
+    assert unpaired.items[0].name == f"{FIRST}_00007_00" and "00007_00_00008_00: no garment-sketch" in unpaired.missing
+
+
 def test_the_folders_may_be_spelt_as_stableviton_spells_them(root):
     expected = read_vitonhd(root, "test", NEEDS)
     test = root / "vitonhd" / "test"

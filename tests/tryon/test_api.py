@@ -93,6 +93,25 @@ def test_rows_of_a_retrieval_model_change_the_picture(make_model, items, tmp_pat
         TryOn.from_pretrained(tmp_path / "model", device="cpu")
 
 
+@pytest.fixture
+def sketching(pipe):
+    """The toy model, as if it had been trained on sketches of garments."""
+    pipe.denoiser.register_to_config(control="garment-sketch")
+    yield TryOn(pipe)
+    pipe.denoiser.register_to_config(control="garment")
+
+
+def test_a_model_that_reads_sketches_of_garments_gets_them_from_photos(sketching, items, tryon):
+    person, photo = Person.of(items[0]), items[1].maps["garment"]
+    picture = sketching(person, photo, steps=2)
+    sketch = sketching.sketcher(load_image(photo))
+    assert same(picture, sketching(person, sketch, is_sketch=True, steps=2))
+    assert not same(picture, sketching(person, photo, is_sketch=True, steps=2))
+    assert sketching.reads == "garment-sketch"
+    with pytest.raises(UserError, match="this model reads photos of garments"):
+        tryon(person, sketch, is_sketch=True)
+
+
 def test_a_model_without_an_adapter_takes_no_retriever(pipe):
     with pytest.raises(UserError, match="trained without a retrieval model"):
         TryOn(pipe, object())

@@ -7,17 +7,20 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 import kill
 from small_disk import filled
+from unifashion.apps.prepare.tryon import prepare_tryon
 from unifashion.data.tryon import TryOnItem, read_vitonhd
 from unifashion.errors import UserError
 from unifashion.evaluation.tryon_results import read_results
 from unifashion.tryon import inference
+from unifashion.tryon.densepose import colour_parts
 from unifashion.tryon.inference import run_inference
-from unifashion.tryon.loading import save_pipeline
+from unifashion.tryon.loading import load_pipeline, save_pipeline
 from unifashion.tryon.results import check_names, outcome, read_record
 from unifashion.tryon.settings import TryOnInferenceSettings
 
@@ -220,6 +223,35 @@ def test_two_pairs_that_would_be_one_file_are_refused_before_anything_is_drawn(s
     (tmp_path / "drawn").mkdir()
     with pytest.raises(UserError, match=r"would both be a_b_c\.png"):
         read_results(tmp_path / "drawn", read_vitonhd(tmp_path, "test", ("image",), pairs))
+
+
+def test_a_real_unpaired_pair_is_drawn_from_the_sketch_of_its_garment(settings, shared, tmp_path):
+    source, home = shared / "data/vitonhd/test", tmp_path / "vitonhd" / "test"
+    (person, garment), body = ("00891_00", "01430_00"), home / "image-densepose"
+    for file in (
+        f"image/{person}.jpg", f"image-parse-v3/{person}.png", f"openpose_json/{person}_keypoints.json",
+        f"cloth/{garment}.jpg", f"cloth-mask/{garment}.jpg",
+    ):  # fmt: skip
+        (home / file).parent.mkdir(parents=True)
+        shutil.copy(source / file, home / file)
+    (tmp_path / "vitonhd" / "test_pairs.txt").write_text(f"{person}.jpg {garment}.jpg\n")
+    body.mkdir()
+    parts = (
+        np.asarray(Image.open(home / f"image-parse-v3/{person}.png")) > 0
+    )  # DensePose's map is not among the samples
+    Image.fromarray(parts.astype(np.uint8) * 2).save(tmp_path / "parts.png")
+    colour_parts(tmp_path / "parts.png").save(body / f"{person}.png")
+    assert prepare_tryon(tmp_path, num_threads=1, progress=False)[1].failed == ()
+    pipe = load_pipeline(settings.model_path)
+    for control in ("garment-sketch", "sketch"):
+        pipe.denoiser.register_to_config(control=control)
+        save_pipeline(pipe, tmp_path / control)
+        out = run_inference(replace(
+            settings, data_root=str(tmp_path), model_path=str(tmp_path / control), pairs="unpaired", height=48, width=36,
+            output_dir=str(tmp_path / f"drawn-{control}"),
+        ))  # fmt: skip
+        assert (out / f"{person}_{garment}.png").is_file()
+        assert read_record(out)["control"] == control
 
 
 def test_a_photo_of_another_aspect_ratio_than_the_model_s_is_given_back_in_its_own(settings, tmp_path):

@@ -9,7 +9,8 @@ from unifashion.data.images import load_image
 from unifashion.errors import UserError
 from unifashion.tryon.agnostic import grow
 from unifashion.tryon.human_parsing import ATR, LIP, read_labels
-from unifashion.tryon.sketch import Sketcher, difference_lines
+from unifashion.tryon.masks import read_mask
+from unifashion.tryon.sketch import Sketcher, difference_lines, place, product_region
 
 
 def shirt(colour, stripe=None):
@@ -70,6 +71,34 @@ def test_a_network_that_is_none_is_one_sentence(tmp_path):
     torch.jit.script(Small()).save(tmp_path / "small.pt")
     with pytest.raises(UserError, match="must return one map of"):
         Sketcher(tmp_path / "small.pt", trusted=True)(*shirt(0))
+
+
+def test_a_product_is_what_stands_out_from_the_edge_of_its_photo_also_with_a_hole_of_the_same_colour():
+    photo, garment = shirt(90)
+    photo.paste((220, 220, 220), (80, 100, 100, 120))  # as light as the background, but inside
+    assert (product_region(photo) == garment).mean() > 0.995
+    assert np.array_equal(np.asarray(Sketcher()(photo)), np.asarray(Sketcher()(photo, product_region(photo))))
+
+
+def test_the_regions_of_real_garments_are_those_of_their_masks(shared):
+    home = shared / "data/vitonhd/test"
+    shares = []
+    for path in sorted((home / "cloth-mask").iterdir()):
+        photo = load_image(home / "cloth" / path.name)
+        given, found = np.asarray(read_mask(path).resize(photo.size)) >= 128, product_region(photo)
+        shares.append((given & found).sum() / (given | found).sum())
+    assert len(shares) > 10 and min(shares) > 0.94, shares
+
+
+def test_a_garment_is_stretched_to_the_box_of_the_worn_one():
+    photo, garment = shirt(0)
+    worn = np.zeros((100, 80), bool)
+    worn[20:60, 10:50] = True
+    placed, mask = place(photo, garment, worn)
+    assert placed.size == (80, 100) and np.array_equal(mask, worn)
+    assert (np.asarray(placed)[mask] == 0).all() and (np.asarray(placed)[~mask] == 255).all()
+    with pytest.raises(UserError, match="must both show a garment"):
+        place(photo, garment, worn & False)
 
 
 def close_to(lines, others, pixels):

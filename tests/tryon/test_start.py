@@ -78,7 +78,7 @@ def test_a_stableviton_file_is_converted_once_and_says_what_it_reads(stable_diff
     assert pipe.denoiser.config.control == "sketch"
     assert torch.equal(pipe.denoiser.unet.conv_in.weight, denoiser.unet.conv_in.weight)
     assert load_pipeline(file, str(stable_diffusion)).denoiser.config.control == "garment"
-    with pytest.raises(UserError, match="trained to read the garment's sketch; leave --control out"):
+    with pytest.raises(UserError, match="trained with --control sketch; leave --control out"):
         load_pipeline(out, control="garment")
     for again, sentence in (
         (flags, "exists; give another name"),

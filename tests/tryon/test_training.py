@@ -273,7 +273,7 @@ def test_settings_are_checked(values, sentence):
 
 def test_the_experiment_files_are_the_papers_and_a_toys():
     paper = resolve(GROUPS, read_yaml(ROOT / "configs/tryon.yaml"))
-    assert (paper[0].height, paper[0].width, paper[0].control) == (512, 384, "sketch")
+    assert (paper[0].height, paper[0].width, paper[0].control) == (512, 384, "garment-sketch")
     assert (paper[2].learning_rate, paper[2].batch_size, paper[2].max_steps) == (1e-4, 32, 360_000)
     assert (paper[2].unconditional_drop, paper[1].trainable, paper[2].flip, paper[2].colour, paper[2].move) == (
         0.2,

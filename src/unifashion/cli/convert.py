@@ -4,7 +4,7 @@ unifashion convert blip2_cir_rerank.pt runs/published             an original ch
 unifashion convert Salesforce/blip2-itm-vit-g models/blip2        so does a Hugging Face BLIP-2
 unifashion convert runs/cir/best mine.pt --to lavis               and back, for the code of LAVIS, SPRC and UniFashion
 unifashion convert VITONHD.ckpt models/viton --base SD_FOLDER     StableVITON becomes a try-on pipeline
-unifashion convert MGD.ckpt models/mgd --base SD_FOLDER --control sketch     UNIStableVITON likewise
+unifashion convert MGD.ckpt models/mgd --base SD_FOLDER --control garment-sketch   UNIStableVITON likewise
 """
 
 import sys

@@ -11,6 +11,7 @@
         image-densepose/052012_0.jpg        the body's surface, in colours  (prepare tryon makes it from dense/052012_5.png)
         gt_cloth_warped_mask/052012_0.png   where the garment is on the person: for the attention loss  (prepare tryon makes it)
         cloth-mask/052012_1.png             where the garment is in its photo                                        optional
+        cloth_sketch/052012_1.png           sketch of the garment's photo   (prepare tryon makes it)                 optional
         im_sketch/052012_1.png              sketch of the garment as it is worn                                      optional
         im_sketch_unpaired/052012_0_052033_1.png   the same for a person in another's garment                        optional
 
@@ -53,6 +54,7 @@ MAPS: MapTable = {
     "warped_mask": (("gt_cloth_warped_mask",), "person", ("_0",)),
     "garment": (("images",), "garment", ("_1",)),
     "garment_mask": (("cloth-mask", "cloth_mask"), "garment", ("_1",)),
+    "garment-sketch": (("cloth_sketch",), "garment", ("_1",)),
     "sketch": (("im_sketch",), "person", ("_1",)),
 }
 

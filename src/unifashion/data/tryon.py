@@ -7,6 +7,7 @@
         image/00891_00.jpg                  the person
         cloth/01430_00.jpg                  the garment
         cloth-mask/01430_00.jpg             where the garment is in its photo                                      optional
+        cloth_sketch/01430_00.png           sketch of the garment's photo; or cloth_sketch/results/{train,test}/   optional
         agnostic-v3.2/00891_00.jpg          the person without garment and arms       (StableVITON: agnostic)
         agnostic-mask/00891_00_mask.png     white = to be painted                     (StableVITON: agnostic_mask)
         image-densepose/00891_00.jpg        the body's surface
@@ -38,6 +39,7 @@ SPLITS = ("train", "test")
 COMPLETE = "add the files (a paired person needs the garment photo of the same name), or name other pairs"
 MEND_LINE = "correct or remove the line"
 # Maps by name: the folders that may hold them, whether they belong to the person or the garment, and what may follow the name.
+# Folders are those of a split; one with {split} in its name is beside them (UniFashion's released code).
 MapTable = dict[str, tuple[tuple[str, ...], str, tuple[str, ...]]]
 MapFiles = dict[str, dict[str, Path]]  # of a map, the files by the name of the person or garment
 MAPS: MapTable = {
@@ -48,10 +50,12 @@ MAPS: MapTable = {
     "warped_mask": (("gt_cloth_warped_mask",), "person", ("",)),
     "garment": (("cloth",), "garment", ("",)),
     "garment_mask": (("cloth-mask", "cloth_mask"), "garment", ("",)),
+    "garment-sketch": (("cloth_sketch", "cloth_sketch/results/{split}"), "garment", ("",)),
     "sketch": (("im_sketch",), "person", ("",)),
 }
 PERSON_MAPS = ("image", "agnostic", "agnostic_mask", "densepose")
-PREPARED = ("agnostic", "agnostic_mask", "warped_mask", "sketch")  # what ``unifashion prepare tryon`` can make
+# What ``unifashion prepare tryon`` can make:
+PREPARED = ("agnostic", "agnostic_mask", "warped_mask", "garment-sketch", "sketch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +151,15 @@ def find_maps(folder: Path, table: MapTable) -> MapFiles:
     return {name: _find(folder, *row) for name, row in table.items()}
 
 
+def map_folder(folder: Path, subfolder: str) -> Path:
+    """Return where a folder of a ``MapTable`` is, for a split (or a category) in ``folder``."""
+    return (folder.parent if "{split}" in subfolder else folder) / subfolder.format(split=folder.name)
+
+
 def _find(folder: Path, subfolders: Sequence[str], owner: str, endings: Sequence[str]) -> dict[str, Path]:
     for subfolder in subfolders:
         map_files: dict[str, Path] = {}
-        for stem, path in find_images(folder / subfolder).items():
+        for stem, path in find_images(map_folder(folder, subfolder)).items():
             ending = next((ending for ending in endings if stem.endswith(ending)), None)
             if ending is not None:
                 map_files[stem.removesuffix(ending)] = path

@@ -24,6 +24,7 @@ from unifashion.tryon.maps import Picture, open_map, read_maps, to_share, to_uni
 from unifashion.tryon.pipeline import STEPS, TryOnPipeline
 from unifashion.tryon.qformer_context import QFormerContext
 from unifashion.tryon.settings import Control, ControlRead
+from unifashion.tryon.sketch import Sketcher
 
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
@@ -61,7 +62,10 @@ class Person:
 
 
 class TryOn:
-    """A try-on model that is ready to draw."""
+    """A try-on model that is ready to draw.
+
+    ``sketcher`` draws garments for a model that reads their sketches; set the one whose sketches it was trained with.
+    """
 
     def __init__(self, pipe: TryOnPipeline, context: QFormerContext | None = None) -> None:
         """Take a pipeline, and the retrieval model if its denoiser was trained with one.
@@ -70,6 +74,7 @@ class TryOn:
             UserError: one without the other.
         """
         self.pipe, self.context = pipe, context
+        self.sketcher = Sketcher()
         pipe.set_progress_bar_config(disable=True)
         _check_context(pipe, context is not None)
 
@@ -90,7 +95,7 @@ class TryOn:
         Args:
             name: a try-on run or pipeline folder, a hub id, or a StableVITON ``.ckpt``.
             base: Stable Diffusion 1.x in diffusers form, for a ``.ckpt``.
-            control: what the garment encoder of a ``.ckpt`` reads, garment (the default) or sketch.
+            control: what the garment encoder of a ``.ckpt`` reads (``tryon.settings.Control``; default: garment).
             retriever: the retrieval model that the denoiser was trained with, if it was.
             device: where it runs; None = a GPU where there is one.
             precision: fp32, bf16, or auto = bf16 on a GPU that has it.
@@ -109,7 +114,7 @@ class TryOn:
 
     @property
     def reads(self) -> Control:
-        """Return what the garment argument must be: a photo of the garment, or its sketch."""
+        """Return what the garment encoder reads: the garment's photo, a sketch of that photo, or a sketch of it as worn."""
         return self.pipe.denoiser.config.control
 
     def __call__(
@@ -118,6 +123,7 @@ class TryOn:
         garment: Picture,
         words: str = "",
         *,
+        is_sketch: bool = False,
         steps: int = STEPS,
         guidance_scale: float = 1.0,
         repaint: bool = False,
@@ -129,8 +135,9 @@ class TryOn:
 
         Args:
             person: photo and maps. Of a photo in another aspect ratio than the model's, the model sees a window around the mask.
-            garment: its photo or sketch, see ``reads``; alpha is composited over white.
+            garment: its photo; for a model that reads "sketch", the sketch as this person wears it. Alpha is put over white.
             words: its caption.
+            is_sketch: the garment for a model that reads "garment-sketch" is one already; by default it is made of the photo.
             steps: of the sampler.
             guidance_scale: 1 = no unconditional pass.
             repaint: put back the photo's pixels where the mask is not white.
@@ -139,8 +146,13 @@ class TryOn:
             on_step: called as (steps done, steps in all) after each step.
 
         Raises:
-            UserError: a file that cannot be read, or maps that show another frame than the photo.
+            UserError: a file that cannot be read, or maps that show another frame than the photo; a sketch for a model that
+                reads photos.
         """
+        if is_sketch and self.reads == "garment":
+            raise UserError("this model reads photos of garments: give the garment's photo, without is_sketch")
+        if self.reads == "garment-sketch" and not is_sketch:
+            garment = self.sketcher(open_image(garment))
         height, width = self.pipe.denoiser.config.image_size
         pictures = {
             "image": person.image,

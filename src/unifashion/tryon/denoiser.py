@@ -1,7 +1,7 @@
 """The denoiser of UNIStableVITON: Stable Diffusion's U-Net with 13 input channels, a garment encoder, and warp blocks between.
 
     x13        noisy latent 4 | agnostic person latent 4 | agnostic mask 1 (1 = keep, 0 = paint) | densepose latent 4
-    hint       latent of the garment: its photo (StableVITON) or its sketch (UniFashion)
+    hint       latent of the garment: its photo (StableVITON), a sketch of that photo (UniFashion), or one of it as worn (MGD)
     context    text states of the garment's caption, then, if there is an adapter, rows of the Q-Former
 
     garment encoder    a ControlNet without zero convolutions: conv_in(x13) + zero_conv(hint), the U-Net's down blocks and
@@ -65,7 +65,7 @@ class TryOnDenoiser(ModelMixin, ConfigMixin):
             num_heads: attention heads, everywhere.
             norm_num_groups: groups of every normalisation; must divide all widths.
             adapter_width: width of the Q-Former rows that the context may end with; None = no adapter.
-            control: what the hint is: the garment's photo or its sketch; stored for users of the model.
+            control: what the hint is (settings.py); stored for users of the model.
             image_size: height and width of the pictures in training, likewise.
         """
         super().__init__()

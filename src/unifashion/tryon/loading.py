@@ -70,7 +70,7 @@ def load_pipeline(name: str | Path, base: str | None = None, control: ControlRea
         if isinstance(module, nn.Module):
             check_finite(module.state_dict(), folder / part)
     if control not in ("as-trained", pipe.denoiser.config.control):
-        raise UserError(f"{name} was trained to read the garment's {pipe.denoiser.config.control}; leave --control out")
+        raise UserError(f"{name} was trained with --control {pipe.denoiser.config.control}; leave --control out")
     return pipe
 
 

@@ -2,7 +2,8 @@
 
 What an item becomes (uint8 until the device):
 
-    image  agnostic  densepose  garment    (3, H, W)       sketch: likewise, its grey in all channels
+    image  agnostic  densepose  garment    (3, H, W)
+    garment-sketch  sketch                 (3, H, W)       of the garment's photo, of the worn garment; grey in all channels
     keep                                   (1, H, W)       255 = keep, 0 = paint: the agnostic mask inverted
     warped_mask                            (1, H, W)       255 = the garment on the person
 

@@ -10,8 +10,8 @@ from unifashion.data.settings import default_root
 from unifashion.errors import UserError
 from unifashion.flags import SEEDS, UNLIMITED, setting
 
-Control = Literal["garment", "sketch"]
-ControlRead = Literal["as-trained", "garment", "sketch"]
+Control = Literal["garment", "garment-sketch", "sketch"]  # each is the name of a map, see maps.py
+ControlRead = Literal["as-trained", "garment", "garment-sketch", "sketch"]
 Trainable = Literal["paper", "all"]
 Start = Literal["noise", "agnostic", "ground-truth"]
 SchedulerName = Literal["default", "pndm", "ddim", "ddpm", "euler", "dpm++", "unipc"]
@@ -27,7 +27,7 @@ ROOT_DOC = (
 
 CONTROL_READ_DOC = (
     "what the garment encoder of a .ckpt reads, which the file does not record: garment (StableVITON, and the default), "
-    "sketch (UNIStableVITON)"
+    "garment-sketch (UNIStableVITON), sketch (trained on MGD's sketches of the worn garment)"
 )
 
 
@@ -40,7 +40,9 @@ class TryOnDataSettings:
     height: int = setting(512, "height of the pictures, pixels", least=8, most=4096)
     width: int = setting(384, "width of the pictures, pixels", least=8, most=4096)
     control: Control = setting(
-        "garment", "what the garment encoder reads: the garment's photo, or its sketch (UniFashion, MGD)"
+        "garment",
+        "what the garment encoder reads: garment = its photo (StableVITON), garment-sketch = a sketch of it (UniFashion), "
+        "sketch = a sketch of the garment as the person wears it (MGD)",
     )
     num_workers: int = setting(0, "processes that load images, per training process", most=256)
     max_missing: float = setting(1.0, "highest share of pairs that may lack a file, percent", most=100)

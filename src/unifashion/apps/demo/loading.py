@@ -59,8 +59,8 @@ def _tryon(models: Models) -> Any:
         tryon = TryOn.from_pretrained(models.tryon_model, retriever=models.tryon_retriever, device=models.device)
     except UserError as error:  # the message names the flag of the try-on programs
         raise UserError(sentence(error).replace("--retriever", "--tryon-retriever")) from None
-    if tryon.reads != "garment":
+    if tryon.reads == "sketch":
         raise UserError(
-            f"{models.tryon_model} works from sketches; --tryon-model needs one that takes photos of garments"
+            f"{models.tryon_model} works from sketches of worn garments; --tryon-model needs one that takes photos of garments"
         )
     return tryon
