@@ -92,7 +92,7 @@ DOORS = {
         "captions",
     ),
     "unifashion.TryOn": ("unifashion.TryOn", "diffusers", "tryon"),
-    'load_diffusion_head("sd", 8, 64, "", True)': ("the diffusion model 'sd'", "diffusers", "tryon"),
+    'load_diffusion_head("sd", 8, 4, 64, "", True)': ("the diffusion model 'sd'", "diffusers", "tryon"),
     "add_lora(None, LanguageModelSettings())": ("LoRA", "peft", "captions"),
     'load_base("llama", "8bit")': ("--load-in 8bit", "bitsandbytes", "quantized"),
     'open_hdf5(Path("a.h5"))': ("a.h5", "h5py", "data"),

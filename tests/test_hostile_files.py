@@ -44,7 +44,7 @@ def copy(models, tmp_path):
 LOADERS = {
     "own": load_any,
     "llm": lambda folder: load_base(str(folder)),
-    "sd": lambda folder: load_diffusion_head(str(folder), 16, 16, "", False),
+    "sd": lambda folder: load_diffusion_head(str(folder), 16, 4, 16, "", False),
     "tryon": load_pipeline,
 }
 FILES = {

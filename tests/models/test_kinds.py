@@ -75,7 +75,7 @@ DOORS = {
 OTHER_DOORS = (
     lambda path: load_pipeline(path),
     lambda path: start_pipeline(path, None),
-    lambda path: load_diffusion_head(path, 8, 64, "a", True),
+    lambda path: load_diffusion_head(path, 8, 4, 64, "a", True),
 )
 
 
