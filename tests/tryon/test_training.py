@@ -17,6 +17,7 @@ from PIL import Image
 
 from unifashion.errors import UserError
 from unifashion.flags import parse, read_yaml, resolve
+from unifashion.io import files_below
 from unifashion.training.checkpoint import find_checkpoint, read_state
 from unifashion.training.tasks.tryon import TryOnTask
 from unifashion.training.train_tryon import outcome, read_split, train
@@ -138,6 +139,10 @@ def test_a_resumed_run_equals_one_never_stopped(run, tryon_root, tmp_path, cache
     trained = first["average"]["trained"]
     assert all(torch.equal(tensor, second["average"]["trained"][name]) for name, tensor in trained.items())
     assert all(torch.equal(a, b) for a, b in zip(kept.parameters(), kept_too.parameters(), strict=True))
+    files = [
+        {path.relative_to(r / "last"): path.read_bytes() for path in files_below(r / "last")} for r in (whole, parts)
+    ]
+    assert len(files[0]) > 8 and files[0] == files[1]
     columns = ("step", "noise", "learning_rate")
     logs = [[[row[name] for name in columns] for row in rows_of(r / "train_metrics.csv")] for r in (whole, parts)]
     assert logs[0] == logs[1]

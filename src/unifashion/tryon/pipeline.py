@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline, PNDMScheduler
+from diffusers import AutoencoderKL, DiffusionPipeline, ModelMixin, PNDMScheduler
 from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
@@ -85,6 +85,21 @@ class TryOnPipeline(DiffusionPipeline):
         denoiser.load_state_dict(weights, assign=True)
         pipe = TryOnPipeline(self.vae, self.text_encoder, self.tokenizer, denoiser, self.scheduler)
         pipe.save_pretrained(folder)
+
+    def save_pretrained(self, save_directory: str | Path, *args: Any, **options: Any) -> None:
+        """See diffusers. Leaves out where parts were loaded from, and how the tokenizer was called last.
+
+        So a run that was stopped and resumed writes the same files as one that was not.
+        """
+        for part in self.components.values():
+            if isinstance(part, ModelMixin):
+                part.register_to_config(_name_or_path="")
+        for name in ("is_local", "local_files_only"):
+            self.tokenizer.init_kwargs.pop(name, None)
+        if self.tokenizer.is_fast:
+            self.tokenizer.backend_tokenizer.no_truncation()
+            self.tokenizer.backend_tokenizer.no_padding()
+        super().save_pretrained(save_directory, *args, **options)
 
     @torch.no_grad()
     def __call__(
