@@ -92,9 +92,9 @@ class DiffusionHead(nn.Module):
         ids_BL: Tensor = words["input_ids"]
         return ids_BL
 
-    def condition(self, rows_BQH: Tensor, prompt_BL: Tensor) -> Tensor:
-        """Return what the UNet attends to (B, T, E): the prompts with the adapted rows in them."""
-        return encode_with_context(self.text_encoder, prompt_BL, self.adapter(rows_BQH))
+    def condition(self, rows_BQH: Tensor | None, prompt_BL: Tensor) -> Tensor:
+        """Return what the UNet attends to (B, T, E): the prompts, with the adapted rows in them if there are any."""
+        return encode_with_context(self.text_encoder, prompt_BL, None if rows_BQH is None else self.adapter(rows_BQH))
 
     @torch.no_grad()
     def latents(self, image_B3ST: Tensor) -> Tensor:
@@ -118,35 +118,35 @@ class DiffusionHead(nn.Module):
     @torch.inference_mode()
     def draw(
         self,
-        rows_BQH: Tensor,
-        prompts: Sequence[str] | None = None,
+        rows_BQH: Tensor | None,
+        prompts: Sequence[str],
         steps: int = 50,
         guidance: float = 5.0,
-        generator: torch.Generator | None = None,
+        generators: Sequence[torch.Generator] | None = None,
     ) -> Tensor:
         """Return drawn images (B, 3, S, T) in 0..1, by DDIM with classifier-free guidance against an empty prompt.
 
         Args:
-            rows_BQH: query rows.
-            prompts: words of each row; None = none.
+            rows_BQH: query rows; None = the prompts alone.
+            prompts: words of each row; "" = none.
             steps: of the sampler.
             guidance: how strongly rows and words steer; 1 = not more than in training.
-            generator: of the first noise, on the CPU; makes drawing repeatable on every device.
+            generators: of each row's first noise, on the CPU; they make drawing repeatable on every device.
         """
         from diffusers import DDIMScheduler
 
-        kind = self.schedule.config.prediction_type
+        kind, device = self.schedule.config.prediction_type, self.adapter.expand.weight.device
         sampler = DDIMScheduler(
             **NOISE, prediction_type=kind, clip_sample=False, set_alpha_to_one=False, steps_offset=1
         )
-        sampler.set_timesteps(steps, device=rows_BQH.device)
-        words = list(prompts) if prompts is not None else [""] * len(rows_BQH)
-        cond_BTE = self.condition(rows_BQH, self.tokenize(words).to(rows_BQH.device))
+        sampler.set_timesteps(steps, device=device)
+        cond_BTE = self.condition(rows_BQH, self.tokenize(prompts).to(device))
         uncond_BTE = encode_with_context(self.text_encoder, self._empty_prompt(cond_BTE), None)
-        # One number per position of the VAE's grid, whose cells are as large as a picture of zeros shows.
-        grid = self.vae.encode(torch.zeros(1, 3, *self.shape, device=rows_BQH.device)).latent_dist.mean.shape[-2:]
-        shape = (len(rows_BQH), self.unet.config.in_channels, *grid)
-        x = torch.randn(shape, generator=generator).to(rows_BQH.device)
+        # The grid of latents is as large as that of a picture of zeros.
+        grid = self.vae.encode(torch.zeros(1, 3, *self.shape, device=device)).latent_dist.mean.shape[-2:]
+        shape = (1, self.unet.config.in_channels, *grid)
+        sources = generators or [None] * len(prompts)
+        x = torch.cat([torch.randn(shape, generator=generator) for generator in sources]).to(device)
         for step in sampler.timesteps:
             cond, uncond = (self.unet(x, step, encoder_hidden_states=c).sample for c in (cond_BTE, uncond_BTE))
             x = sampler.step(uncond + guidance * (cond - uncond), step, x).prev_sample

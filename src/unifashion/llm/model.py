@@ -154,32 +154,51 @@ class UniFashionFull(nn.Module):
         return {**weights, **{UNET + n: t for n, t in unet.items()}, **{LLM + n: t for n, t in llm.items()}}
 
     @classmethod
-    def with_heads_of(cls, base: UniFashionModel, folder: Path, llm: str | None = None) -> "UniFashionFull":
+    def with_heads_of(
+        cls,
+        base: UniFashionModel,
+        folder: Path,
+        llm: str | None = None,
+        diffusion_model: str | None = None,
+        language: bool = True,
+    ) -> "UniFashionFull":
         """Give ``base`` the heads of a saved folder.
 
         Args:
             base: the Q-Former's model.
-            folder: of a blip2_cir_full.
+            folder: with ``heads.json``.
             llm: where the frozen language model is, if not where ``heads.json`` says.
+            diffusion_model: likewise, the diffusion model.
+            language: False = without the language model, for drawing alone.
 
         Raises:
             UserError: files that are missing or damaged, or a language or diffusion model that cannot be found.
         """
-        heads = read_heads(folder)
-        heads = heads if llm is None else replace(heads, llm=llm)
+        named = {"llm": llm, "diffusion_model": diffusion_model}
+        heads = replace(read_heads(folder), **{name: value for name, value in named.items() if value is not None})
+        if not language:
+            heads = replace(heads, llm=None, kept="nothing")
         width = base.config.qformer.hidden_size
         diffusion = rebuild_diffusion_head(heads, folder, width, base.config.num_queries)
         model = cls(base, heads, rebuild_language_model(heads, folder, width), diffusion)
         own = {n: t for n, t in model.state_dict().items() if n.startswith(BASE)}
-        pretrained.load_weights(model, {**own, **model._head_weights(folder)}, folder)
+        kept = model._head_weights(folder)
+        unused = () if language else ("language.",)
+        pretrained.load_weights(model, {**own, **{n: t for n, t in kept.items() if not n.startswith(unused)}}, folder)
         return model
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, llm: str | None = None) -> "UniFashionFull":
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        llm: str | None = None,
+        diffusion_model: str | None = None,
+        language: bool = True,
+    ) -> "UniFashionFull":
         """Load a run folder, a saved folder or a hub id; returns it in evaluation mode. Arguments as in ``with_heads_of``.
 
         Raises:
-            UserError: nothing there, a model without a language model, or one whose language model cannot be found.
+            UserError: nothing there, a model without heads, or one whose language or diffusion model cannot be found.
         """
         base = UniFashion.from_pretrained(name)
         folder = find_heads(name)
@@ -187,7 +206,7 @@ class UniFashionFull(nn.Module):
             raise UserError(
                 f"{name} holds a {base.config.model_name} without a language model; train blip2_cir_full first"
             )
-        return cls.with_heads_of(base, folder, llm).eval()
+        return cls.with_heads_of(base, folder, llm, diffusion_model, language).eval()
 
 
 # Which losses reach the retrieval network's own heads.

@@ -167,7 +167,8 @@ def _garment_jobs(root: Path, home: Path, table: MapTable, sketcher: Sketcher, m
 
 def _pair_jobs(root: Path, home: Path, table: MapTable, sketcher: Sketcher, marks: dict[str, str]) -> list[Job]:
     """Return a job for every unpaired pair whose photos are here: the garment's sketch on the person."""
-    map_files, bodies = tryon.find_maps(home, table), dict(_bodies(home, table))
+    map_files = tryon.find_maps(home, table)
+    bodies = {name: Body.of(name, photo) for name, photo in map_files["image"].items()}
     given = find_images(home / UNPAIRED_SKETCHES)
     jobs = []
     for person, garment in _unpaired(root, home, table):
