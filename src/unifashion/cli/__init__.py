@@ -17,7 +17,7 @@ from types import ModuleType
 from unifashion.errors import UserError, exit_with_one_sentence, nearest
 from unifashion.flags import parse
 
-COMMANDS = "prepare report doctor check-submission score-images index search demo caption convert".split()
+COMMANDS = "prepare report doctor check-submission score-images index search demo caption design convert".split()
 
 
 @exit_with_one_sentence

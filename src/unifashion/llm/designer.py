@@ -55,6 +55,7 @@ class Designer:
             UserError: nothing there, or a model that does not draw.
         """
         transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
         where = choose_device(device)
         if find_heads(name) is None:
             raise UserError(f"{name} has no diffusion head; train one with --losses ...+q2i --diffusion-model")
