@@ -162,6 +162,8 @@ class EvaluationSettings:
     num_negatives: int = setting(100, "negatives per query of fashiongen/sub100", least=1, most=10_000)
     eval_seed: int = setting(0, "seed of the draws", below=SEEDS)
     rerank: int = setting(0, "re-rank this many of the best with the matching head; 0 = off", most=UNLIMITED)
+    num_drawings: int = setting(100, "garments of each set that --dataset all draws", least=2, most=UNLIMITED)
+    drawing_steps: int = setting(20, "steps of each of these drawings", least=1, most=1000)
 
 
 LANGUAGE_PARTS = ("qformer", "adapters", "llm_lora", "llm", "diffusion")

@@ -9,6 +9,7 @@ from unifashion.data.datasets import names, retrieval_sets, spec_of
 from unifashion.errors import UserError, nearest
 from unifashion.flags import Range, read_number, read_text, setting
 
+ALL = "all"  # every set below the data root, in validation
 WEIGHTS = Range(above=0, most=1000)  # of the sets of a mixture: how often an epoch passes over each
 
 
@@ -37,7 +38,7 @@ class DataSettings:
     dataset: str = setting(
         "fashiongen",
         f"data set to use: {_known('image-text')} (any folder of images with a catalogue.csv), {_known('composed')}; "
-        "a mixture to train on is a+b, with weights a:1+b:0.5 (half of b each epoch)",
+        "a mixture to train on is a+b, with weights a:1+b:0.5 (half of b each epoch); all = everything there is, for validation",
     )
     include_val: bool = setting(
         False, "also train on the validation split; the checkpoint's scores are then marked trained-on-val"
@@ -66,6 +67,8 @@ class DataSettings:
     )
 
     def __post_init__(self) -> None:
+        if self.dataset == ALL:
+            return
         chosen = self.mixture()
         if len({spec.kind for spec in retrieval_sets() if spec.name in chosen}) > 1:
             raise UserError(
@@ -80,6 +83,8 @@ class DataSettings:
             UserError: an unknown name (names the nearest known one), a name given twice, a weight that is not above 0.
         """
         known = (*names(retrieval_sets("image-text")), *names(retrieval_sets("composed")))
+        if self.dataset == ALL:
+            raise UserError("dataset: all is for validation (vail.sh); name the sets to train on, joined by +")
         weights: dict[str, float] = {}
         for part in self.dataset.split("+"):
             name, _, weight = part.strip().partition(":")

@@ -90,7 +90,7 @@ def headline(scores: Sequence[Score], dataset: str) -> float:
 
 
 def validate_checkpoint(
-    model_path: str, model_name: str, output_dir: str | None, data: DataSettings, evaluation: EvaluationSettings
+    model_path: str, model_name: str | None, output_dir: str | None, data: DataSettings, evaluation: EvaluationSettings
 ) -> tuple[list[Score], Path]:
     """Load a checkpoint, validate it, and return its scores with the folder that they and its ranked lists were written into.
 
@@ -106,7 +106,7 @@ def validate_checkpoint(
 
 
 def submit_checkpoint(
-    model_path: str, model_name: str, output_dir: str | None, data: DataSettings, evaluation: EvaluationSettings
+    model_path: str, model_name: str | None, output_dir: str | None, data: DataSettings, evaluation: EvaluationSettings
 ) -> list[Path]:
     """Load a checkpoint, rank the test split of CIRR or CIRCO, and return the checked files for the set's server.
 
@@ -144,7 +144,9 @@ def _embedder(model: UniFashionModel, data: DataSettings, evaluation: Evaluation
     return Embedder(model, evaluation.eval_batch_size, data.num_workers, progress)
 
 
-def _load(model_path: str, model_name: str, output_dir: str | None, data: DataSettings) -> tuple[UniFashionModel, Path]:
+def _load(
+    model_path: str, model_name: str | None, output_dir: str | None, data: DataSettings
+) -> tuple[UniFashionModel, Path]:
     """Return the model, on its device, and the folder for its scores."""
     transformers_logging.set_verbosity_error()
     home = Path(model_path) if Path(model_path).is_dir() else Path("runs")
@@ -152,7 +154,7 @@ def _load(model_path: str, model_name: str, output_dir: str | None, data: DataSe
     check_output(folder, "--output-dir")
     check_launch()
     model = UniFashion.from_pretrained(model_path)
-    if model.config.model_name != model_name:
+    if model_name not in (None, model.config.model_name):
         raise UserError(
             f"{model_path} holds a {model.config.model_name}, not a {model_name}; "
             f"set --blip-model-name {model.config.model_name}"
