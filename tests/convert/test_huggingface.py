@@ -1,9 +1,11 @@
 """BLIP-2 of transformers: our model equals theirs on the weights that the loader carried over."""
 
 import json
+import shutil
 
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 from tokenizers import BertWordPieceTokenizer, Tokenizer, models
 from transformers import (
@@ -21,6 +23,7 @@ from transformers import (
 from unifashion.convert import checkpoints, load_any
 from unifashion.convert.complete import read_bert
 from unifashion.errors import UserError
+from unifashion.models import hub
 from unifashion.models.losses import best_query_scores
 from unifashion.models.unifashion import UniFashionModel
 
@@ -150,6 +153,41 @@ def test_parts_that_hugging_face_dropped_come_from_bert(retrieval, bert, tmp_pat
     assert model.temperature.item() == pytest.approx(0.07)
     assert f"has no language head: taken from {bert}" in caplog.text
     assert "has no temperature: new" in caplog.text
+
+
+def without_weights(bert, folder):
+    return shutil.copytree(bert, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+
+
+def test_a_bert_that_cannot_be_fetched_is_not_taken_for_none(retrieval, bert, tmp_path, monkeypatch):
+    cache = without_weights(bert, tmp_path / "cache")
+
+    def without_network(repo, allow_patterns):
+        if "*.json" in allow_patterns:
+            return str(cache)
+        raise LocalEntryNotFoundError("no")
+
+    monkeypatch.setattr(hub, "snapshot_download", without_network)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    retrieval.save_pretrained(tmp_path / "blip2")
+    told = (
+        r"blip2 has no language head, which .* from BERT \(no model at 'bert-base-uncased': .* cannot be reached; check"
+    )
+    with pytest.raises(UserError, match=told):
+        load_any(tmp_path / "blip2")
+    monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: str(cache))
+    with pytest.raises(UserError, match=r"\(no weights in bert-base-uncased: expected"):
+        load_any(tmp_path / "blip2")
+
+
+def test_a_folder_of_a_tokenizer_alone_is_no_bert_and_a_damaged_one_is_told(retrieval, bert, tmp_path, caplog):
+    retrieval.save_pretrained(tmp_path / "blip2")
+    words = without_weights(bert, tmp_path / "words")
+    load_any(tmp_path / "blip2", str(words))
+    assert "has no language head: new" in caplog.text
+    (words / "pytorch_model.bin").write_bytes(b"short")
+    with pytest.raises(UserError, match=r"from BERT \(.*pytorch_model\.bin is not a PyTorch weight file"):
+        load_any(tmp_path / "blip2", str(words))
 
 
 def test_bert_is_read_under_its_oldest_names(bert, tmp_path):

@@ -8,6 +8,7 @@ from huggingface_hub import errors
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from unifashion.convert import load_any
 from unifashion.errors import UserError
 from unifashion.models import hub
 from unifashion.models.pretrained import resolve
@@ -26,7 +27,33 @@ def after(cause):
     return error
 
 
+def not_found(url):
+    """The hub's answer for a file that a repository does not have, as its client raises it."""
+    error = answer(errors.RemoteEntryNotFoundError, 404)
+    error.args = (f"404 Client Error.\n\nEntry Not Found for url: {url}.",)
+    error.__cause__ = type("HTTPStatusError", (Exception,), {"__module__": "httpx2"})("404 Not Found")
+    return error
+
+
 FAULTS = {
+    "no file": (
+        not_found("https://hub/owner/name/resolve/0a1b/vae/config.json"),
+        r"its repository has no vae/config\.json; .*/owner/name/tree/main shows what it has, name another$",
+    ),
+    "no file, says a library": (
+        after(not_found("https://hub/owner/name/resolve/main/unet/model.bin")),
+        r"its repository has no unet/model\.bin; ",
+    ),
+    "no weights": (
+        OSError("owner/name does not appear to have a file named pytorch_model.bin or model.safetensors."),
+        r"its repository has no pytorch_model\.bin or model\.safetensors; ",
+    ),
+    "no config": (
+        OSError(
+            "owner/name does not appear to have a file named config.json. Checkout 'https://hub' for available files."
+        ),
+        r"its repository has no config\.json; ",
+    ),
     "gated": (answer(errors.GatedRepoError, 403), "gated: accept the terms at .*/owner/name, then log in"),
     "hidden": (after(answer(errors.GatedRepoError, 403)), "gated: accept the terms"),
     "no repository": (
@@ -69,8 +96,42 @@ def test_a_hub_that_must_not_be_asked_is_named(monkeypatch, door):
         DOORS[door]()
 
 
+def test_a_file_that_the_cache_lacks_is_not_missing_at_a_hub_that_is_not_asked(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    said = hub.fault(OSError("a/b does not appear to have a file named model.safetensors."), "a/b")
+    assert "unset it, or run 'hf download a/b' once" in said
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A hub with one repository, whose files are those of a folder."""
+    monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    return tmp_path / "cache"
+
+
+def test_a_repository_without_config_or_weights_is_told_by_its_name(repository, make_model):
+    with pytest.raises(UserError, match=r"no model at 'owner/name': its repository has no config\.json; "):
+        load_any("owner/name")
+    make_model().save_pretrained(repository)
+    assert load_any("owner/name")[0].model_name == "blip2_cir_cls"
+    (repository / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"no model at 'owner/name': its repository has no model\.safetensors; "):
+        load_any("owner/name")
+    (repository / "config.json").write_text('{"model_type": "blip-2"}')
+    with pytest.raises(UserError, match="no weights in owner/name: expected"):
+        load_any("owner/name")
+
+
+def test_a_tokenizer_without_its_files_is_refused_not_made_up(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(UserError, match=r"has no words: its files \(tokenizer\.json, vocab\.txt, \.\.\.\) are missing"):
+        load_tokenizer(str(tmp_path))
+
+
 def test_an_error_of_another_kind_is_not_the_hubs():
     assert hub.fault(OSError("no file named config.json"), "a/b") is None
+    assert hub.fault(ValueError("vae/config.json is not JSON"), "a/b") is None
 
 
 def small_model():

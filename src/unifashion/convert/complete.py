@@ -9,16 +9,18 @@ but the same every time. A part that is present but incomplete is an error.
 import logging
 import zlib
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from unifashion.convert.files import read_sharded
+from unifashion.convert.files import NoWeights, read_sharded
 from unifashion.convert.lavis import from_lavis
 from unifashion.convert.names import summarise
 from unifashion.errors import UserError
 from unifashion.models import pretrained
 from unifashion.models.presets import UniFashionConfig
+from unifashion.models.pretrained import CheckpointSource
 from unifashion.models.weight_files import Weights, check_finite
 
 log = logging.getLogger(__name__)
@@ -93,7 +95,10 @@ def _absent_parts(weights: Weights, shapes: Shapes, source: str) -> list[str]:
 
 
 def _fill_from_bert(full: Weights, shapes: Shapes, source: str, text_model: str, parts: list[str]) -> None:
-    bert = read_bert(text_model)
+    try:
+        bert = read_bert(text_model)
+    except UserError as error:
+        raise UserError(f"{source} has no {_PARTS[parts[0]]}, which would be taken from BERT ({error})") from None
     for part in parts:
         names = [name for name in shapes if part in name]
         taken = {name: _fit_vocabulary(bert[name], name, shapes[name]) for name in names if name in bert}
@@ -112,13 +117,19 @@ def _fit_vocabulary(tensor: Tensor, name: str, shape: torch.Size) -> Tensor:
 
 
 def read_bert(name: str) -> Weights:
-    """Return the weights of a BERT (folder or hub id) under our names; empty where there is none."""
+    """Return the weights of a BERT (folder or hub id) under our names; empty for a folder that has none.
+
+    Raises:
+        UserError: what keeps the hub's away, or weights that are damaged.
+    """
+    checkpoint = CheckpointSource(Path(name)) if Path(name).exists() else pretrained.resolve(name)
+    if pretrained.model_type(checkpoint.path) != "bert":
+        return {}
     try:
-        checkpoint = pretrained.resolve(name)
-        if pretrained.model_type(checkpoint.path) != "bert":
-            return {}
         bert = read_sharded(checkpoint, lambda key: "pooler" not in key)
-    except UserError:
+    except NoWeights:
+        if checkpoint.repo:
+            raise
         return {}
     renamed: Weights = {}
     for key, tensor in bert.items():

@@ -20,9 +20,13 @@ BLIP2 = "blip-2"
 _AVERAGE = re.compile(r"(^|[^a-z])(ema|shadow|averag\w*)([^a-z]|$)", re.IGNORECASE)
 
 
+class NoWeights(UserError):
+    """A folder or repository has no file of weights."""
+
+
 def is_own(checkpoint: CheckpointSource) -> bool:
     """Return whether this is a UniFashion folder: every folder that is not a Hugging Face BLIP-2 is taken for one."""
-    return checkpoint.path.is_dir() and model_type(checkpoint.path) != BLIP2
+    return not checkpoint.path.is_file() and model_type(checkpoint.path) != BLIP2
 
 
 def unwrap(content: Any, path: Path) -> tuple[str, Weights, dict[str, Any]]:
@@ -98,6 +102,7 @@ def read_sharded(checkpoint: CheckpointSource, wanted: Callable[[str], bool]) ->
         wanted: of a parameter's own name, without wrappers.
 
     Raises:
+        NoWeights: there is no file of weights.
         UserError: files that are missing or damaged.
     """
 
@@ -130,8 +135,8 @@ def _weight_files(checkpoint: CheckpointSource, wanted: Callable[[str], bool]) -
                 if variant:
                     log.warning("%s has weights of the variant %s only: they are taken", checkpoint.path, variant[1:])
                 return files
-    raise UserError(
-        f"no weights in {checkpoint.path}: expected model.safetensors or pytorch_model.bin, whole or in shards"
+    raise NoWeights(
+        f"no weights in {checkpoint.name}: expected model.safetensors or pytorch_model.bin, whole or in shards"
     )
 
 

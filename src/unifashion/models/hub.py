@@ -1,6 +1,7 @@
 """Files of the Hugging Face hub, and one sentence for each thing that keeps them away."""
 
 import errno
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from unifashion.errors import UserError, one_line
 
 # They say which kind of model a repository holds.
 KIND_FILES = ("config.json", "model_index.json", "adapter_config.json")
+# How the hub's client, and diffusers and transformers, name a file that a repository does not have.
+_NOT_FOUND = re.compile(r"/resolve/[^/\s]+/(\S+?)\.?(?:\s|$)")
+_NO_FILE = re.compile(r"does not appear to have a file named (\S+?(?: or \S+?)?)\.?(?:\s|$)")
 _LOGIN = "log in with 'hf auth login' (or set HF_TOKEN)"
 
 
@@ -77,19 +81,33 @@ def fault(error: BaseException, repo: str) -> str | None:
     if any("Consistency check failed" in str(cause) for cause in chain):
         return "its download is damaged; run the same command again"
     answers = [cause for cause in chain if isinstance(cause, HfHubHTTPError)]
-    if answers and not isinstance(answers[0], RemoteEntryNotFoundError):
+    if answers and isinstance(answers[0], RemoteEntryNotFoundError):
+        missing = _NOT_FOUND.search(str(answers[0]))
+        return lacks(repo, missing[1] if missing else "file that is needed")
+    if answers:
         status = getattr(answers[0].response, "status_code", "no status")
         return f"the hub answered with status {status}; " + (_LOGIN if status in (401, 403) else "try again later")
     unreachable = (LocalEntryNotFoundError, IncompleteSnapshotError, ConnectionError, TimeoutError)
     if any(isinstance(cause, unreachable) or type(cause).__module__.startswith("httpx") for cause in chain):
-        missing = f"there is no such file or folder, the cache {constants.HF_HUB_CACHE} does not hold it, and the hub "
-        if constants.HF_HUB_OFFLINE:
-            return missing + f"is not asked while HF_HUB_OFFLINE is set; unset it, or run 'hf download {repo}' once"
-        return (
-            missing
-            + "cannot be reached; check the network (and HTTPS_PROXY), or copy the model here and name its folder"
-        )
+        return _not_in_cache(repo)
+    missing = _NO_FILE.search(str(error))
+    if missing:
+        return lacks(repo, missing[1])
     return None
+
+
+def _not_in_cache(repo: str) -> str:
+    hub = f"there is no such file or folder, the cache {constants.HF_HUB_CACHE} does not hold it, and the hub "
+    if constants.HF_HUB_OFFLINE:
+        return hub + f"is not asked while HF_HUB_OFFLINE is set; unset it, or run 'hf download {repo}' once"
+    return hub + "cannot be reached; check the network (and HTTPS_PROXY), or copy the model here and name its folder"
+
+
+def lacks(repo: str, file: str) -> str:
+    """Return what to do about a repository that is there, without a file that is needed."""
+    if constants.HF_HUB_OFFLINE:
+        return _not_in_cache(repo)
+    return f"its repository has no {file}; {constants.ENDPOINT}/{repo}/tree/main shows what it has, name another"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

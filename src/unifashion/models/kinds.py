@@ -174,12 +174,24 @@ def check_folder(name: str, door: Door, *parts: str) -> None:
         refuse(of_file(path), name, door)
         beside = (path.parent / "config.json").is_file()
         raise UserError(_sentence(name, "a file", door, f"name its folder, {path.parent}" if beside else None))
-    folder = path if path.is_dir() else hub.check_reachable(name)
-    kind = of_folder(folder) if folder else None
+    if not path.is_dir():
+        _check_repository(name, door, parts)
+        return
+    kind = of_folder(path)
     refuse(kind, name, door)
-    missing = [part for part in parts if path.is_dir() and not (path / part).exists()]
+    missing = [part for part in parts if not (path / part).exists()]
     if missing:
         raise UserError(_sentence(name, kind.what if kind else f"a folder without {' and '.join(missing)}", door))
+
+
+def _check_repository(name: str, door: Door, parts: tuple[str, ...]) -> None:
+    folder = hub.check_reachable(name)
+    if folder is None:
+        return
+    refuse(of_folder(folder), name, door)
+    for part in parts:
+        if part in hub.KIND_FILES and not (folder / part).is_file():  # others have not been asked for
+            raise UserError(f"no model at {name!r}: {hub.lacks(name, part)}")
 
 
 def _sentence(source: object, what: str, door: Door, way: str | None = None) -> str:

@@ -16,7 +16,7 @@ from unifashion.config import MODEL_NAMES
 from unifashion.errors import UserError
 from unifashion.io import read_json, replacing_folder, write_json
 from unifashion.models import kinds
-from unifashion.models.hub import download
+from unifashion.models.hub import download, lacks
 from unifashion.models.presets import UniFashionConfig, wrong_settings
 from unifashion.models.qformer import QFormerConfig
 from unifashion.models.weight_files import check_finite, load_foreign, read_safetensors
@@ -60,6 +60,21 @@ class CheckpointSource:
         """Download these files of the repository into the folder; does nothing for a local one."""
         if self.repo:
             download(self.repo, patterns)
+
+    def need(self, file: str) -> None:
+        """Download this file of the repository; does nothing for a local folder.
+
+        Raises:
+            UserError: the repository does not have it.
+        """
+        self.fetch(file)
+        if self.repo and not (self.path / file).is_file():
+            raise UserError(f"no model at {self.repo!r}: {lacks(self.repo, file)}")
+
+    @property
+    def name(self) -> str:
+        """Return how messages name it."""
+        return self.repo or str(self.path)
 
 
 def resolve(name: str | Path) -> CheckpointSource:
@@ -108,9 +123,10 @@ def read_folder(source: CheckpointSource) -> Loaded:
         UserError: another kind of model, a config that is not ours, weights that are damaged.
     """
     folder = source.path
-    kinds.refuse(kinds.of_folder(folder), source.repo or folder, "retrieval")
+    kinds.refuse(kinds.of_folder(folder), source.name, "retrieval")
+    source.need(CONFIG)
     config = read_config(folder / CONFIG)
-    source.fetch(WEIGHTS)
+    source.need(WEIGHTS)
     weights = plain_weights(read_safetensors(folder / WEIGHTS), folder / WEIGHTS)
     check_finite(weights, folder / WEIGHTS)
     return config, weights, _read_tokenizer(folder, config)

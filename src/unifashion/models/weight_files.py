@@ -144,7 +144,9 @@ def _from_pretrained(kind: Any, name: str | Path, options: dict[str, Any]) -> An
         for variant in VARIANTS:
             try:
                 loaded = _complete(kind, name, {**options, "variant": variant})
-            except OSError:
+            except UserError:
+                raise
+            except (OSError, ValueError):  # ValueError: a pipeline
                 continue
             log.warning(
                 "%s has weights of the variant %s only: they are taken",
@@ -202,6 +204,11 @@ def load_foreign(kind: Any, name: str | Path, **options: Any) -> Any:
         if what:
             raise UserError(f"no model at {name!r}: {what}") from None
         raise
+    words = getattr(loaded, "all_special_tokens", None)
+    if words is not None and len(loaded) <= len(set(words)):  # what transformers makes of a folder without its files
+        raise UserError(
+            f"the tokenizer in {folder} has no words: its files (tokenizer.json, vocab.txt, ...) are missing"
+        )
     if isinstance(loaded, nn.Module):
         check_finite(loaded.state_dict(), folder)
     if not isinstance(getattr(loaded, "model_max_length", 0), int | float):

@@ -1,15 +1,18 @@
 """The model on this machine: real LLaVA-NeXT and LLaVA 1.5 classes of a few thousand weights."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
+from huggingface_hub.errors import GatedRepoError
 from PIL import Image
 
 from unifashion.apps.fashioniq_captions.backend import messages
 from unifashion.apps.fashioniq_captions.llava import LlavaBackend
 from unifashion.apps.fashioniq_captions.settings import CaptionerSettings
 from unifashion.errors import UserError
+from unifashion.models import hub
 
 IMAGES = [
     Image.new("RGB", (40, 90), "red"),
@@ -94,7 +97,7 @@ BROKEN = {
     "no weights": (["model.safetensors"], "its model cannot be loaded"),
     "no config": (
         ["config.json", "processor_config.json", "preprocessor_config.json"],
-        "cannot be loaded|no processor",
+        "without config.json, but a LLaVA in Hugging Face form is needed",
     ),
 }
 
@@ -111,5 +114,20 @@ def test_a_model_folder_that_lacks_a_part_is_one_sentence(tiny_llava, tmp_path, 
 
 def test_a_model_that_is_not_there_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(UserError, match="neither a folder nor a model on the hub"):
+    with pytest.raises(UserError, match=r"--model .*nothing: no model at .*: there is no such file or folder"):
         backend(tmp_path / "nothing")
+
+
+def test_what_is_not_a_llava_is_told_and_so_is_what_keeps_the_hub_away(tmp_path, monkeypatch):
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    with pytest.raises(
+        UserError, match=r"--model .* is a LoRA without its base, but a LLaVA in Hugging Face form is needed"
+    ):
+        backend(tmp_path)
+
+    def refuse(*_, **__):
+        raise GatedRepoError("no", response=SimpleNamespace(status_code=403, headers={}, request=None))
+
+    monkeypatch.setattr(hub, "snapshot_download", refuse)
+    with pytest.raises(UserError, match=r"--model owner/name: .* is gated: accept the terms"):
+        backend("owner/name")

@@ -8,11 +8,9 @@ pixels on every machine.
 import logging
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import hf_hub_download
 from huggingface_hub.utils import logging as hub_logging
 from PIL import Image
 from torch import Tensor
@@ -22,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 from unifashion.apps.fashioniq_captions.backend import Dialogue, Refusal, Reply, messages
 from unifashion.apps.fashioniq_captions.settings import CaptionerSettings
 from unifashion.errors import UserError, one_line
+from unifashion.models.kinds import check_folder
 from unifashion.models.weight_files import load_foreign
 
 log = logging.getLogger(__name__)
@@ -111,19 +110,17 @@ class LlavaBackend:
 
 def _check_name(name: str) -> None:
     """Look for the model's config only: without a network, the loaders below would try file after file, for minutes."""
-    if not Path(name).is_dir():
-        try:
-            hf_hub_download(name, "config.json")
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"--model {name} is neither a folder nor a model on the hub ({one_line(error)}); name a "
-                "LLaVA in Hugging Face form"
-            ) from None
+    try:
+        check_folder(name, "vision-language", "config.json")
+    except UserError as error:
+        raise UserError(f"--model {name}: {error}") from None
 
 
 def _load(auto: Any, name: str, **options: object) -> Any:
     try:
         return load_foreign(auto, name, **options)
+    except UserError as error:
+        raise UserError(f"--model {name}: {error}") from None
     except (OSError, ValueError, KeyError, ImportError) as error:
         what = "processor" if auto is AutoProcessor else "model"
         raise UserError(
