@@ -14,9 +14,10 @@ from PIL import Image
 
 from unifashion.data.feedback import prepare_text
 from unifashion.data.images import ImageTransform, normalise
+from unifashion.errors import UserError
 from unifashion.training.train_tryon import train
 from unifashion.tryon.inference import run_inference
-from unifashion.tryon.loading import load_pipeline
+from unifashion.tryon.loading import load_pipeline, save_pipeline
 from unifashion.tryon.qformer_context import QFormerContext
 from unifashion.tryon.settings import (
     TryOnDataSettings,
@@ -29,9 +30,9 @@ FOLDER = Path(__file__).resolve().parents[2] / "src/UNIStableVITON"
 SHORT = {"max_steps": 2, "batch_size": 2, "num_validation_images": 1, "validation_inference_steps": 2, "colour": False}
 
 
-def trained(root, out, precision="fp32", retriever=None, **changes):
+def trained(root, out, precision="fp32", retriever=None, init_from=None, **changes):
     data = TryOnDataSettings(data_root=str(root), height=24, width=18)
-    model = TryOnModelSettings(architecture="tiny", trainable="all", retriever=retriever)
+    model = TryOnModelSettings(architecture="tiny", trainable="all", retriever=retriever, init_from=init_from)
     AcceleratorState._reset_state(True)  # as if in a process of its own: precision is fixed for one
     training = TryOnTrainingSettings(output_dir=str(out), precision=precision, ema_decay=0.5, **{**SHORT, **changes})
     return train(data, model, training)
@@ -68,6 +69,35 @@ def test_the_adapter_trains_with_a_retrieval_model_and_goes_on_exactly(make_mode
     assert torch.equal(*after)
     assert not torch.equal(before, after[0])
     drawn(whole, tryon_root, tmp_path / "results", retriever=name)
+
+
+def test_a_model_draws_and_trains_on_with_the_retrieval_model_it_was_trained_with_and_no_other(
+    make_model, tryon_root, tmp_path
+):
+    own, other = (str(tmp_path / name) for name in ("own", "other"))
+    make_model().save_pretrained(own)
+    changed = make_model()
+    with torch.no_grad():
+        changed.query_tokens.add_(0.1)
+    changed.save_pretrained(other)
+    run = trained(tryon_root, tmp_path / "run", retriever=own, max_steps=1)
+    hash = QFormerContext(own).weights_hash
+    assert load_pipeline(run).denoiser.config.retriever == hash != QFormerContext(other).weights_hash
+    moved = str(Path(shutil.copytree(own, tmp_path / "moved")))
+    drawn(run, tryon_root, tmp_path / "results", retriever=moved)
+    sentence = "another retrieval model than this try-on model was trained with"
+    with pytest.raises(UserError, match=sentence):
+        drawn(run, tryon_root, tmp_path / "none", retriever=other)
+    with pytest.raises(UserError, match=sentence):
+        trained(tryon_root, tmp_path / "second", retriever=other, init_from=str(run))
+    shutil.rmtree(own)
+    shutil.copytree(other, own)
+    with pytest.raises(UserError, match=sentence):
+        trained(tryon_root, run, retriever=own, resume=str(run))
+    old = load_pipeline(run)
+    old.denoiser.register_to_config(retriever=None)  # as earlier versions wrote it
+    save_pipeline(old, tmp_path / "old")
+    drawn(tmp_path / "old", tryon_root, tmp_path / "old-results", retriever=other)
 
 
 @pytest.mark.parametrize("pad", ["target", "square", "none"])

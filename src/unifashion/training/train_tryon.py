@@ -31,7 +31,7 @@ from unifashion.tryon.dataset import LatentCache, RowSampler, TryOnRows, map_nam
 from unifashion.tryon.loading import load_pipeline, quiet_libraries, start_pipeline
 from unifashion.tryon.maps import load_maps, to_unit
 from unifashion.tryon.pipeline import TryOnPipeline
-from unifashion.tryon.qformer_context import QFormerContext
+from unifashion.tryon.qformer_context import QFormerContext, check_retriever
 from unifashion.tryon.settings import TryOnDataSettings, TryOnModelSettings, TryOnTrainingSettings, data_root
 from unifashion.tryon.tiny import tiny_pipeline
 
@@ -164,9 +164,13 @@ def _build(
         "control": data.control,
         "image_size": (data.height, data.width),
         "adapter_width": context.width if context else None,
+        "retriever": context.weights_hash if context else None,
     }
     if checkpoint is not None:
-        return load_pipeline(checkpoint / "model")
+        pipe = load_pipeline(checkpoint / "model")
+        if context is not None:
+            check_retriever(pipe.denoiser.config.retriever, context.weights_hash)
+        return pipe
     if model.init_from:
         return start_pipeline(model.init_from, model.base, **changes)
     if model.architecture == "tiny":

@@ -22,7 +22,7 @@ from unifashion.errors import UserError
 from unifashion.tryon.loading import load_pipeline
 from unifashion.tryon.maps import Picture, open_map, read_maps, to_share, to_unit
 from unifashion.tryon.pipeline import STEPS, TryOnPipeline
-from unifashion.tryon.qformer_context import QFormerContext
+from unifashion.tryon.qformer_context import QFormerContext, check_retriever
 from unifashion.tryon.settings import Control, ControlRead
 from unifashion.tryon.sketch import Sketcher
 
@@ -71,12 +71,15 @@ class TryOn:
         """Take a pipeline, and the retrieval model if its denoiser was trained with one.
 
         Raises:
-            UserError: one without the other.
+            UserError: one without the other, or another retrieval model than that.
         """
         self.pipe, self.context = pipe, context
         self.sketcher = Sketcher()
         pipe.set_progress_bar_config(disable=True)
         _check_context(pipe, context is not None)
+        trained_with = pipe.denoiser.config.retriever
+        if context is not None and trained_with is not None:
+            check_retriever(trained_with, context.weights_hash)
 
     @classmethod
     def from_pretrained(

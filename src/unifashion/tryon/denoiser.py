@@ -53,6 +53,7 @@ class TryOnDenoiser(ModelMixin, ConfigMixin):
         num_heads: int = 8,
         norm_num_groups: int = 32,
         adapter_width: int | None = None,
+        retriever: str | None = None,
         control: Control = "garment",
         image_size: tuple[int, int] = (512, 384),
     ) -> None:
@@ -65,6 +66,7 @@ class TryOnDenoiser(ModelMixin, ConfigMixin):
             num_heads: attention heads, everywhere.
             norm_num_groups: groups of every normalisation; must divide all widths.
             adapter_width: width of the Q-Former rows that the context may end with; None = no adapter.
+            retriever: hash of the weights of the retrieval model that the rows come from; None = not known (older models).
             control: what the hint is (settings.py); stored for users of the model.
             image_size: height and width of the pictures in training, likewise.
         """

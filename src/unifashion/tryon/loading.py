@@ -20,6 +20,7 @@ from unifashion.models.hub import download
 from unifashion.models.weight_files import check_finite, load_foreign
 from unifashion.tryon.denoiser import TryOnDenoiser
 from unifashion.tryon.pipeline import TryOnPipeline, default_scheduler
+from unifashion.tryon.qformer_context import check_retriever
 from unifashion.tryon.settings import ControlRead
 from unifashion.tryon.stableviton import from_stable_diffusion, read_ckpt
 
@@ -103,7 +104,7 @@ def start_pipeline(name: str, base: str | None, **changes: Any) -> TryOnPipeline
     Args:
         name: the weights.
         base: Stable Diffusion 1.x for the parts that ``name`` lacks.
-        changes: settings of the denoiser (control, image_size, adapter_width) of this training.
+        changes: settings of the denoiser (control, image_size, adapter_width, retriever) of this training.
 
     Raises:
         UserError: nothing usable there.
@@ -126,13 +127,15 @@ def start_pipeline(name: str, base: str | None, **changes: Any) -> TryOnPipeline
 
 
 def _adopt(pipe: TryOnPipeline, changes: dict[str, Any]) -> None:
-    """Apply the new training's settings to the denoiser; an adapter cannot be added or removed."""
+    """Apply the new training's settings to the denoiser; an adapter cannot be added or removed, nor read other rows."""
     width = changes.pop("adapter_width", None)
     if width != pipe.denoiser.config.adapter_width:
         raise UserError(
             f"the model to start from has {_adapter(pipe.denoiser.config.adapter_width)}, --retriever asks for "
             f"{_adapter(width)}; start from one that has the same"
         )
+    if width is not None:
+        check_retriever(pipe.denoiser.config.retriever, changes["retriever"])
     pipe.denoiser.register_to_config(**changes)
 
 

@@ -5,6 +5,7 @@ go through the adapter, a linear map that trains with the denoiser, and join the
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -14,6 +15,20 @@ from torch import Tensor
 from unifashion.data.feedback import prepare_text
 from unifashion.data.images import normalise
 from unifashion.encoders.unifashion import UniFashion
+from unifashion.errors import UserError
+
+
+def check_retriever(trained_with: str | None, given: str) -> None:
+    """Check that a retrieval model is the one of a try-on model, by the hashes of their weights; older models know none.
+
+    Raises:
+        UserError: it is another.
+    """
+    if trained_with not in (None, given):
+        raise UserError(
+            f"--retriever names another retrieval model than this try-on model was trained with: its weights have the hash "
+            f"{given[:8]}, expected {trained_with[:8]}; name that one"
+        )
 
 
 class QFormerContext:
@@ -28,6 +43,11 @@ class QFormerContext:
         self.model = UniFashion.from_pretrained(name).to(device).requires_grad_(False)
         self.transform = self.model.image_transform
         self.device = torch.device(device)
+
+    @cached_property
+    def weights_hash(self) -> str:
+        """Return the hash of all weights."""
+        return self.model.weights_hash()
 
     @property
     def width(self) -> int:

@@ -25,6 +25,7 @@ TEXT_WIDTH, TEXT_LENGTH = 32, 24
 def tiny_pipeline(
     texts: Iterable[str],
     adapter_width: int | None = None,
+    retriever: str | None = None,
     control: Control = "garment",
     image_size: tuple[int, int] = (48, 36),
 ) -> TryOnPipeline:
@@ -33,6 +34,7 @@ def tiny_pipeline(
     Args:
         texts: captions that the vocabulary is made from.
         adapter_width: see ``TryOnDenoiser``.
+        retriever: likewise.
         control: likewise.
         image_size: likewise.
     """
@@ -58,6 +60,7 @@ def tiny_pipeline(
         num_heads=2,
         norm_num_groups=8,
         adapter_width=adapter_width,
+        retriever=retriever,
         control=control,
         image_size=image_size,
     )

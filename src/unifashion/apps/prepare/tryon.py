@@ -167,17 +167,16 @@ def _garment_jobs(root: Path, home: Path, table: MapTable, sketcher: Sketcher, m
 
 def _pair_jobs(root: Path, home: Path, table: MapTable, sketcher: Sketcher, marks: dict[str, str]) -> list[Job]:
     """Return a job for every unpaired pair whose photos are here: the garment's sketch on the person."""
-    map_files = tryon.find_maps(home, table)
-    bodies = {name: Body.of(name, photo) for name, photo in map_files["image"].items()}
-    given = find_images(home / UNPAIRED_SKETCHES)
+    map_files, given = tryon.find_maps(home, table), find_images(home / UNPAIRED_SKETCHES)
     jobs = []
     for person, garment in _unpaired(root, home, table):
         name = f"{person}{table['image'][2][0]}_{garment}{table['garment'][2][0]}"
-        if person not in bodies or garment not in map_files["garment"]:
+        if person not in map_files["image"] or garment not in map_files["garment"]:
             continue
         if name in given and not _mark_of(given[name]):
             continue
-        body, sources = bodies[person], (map_files["garment"][garment], map_files["garment_mask"].get(garment))
+        body = Body.of(person, map_files["image"][person])
+        sources = map_files["garment"][garment], map_files["garment_mask"].get(garment)
         make = partial(_make_unpaired_sketch, body, *sources, sketcher)
         changed = _changed(body.photo, body.labels, body.pose, *sources)
         jobs.append(_job(root, home / UNPAIRED_SKETCHES / f"{name}.png", make, marks["sketch"], changed))
