@@ -163,6 +163,9 @@ class EvaluationSettings:
     eval_seed: int = setting(0, "seed of the draws", below=SEEDS)
     rerank: int = setting(0, "re-rank this many of the best with the matching head; 0 = off", most=UNLIMITED)
     num_drawings: int = setting(100, "garments of each set that --dataset all draws", least=2, most=UNLIMITED)
+    drawing_guidance: float = setting(
+        5.0, "how strongly image and words steer these drawings; 1 = not more than in training", most=100
+    )
     drawing_steps: int = setting(20, "steps of each of these drawings", least=1, most=1000)
 
 

@@ -181,7 +181,10 @@ def _cycle(
     gallery: dict[str, Path],
     protocol: str,
 ) -> list[Measurement]:
-    drawn = designer.design(images, words, steps=at.evaluation.drawing_steps, seed=at.evaluation.eval_seed)
+    settings = at.evaluation
+    drawn = designer.design(
+        images, words, steps=settings.drawing_steps, guidance=settings.drawing_guidance, seed=settings.eval_seed
+    )
     photos = [gallery[name] for name in truth]
     return cycle_scores(drawn, truth, gallery, at.network, protocol=protocol, photos=photos)
 
