@@ -34,6 +34,7 @@ FILES = {
     "a Stable Diffusion in a single file": (
         SINGLE,
         {"module." + name: shape for name, shape in SINGLE.items()},
+        {"model_ema.diffusion_modelout2bias": (4,), "model_ema.decay": ()},
         {"model.diffusion_model.out.2.bias": (4,), "conditioner.embedders.0.transformer.x": (4,)},
     ),
     "a LoRA without its base": (

@@ -111,6 +111,41 @@ def test_a_ckpt_file_with_other_stages_is_read_and_what_has_no_place_is_named(to
     )
 
 
+def averages(weights, name=lambda name: name.replace(".", "")):
+    """The averages that latent diffusion keeps of its U-Net, by its names for them; here the weights plus one."""
+    unet = {stored: tensor for stored, tensor in weights.items() if stored.startswith("model.")}
+    kept = {f"model_ema.{name(stored.removeprefix('model.'))}": tensor + 1 for stored, tensor in unet.items()}
+    return kept | {"model_ema.decay": torch.tensor(0.9999), "model_ema.num_updates": torch.tensor(5)}
+
+
+@pytest.mark.parametrize(
+    "name", [lambda name: name.replace(".", ""), lambda name: name], ids=["without dots", "with dots"]
+)
+def test_a_unet_that_is_kept_as_an_average_only_is_taken(toy_weights, tmp_path, caplog, name):
+    raw = {stored: tensor for stored, tensor in toy_weights.items() if not stored.startswith("model.")}
+    torch.save({"state_dict": raw | averages(toy_weights, name)}, tmp_path / "viton.ckpt")
+    denoiser, _ = read_ckpt(tmp_path / "viton.ckpt", num_heads=4)
+    for stored, tensor in to_ldm(denoiser).items():
+        assert torch.equal(tensor, toy_weights[stored] + stored.startswith("model.")), stored
+    count = sum(stored.startswith("model.") for stored in toy_weights)
+    assert f"holds averaged weights (model_ema.*): taken for {count} parameters that have no raw one" in caplog.text
+
+
+def test_raw_weights_go_before_averages(toy_weights, caplog):
+    denoiser = from_ldm(toy_weights | averages(toy_weights), "some.ckpt", num_heads=4)
+    assert torch.equal(denoiser.unet.conv_in.weight, toy_weights[FIRST])
+    assert "holds averaged weights (model_ema.*): the raw ones are taken" in caplog.text
+    lacking = {name: tensor for name, tensor in toy_weights.items() if name != LAST}
+    denoiser = from_ldm(lacking | averages(toy_weights), "some.ckpt", num_heads=4)
+    assert torch.equal(denoiser.unet.conv_out.weight, toy_weights[LAST] + 1)
+    assert torch.equal(denoiser.unet.conv_in.weight, toy_weights[FIRST])
+
+
+def test_names_without_dots_mean_one_parameter_each():
+    names = ldm_shapes({})
+    assert len({name.replace(".", "") for name in names}) == len(names)
+
+
 def without(name):
     return lambda weights: {key: value for key, value in weights.items() if key != name}
 

@@ -71,7 +71,7 @@ _BY_NAMES: tuple[tuple[tuple[str, ...], Kind], ...] = (
     ((r"(.*[._])?(lora_([AB]|up|down|unet|te\d?)|lora\.(up|down)|hada_w\d_[ab]|lokr_w\d)(\b|_)",), _LORA),
     ((r"(model\.diffusion_model\.warp_flow_blks|control_model\.cond_first_block)\.",), _STABLEVITON),
     ((r"(control_model|controlnet_cond_embedding|controlnet_down_blocks|input_hint_block)\.",), _CONTROLNET),
-    ((r"model\.diffusion_model\.",), _SINGLE_FILE),
+    ((r"(model\.diffusion_model\.|model_ema\.diffusion_model)",), _SINGLE_FILE),
     ((r"(first_stage_model\.)?encoder\.conv_in\.", r"(first_stage_model\.)?decoder\.conv_out\."), _VAE),
     ((r"conv_in\.", r"down_blocks\.", r"time_embedding\."), _UNET),
     ((r"(<[^.]+>|\*|emb_params|string_to_param|clip_[gl])$",), _INVERSION),

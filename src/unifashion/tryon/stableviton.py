@@ -108,6 +108,7 @@ def from_ldm(weights: Weights, source: str, num_heads: int = 8) -> TryOnDenoiser
     Raises:
         UserError: another kind of checkpoint, other channel counts, missing names, shapes that differ.
     """
+    weights = _with_averages(weights, source)
     config = _sizes(weights, source, num_heads)
     with torch.device("meta"):
         denoiser = TryOnDenoiser(**config)
@@ -133,11 +134,32 @@ def from_ldm(weights: Weights, source: str, num_heads: int = 8) -> TryOnDenoiser
             len(unexpected),
             summarise(unexpected),
         )
-    if any(name.startswith(AVERAGE) for name in weights):
-        log.warning("%s holds raw and averaged weights (%s*): the raw ones are taken", source, AVERAGE)
     check_finite({old: weights[old] for old in theirs.values()}, source)
     denoiser.load_state_dict({new: weights[old].float() for new, old in theirs.items()}, assign=True)
     return denoiser.requires_grad_(True)
+
+
+def _with_averages(weights: Weights, source: str) -> Weights:
+    """Return the weights with the averaged ones (EMA) where there is no raw one, under its name.
+
+    Latent diffusion writes the average of model.diffusion_model.out.2.bias as model_ema.diffusion_modelout2bias.
+    """
+    averaged = {
+        _dotless(name.removeprefix(AVERAGE)): tensor for name, tensor in weights.items() if name.startswith(AVERAGE)
+    }
+    if not averaged:
+        return weights
+    with torch.device("meta"):
+        known = map(ldm_name, TryOnDenoiser(block_out_channels=(32, 64, 96, 128)).state_dict())
+    missing = [name for name in known if name and name not in weights]
+    found = {name: key for name in missing if (key := _dotless(name.removeprefix("model."))) in averaged}
+    taken = f"taken for {len(found)} parameters that have no raw one" if found else "the raw ones are taken"
+    log.warning("%s holds averaged weights (%s*): %s", source, AVERAGE, taken)
+    return {**weights, **{name: averaged[key] for name, key in found.items()}}
+
+
+def _dotless(name: str) -> str:
+    return name.replace(".", "")
 
 
 def to_ldm(denoiser: TryOnDenoiser) -> Weights:
