@@ -1,4 +1,5 @@
 import logging
+import weakref
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from unifashion.models.losses import best_query_scores
 from unifashion.search import Hit, Retriever
 from unifashion.search.build import Options, build_index
 from unifashion.search.index import Index
+from unifashion.search.retriever import Query
+from unifashion.search.sheet import write_sheet
 from unifashion.search.writer import writing
 
 WORDS = "a red dress"
@@ -118,6 +121,35 @@ def test_reranking_without_words_is_refused(make_retriever, shop):
 def test_a_broken_reference_is_named(make_retriever, shop):
     with pytest.raises(ImageError, match="broken"):
         make_retriever().search(images=[shop / "1.png", shop / "broken.png"])
+
+
+def test_of_several_queries_only_the_one_with_a_broken_reference_fails(make_retriever, shop):
+    retriever = make_retriever()
+    sound = [Query("red"), Query(images=[shop / "1.png"]), Query("blue", images=[shop / "2.png"])]
+    broken = Query("blue", images=[shop / "1.png", shop / "broken.png"])
+    first, second, error, third = retriever.search_all([*sound[:2], broken, sound[2]])
+    assert isinstance(error, ImageError) and error.path == shop / "broken.png"
+    for answer, query in zip((first, second, third), sound, strict=True):
+        assert [hit.id for hit in answer] == [hit.id for hit in retriever.search(query.text, query.images)]
+
+
+@pytest.mark.parametrize("model_name", ["blip2_cir_cls", "blip2_cir_rerank"])
+def test_references_are_held_in_memory_one_at_a_time(make_retriever, shop, tmp_path, monkeypatch, model_name):
+    opened_ones, most = [], []
+
+    def opened(source):
+        image = open_image(source)
+        opened_ones.append(weakref.ref(image))
+        most.append(sum(one() is not None for one in opened_ones))
+        return image
+
+    retriever = make_retriever(model_name)
+    for module in ("encoders.embedder", "search.retriever", "search.sheet"):
+        monkeypatch.setattr(f"unifashion.{module}.open_image", opened)
+    hits = retriever.search("is red", images=[shop / f"{number}.png" for number in range(8)])
+    assert len(most) == 8 and max(most) <= 2
+    write_sheet(tmp_path / "sheet.png", "is red", [shop / "1.png", shop / "2.png"], hits)
+    assert len(most) == 10 + len(hits) and max(most) <= 2
 
 
 def test_long_and_foreign_queries_are_read_and_what_is_lost_is_said(make_retriever, caplog):

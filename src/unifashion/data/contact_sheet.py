@@ -38,12 +38,17 @@ def contact_sheet(
     pen = ImageDraw.Draw(sheet)
     for index, image in enumerate(images):
         x, y = GAP + index % columns * step_x, GAP + index // columns * step_y
-        sheet.paste(ImageOps.pad(image.convert("RGB"), (cell, cell), color="white"), (x, y))
+        sheet.paste(in_cell(image, cell), (x, y))
         if frames and index in frames:
             pen.rectangle([x, y, x + cell - 1, y + cell - 1], outline=frames[index], width=FRAME)
         if captions is not None:
             sheet.paste(_label(captions[index], cell, caption_lines), (x, y + cell))
     return sheet
+
+
+def in_cell(image: Image.Image, cell: int) -> Image.Image:
+    """Return an image fitted into a square of ``cell`` pixels: what a sheet needs of it, a few pixels of millions."""
+    return ImageOps.pad(image.convert("RGB"), (cell, cell), color="white")
 
 
 def _label(text: str, width: int, max_lines: int) -> Image.Image:

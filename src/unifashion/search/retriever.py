@@ -22,12 +22,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from unifashion.data.feedback import prepare_text
-from unifashion.data.images import open_image
+from unifashion.data.images import ImageError, open_image
 from unifashion.encoders.protocol import Encoder, Picture
 from unifashion.encoders.unifashion import load_encoder
 from unifashion.errors import UserError
@@ -64,15 +63,25 @@ class Query:
 
 @dataclass(frozen=True)
 class _Read:
-    """Words and opened images of a query; ``composed``: the model reads them together."""
+    """Words and images of a query; ``composed``: the model reads them together."""
 
     text: str
-    images: Sequence[Image.Image]
+    images: Sequence[Picture]
     composed: bool
 
 
-def _images_of(queries: Sequence[_Read]) -> list[Image.Image]:
+def _images_of(queries: Sequence[_Read]) -> list[Picture]:
     return [image for query in queries for image in query.images]
+
+
+def _fault(images: Sequence[Picture]) -> ImageError | None:
+    """Return what is wrong with the first image that cannot be read."""
+    for image in images:
+        try:
+            open_image(image)
+        except ImageError as error:
+            return error
+    return None
 
 
 class Retriever:
@@ -165,7 +174,7 @@ class Retriever:
                 asked[row] = self._prepare(query, snapshot)
             except UserError as error:
                 answers[row] = error
-        vectors = self._embed([read for read, _ in asked.values()])
+        vectors = self._embed_readable(asked, answers)
         wanted = [
             Wanted(query_D, max(queries[row].k, queries[row].rerank), mask)
             for (row, (_, mask)), query_D in zip(asked.items(), vectors, strict=True)
@@ -193,18 +202,35 @@ class Retriever:
             raise UserError("nothing to search for: give words, an image, or both")
         for remark in self.remarks(text) if text else ():
             log.warning("%s", remark)
-        opened = [open_image(image) for image in images]
         composes = self.model.composes
-        if text and not opened and composes:
+        if text and not images and composes:
             self._warn_once(
                 f"a {self.model.name} was trained on images with feedback, not on words alone; a blip2_cir_cls was"
             )
-        if text and opened and not composes:
+        if text and images and not composes:
             self._warn_once(
                 f"a {self.model.name} was not trained on images with feedback, so words and image are added up; "
                 "a blip2_cir_rerank reads them together"
             )
-        return _Read(text, opened, composed=bool(opened and text and composes))
+        return _Read(text, images, composed=bool(images and text and composes))
+
+    def _embed_readable(
+        self, asked: dict[int, tuple[_Read, Mask | None]], answers: dict[int, list[Hit] | UserError]
+    ) -> list[Tensor]:
+        """Return the vectors of queries; those with an image that cannot be read move from ``asked`` to ``answers``.
+
+        The model opens images one at a time, in the size that it needs: a list of large photos would not fit into memory.
+        """
+        try:
+            return self._embed([read for read, _ in asked.values()])
+        except ImageError:
+            faults = {row: fault for row, (read, _) in asked.items() if (fault := _fault(read.images))}
+            if not faults:
+                raise
+        answers.update(faults)
+        for row in faults:
+            del asked[row]
+        return self._embed_readable(asked, answers)
 
     def _embed(self, queries: Sequence[_Read]) -> list[Tensor]:
         """Return the vectors (D,) of queries; the model reads all words, all images, and all that it composes, each together."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from unifashion.data.contact_sheet import contact_sheet
+from unifashion.data.contact_sheet import contact_sheet, in_cell
 from unifashion.data.images import ImageError, open_image
 from unifashion.errors import UserError
 from unifashion.io import replacing
@@ -21,7 +21,7 @@ def write_sheet(path: Path, text: str, references: Sequence[str | Path], hits: S
     Raises:
         UserError: the file cannot be written, or its name does not end like a picture's.
     """
-    cells = [(open_image(reference), text or Path(reference).name) for reference in references]
+    cells = [(in_cell(open_image(reference), CELL), text or Path(reference).name) for reference in references]
     cells = cells or [(Image.new("RGB", (CELL, CELL), (235, 238, 245)), text)]
     num_queries = len(cells)
     cells += [(_picture(hit), f"{rank}. {hit.score:.3f} {_words(hit)}") for rank, hit in enumerate(hits, 1)]
@@ -36,7 +36,7 @@ def write_sheet(path: Path, text: str, references: Sequence[str | Path], hits: S
 
 def _picture(hit: Hit) -> Image.Image:
     try:
-        return open_image(hit.image)
+        return in_cell(open_image(hit.image), CELL)
     except ImageError:
         return Image.new("RGB", (CELL, CELL), "grey")  # moved or damaged since it was indexed
 
