@@ -1,8 +1,10 @@
-"""Measure a folder of try-on results: SSIM, LPIPS, FID, KID and CLIP-S.
+"""Measure a folder of try-on results: SSIM, LPIPS, FID, KID, CLIP-S and cycle consistency.
 
     unifashion score-images runs/quickstart/results                      what our inference drew
     unifashion score-images runs/tryon/inference --profile catvton ladi hrviton --weights weights
     unifashion score-images THEIR_RESULTS --dataset vitonhd --pairs unpaired       what another program drew
+    unifashion score-images runs/quickstart/results --cycle runs/quickstart/pretrain
+                                        how often this retrieval model finds the true garment by what was painted
 
 Results are named as ours: PERSON.png where paired, PERSON_GARMENT.png where not. scores.json and scores.csv are written into the
 folder, and examples.png with the first pairs; ``unifashion report RESULTS`` shows them. Metrics whose networks
@@ -36,6 +38,9 @@ class Settings:
     pairs: str | None = setting(None, f"paired, unpaired, or a pairs file {OWN.format('paired')}")
     repaint: bool = setting(False, "the results of another program were repainted")
     model: str = setting("", "what the scores call the model [what inference.json says]")
+    cycle: str = setting(
+        "", "retrieval model that searches for the true garment by what was painted; needs garment photos and masks"
+    )
     weights: str | None = setting(
         None, "folder of the networks' files [$UNIFASHION_WEIGHTS, else ~/.cache/unifashion/weights]"
     )
@@ -64,7 +69,8 @@ def run(settings: Settings) -> None:
     dataset = settings.dataset or drawn.get("dataset") or "vitonhd"
     root = data_root(dataset, settings.data_root or drawn.get("data_root"))
     pairs = settings.pairs or drawn.get("pairs") or "paired"
-    needs = ("image", "agnostic_mask") if "mgd" in settings.profile else ("image",)
+    needs = ["image", *(["agnostic_mask"] if "mgd" in settings.profile or settings.cycle else [])]
+    needs += ["garment"] if settings.cycle else []
     split = read_tryon(dataset, root, settings.split or drawn.get("split") or "test", needs, pairs)
     with scoring_into(settings.results):
         folder = read_results(settings.results, split, settings.repaint, settings.model)
@@ -77,6 +83,7 @@ def run(settings: Settings) -> None:
             dataset=dataset,
             synthetic=is_synthetic(find_tryon(dataset, root)),
             max_missing=settings.max_missing,
+            cycle=settings.cycle,
             batch_size=settings.batch_size,
             device=str(device),
         )

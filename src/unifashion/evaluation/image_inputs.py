@@ -189,7 +189,7 @@ class Pictures:
 
 
 def painted_box(result: Result, side: int) -> Image.Image:
-    """Return the box around what was painted, scaled to fit into the middle of a white square.
+    """Return what CLIP-S looks at: the ``painted_region`` of a result that has a caption.
 
     Raises:
         UserError: the result has no caption or mask, or nothing in the mask is white.
@@ -197,11 +197,26 @@ def painted_box(result: Result, side: int) -> Image.Image:
     if result.mask is None or not result.text.strip():
         lacking = "caption" if result.mask is not None else "agnostic mask"
         raise UserError(f"{result.picture}: CLIP-S needs a caption and an agnostic mask, and there is no {lacking}")
-    picture = load_image(result.picture)
-    box = read_mask(result.mask).resize(picture.size, Image.Resampling.NEAREST).getbbox()
+    return painted_region(result.picture, result.mask, side)
+
+
+def painted_region(path: Path, mask: Path, side: int | None = None) -> Image.Image:
+    """Return the box around what a mask paints in a picture, in the middle of a white square.
+
+    Args:
+        path: of the picture, which may have another size than the mask.
+        mask: of what is painted (white).
+        side: of the square, in pixels, into which the box is scaled; None = the longer side of the box, as it is.
+
+    Raises:
+        UserError: a file that cannot be read, or nothing in the mask is white.
+    """
+    picture = load_image(path)
+    box = read_mask(mask).resize(picture.size, Image.Resampling.NEAREST).getbbox()
     if box is None:
-        raise UserError(f"{result.mask}: what it paints is smaller than a pixel of the result; CLIP-S needs a region")
+        raise UserError(f"{mask}: what it paints is smaller than a pixel of {path}, so there is no region to look at")
     cut = picture.crop(box)
+    side = side or max(cut.size)
     factor = side / max(cut.size)
     cut = cut.resize((max(round(cut.width * factor), 1), max(round(cut.height * factor), 1)), Image.Resampling.BICUBIC)
     canvas = Image.new("RGB", (side, side), "white")

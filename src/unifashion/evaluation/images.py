@@ -136,6 +136,11 @@ def _pair_values(rows: Sequence[PairMetric], pictures: Pictures, networks: Netwo
 
 def protocol_name(profile: Profile, pairing: Pairing, results: Sequence[Result], repaint: bool) -> str:
     """Return the name under which numbers of these results may be compared."""
-    kinds = sorted({result.picture.suffix.lower().lstrip(".").replace("jpeg", "jpg") for result in results} - {"png"})
     task = "design" if profile.name == "mgd" else "tryon"
-    return "+".join([f"{task}/{profile.name}/{pairing}", *(["repaint"] if repaint else []), *kinds])
+    return "+".join([f"{task}/{profile.name}/{pairing}", *suffixes(results, repaint)])
+
+
+def suffixes(results: Sequence[Result], repaint: bool) -> list[str]:
+    """Return what a protocol's name says about results besides how they are measured: repainted, and stored as what."""
+    kinds = {result.picture.suffix.lower().lstrip(".").replace("jpeg", "jpg") for result in results}
+    return [*(["repaint"] if repaint else []), *sorted(kinds - {"png"})]

@@ -54,7 +54,7 @@ def _format_block(rows: Sequence[Score]) -> str:
     first = rows[0]
     remarks = [
         *(["under each value: its 95 % bootstrap interval over queries"] if any(map(_interval, rows)) else []),
-        *([f"ties: {', '.join(dict.fromkeys(row.ties for row in rows))}"] if first.ties else []),
+        *([f"ties: {', '.join(ties)}"] if (ties := dict.fromkeys(row.ties for row in rows if row.ties)) else []),
         *dict.fromkeys(f"seeds of {row.protocol}: {' '.join(map(str, row.seeds))}" for row in rows if row.seeds),
         *dict.fromkeys(f"{row.protocol}: {row.note}" for row in rows if row.note),
     ]

@@ -1,5 +1,6 @@
 """Read a folder of try-on results (tryon/results.py), match it with its data set, and score it."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,11 +8,18 @@ from pathlib import Path
 from unifashion.data.image_files import list_images
 from unifashion.data.skipped import check_missing, missing_percent
 from unifashion.data.tryon import TryOnItem, TryOnSplit
+from unifashion.encoders.protocol import Encoder
+from unifashion.encoders.unifashion import load_encoder
 from unifashion.errors import UserError
-from unifashion.evaluation.image_inputs import PROFILES, Pairing, ProfileName, Result
-from unifashion.evaluation.images import Networks, open_networks, score_images, wanted_metrics
-from unifashion.evaluation.scores import Score, as_scores
+from unifashion.evaluation.cycle import cycle_scores
+from unifashion.evaluation.image_inputs import PROFILES, Pairing, ProfileName, Result, painted_region
+from unifashion.evaluation.images import Networks, open_networks, score_images, suffixes, wanted_metrics
+from unifashion.evaluation.scores import Measurement, Score, as_scores
 from unifashion.tryon.results import check_names, read_record
+
+log = logging.getLogger(__name__)
+
+NUM_NAMED = 5  # of the pairs that lack a file
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,7 @@ def read_results(folder: Path, split: TryOnSplit, repaint: bool = False, model: 
 
     Args:
         folder: of the results.
-        split: read with "image" among its needs (and "agnostic_mask" for CLIP-S).
+        split: read with "image" among its needs (and "agnostic_mask" for CLIP-S and cycle consistency, "garment" for this).
         repaint: whether pixels of the photo were pasted back; for results without ``inference.json``.
         model: what drew them; for results without ``inference.json``.
 
@@ -84,6 +92,7 @@ def score_folder(
     synthetic: bool = False,
     max_missing: float = 0.0,
     networks: dict[ProfileName, Networks] | None = None,
+    cycle: str = "",
     batch_size: int = 32,
     device: str = "cpu",
     progress: bool = True,
@@ -100,6 +109,7 @@ def score_folder(
         synthetic: whether the data set was drawn by a program.
         max_missing: highest share of pairs that may lack a result or a file, percent.
         networks: to use instead of the profiles' own, by profile.
+        cycle: name of the retrieval model that measures cycle consistency (cycle.py); empty = it is not measured.
         batch_size: pictures that a network sees at once.
         device: where the networks run.
         progress: show bars.
@@ -110,11 +120,14 @@ def score_folder(
     Raises:
         UserError: too much missing, nothing that can be computed, or what ``score_images`` raises.
     """
+    for line in split.missing[:NUM_NAMED]:
+        log.warning("left out: %s", line)
+    retriever = _open_retriever(cycle, device) if cycle else None
     listed = len(split.items) + len(split.missing)
     note = check_missing(len(results.results), listed, max_missing, "pairs")
     missing = missing_percent(len(results.results), listed)
     marks = [*(["synthetic"] if synthetic else []), *(["incomplete"] if missing else []), *results.marks]
-    scores: list[Score] = []
+    measurements: list[Measurement] = []
     lacking: list[str] = []
     for name in profiles:
         profile = PROFILES[name]
@@ -123,24 +136,52 @@ def score_folder(
         lacking += sentences
         if not any(map(opened.can, wanted_metrics(profile, pairing))):
             continue
-        metrics = score_images(
+        measurements += score_images(
             results.results, profile, pairing, opened,
             repaint=results.repaint, batch_size=batch_size, device=device, progress=progress,
         )  # fmt: skip
-        scores += as_scores(
-            metrics,
-            dataset=dataset,
-            split=split.split,
-            model=results.model,
-            missing=missing,
-            marks=tuple(dict.fromkeys(marks)),
-            note=note,
-        )
-    if not scores:
+    if retriever is not None:
+        measurements += _cycle_scores(results, split, pairing, retriever, f"searched by {cycle}", batch_size, progress)
+    if not measurements:
         raise UserError(
             "nothing could be computed: " + "; ".join(dict.fromkeys(lacking)) if lacking else _empty(profiles)
         )
-    return [replace(score, ties="") for score in scores], list(dict.fromkeys(lacking))
+    scores = as_scores(
+        measurements, dataset=dataset, split=split.split, model=results.model, missing=missing, marks=marks, note=note
+    )
+    return [score if score.gallery else replace(score, ties="") for score in scores], list(dict.fromkeys(lacking))
+
+
+def _open_retriever(name: str, device: str) -> Encoder:
+    try:
+        return load_encoder(name, device)
+    except UserError as error:
+        raise UserError(f"--cycle takes a retrieval model: {error}") from None
+
+
+def _cycle_scores(
+    results: ResultFolder,
+    split: TryOnSplit,
+    pairing: Pairing,
+    retriever: Encoder,
+    note: str,
+    batch_size: int,
+    progress: bool,
+) -> list[Measurement]:
+    """Search for the garment of every result among those of the whole split, also of pairs without a result."""
+    pairs = [(result, item.maps["agnostic_mask"]) for result, item in zip(results.results, results.items, strict=True)]
+    photos = (painted_region(result.truth, mask) for result, mask in pairs)
+    return cycle_scores(
+        (painted_region(result.picture, mask) for result, mask in pairs),
+        [item.maps["garment"].as_posix() for item in results.items],
+        {item.maps["garment"].as_posix(): item.maps["garment"] for item in split.items},
+        retriever,
+        protocol="+".join([f"cycle/tryon/{pairing}", *suffixes(results.results, results.repaint)]),
+        photos=photos if pairing == "paired" else None,
+        note=note,
+        batch_size=batch_size,
+        progress=progress,
+    )
 
 
 def _empty(profiles: Sequence[str]) -> str:

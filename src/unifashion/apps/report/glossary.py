@@ -40,13 +40,23 @@ PROTOCOLS = {
     "tryon/hrviton/paired": "Results against the photo of the same person in the same garment, as HR-VITON measures.",
     "design/mgd/paired": "Garments designed from sketch and words, on the people who wear them in the photos, as MGD measures.",
     "design/mgd/unpaired": "Garments designed from sketch and words, on other people, as MGD measures.",
+    "cycle/tryon/paired": "What was painted is the query of a search for the true garment, among the photos of all garments.",
+    "cycle/tryon/unpaired": "As cycle/tryon/paired, of persons in other garments than that of their photo.",
+    "cycle/design": "A drawn garment is the query of a search for the true one, among the photos of all garments.",
     "captions/next-token": "The next word of the true caption, predicted from the image and the words before it.",
+}
+
+SUFFIXES = {
+    "captions": "The similarity of query and generated caption is added.",
+    "repaint": "Pixels outside the mask are those of the photo.",
+    "photo": "The real photos are in the place of the results: what a perfect result reaches.",
+    "chance": "What guessing reaches.",
 }
 
 
 def is_tryon(protocol: str) -> bool:
     """Return whether a protocol scores generated pictures."""
-    return protocol.startswith(("tryon/", "design/"))
+    return protocol.startswith(("tryon/", "design/", "cycle/"))
 
 
 def protocol_words(protocol: str) -> str:
@@ -54,12 +64,14 @@ def protocol_words(protocol: str) -> str:
     base, *suffixes = protocol.split("+")
     words = [protocol_sentence(base) or PROTOCOLS.get(base, "")]
     for suffix in suffixes:
-        if suffix == "captions":
-            words.append("The similarity of query and generated caption is added.")
-        elif suffix == "repaint":
-            words.append("Pixels outside the mask are those of the photo.")
+        if suffix in SUFFIXES:
+            words.append(SUFFIXES[suffix])
         elif suffix in ("jpg", "webp"):
             words.append(f"Results were stored as {suffix.upper()}.")
         elif re.fullmatch(r"itm\d+", suffix):
             words.append(f"The best {suffix[3:]} are re-ranked by the matching head.")
+        elif re.fullmatch(r".+-[0-9a-f]{8}", suffix):
+            words.append(
+                f"The search is by {suffix[:-9]}, the retrieval model whose weights' hash begins with {suffix[-8:]}."
+            )
     return " ".join(word for word in words if word)
