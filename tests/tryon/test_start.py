@@ -124,3 +124,11 @@ def test_a_stableviton_file_without_a_base_says_what_it_needs(tmp_path):
     torch.save({"a": torch.ones(1)}, tmp_path / "viton.ckpt")
     with pytest.raises(UserError, match="with --base"):
         load_pipeline(tmp_path / "viton.ckpt")
+
+
+def test_a_model_that_names_the_toy_vae_where_it_used_to_be_opens(pipe, tmp_path):
+    save_pipeline(pipe, tmp_path / "old")
+    index = tmp_path / "old" / "model_index.json"
+    index.write_text(index.read_text().replace("unifashion.models.blocks_vae", "unifashion.tryon.blocks_vae"))
+    assert "unifashion.tryon.blocks_vae" in index.read_text()
+    assert torch.equal(load_pipeline(tmp_path / "old").vae.mean, pipe.vae.mean)

@@ -41,6 +41,8 @@ class Settings:
 
 def run(settings: Settings) -> None:
     """Draw, write, and say where."""
+    from PIL import Image
+
     from unifashion.data.contact_sheet import contact_sheet
     from unifashion.data.images import load_image
     from unifashion.io import check_output, replacing
@@ -54,7 +56,8 @@ def run(settings: Settings) -> None:
         raise UserError(f"{taken[0]} exists; name another folder with -o, or add --overwrite")
     sources = [load_image(Path(name)) for name in settings.image]
     designer = Designer.from_pretrained(settings.model, settings.device, settings.diffusion_model)
-    images = [image for image in sources or [None] for _ in range(settings.num_images)]
+    starts: list[Image.Image | None] = [*sources] or [None]
+    images = [start for start in starts for _ in range(settings.num_images)]
     drawn = designer.design(
         images,
         [settings.words] * len(images),

@@ -96,8 +96,9 @@ def read_products(source: Path, passed_over: PassedOver | None = None) -> list[R
         raise UserError(f"no catalogue at {source}: name a folder of images, or a CSV file with a column 'image'")
     if has_table(source):  # even if it cannot be read: without the table all ids would change
         rows = list(_table_rows(source / TABLE, for_training=False))
-        for image in _unnamed(source, rows) if passed_over is not None else ():
-            passed_over.add(str(image.relative_to(source)), reason=f"not named in {TABLE}")
+        if passed_over is not None:
+            for image in _unnamed(source, rows):
+                passed_over.add(str(image.relative_to(source)), reason=f"not named in {TABLE}")
         return rows
     return list(_text_file_rows(source, for_training=False, passed_over=passed_over))
 

@@ -2,9 +2,8 @@
 
     retrieval     every set that is there, of the kinds that the model is for (retrieval.py)
     captions      of the image-text sets, by the language model or else the Q-Former's own head (captions.py; needs Java)
-    drawing       by the diffusion head: cycle consistency of what is drawn from a photo and its words, and from composed queries
-                  (cycle.py)
-    try-on        by the try-on model that lies in the same folder, in RUN/tryon
+    drawing       by the diffusion head: cycle consistency of what is drawn from another photo of the product and its words, and
+                  from composed queries (cycle.py)
 
 What could not be measured is said, with the reason.
 """
@@ -82,9 +81,9 @@ def score_all(
     at = Checkpoint(model_path, network, folder, data, evaluation, [], [])
     with scoring_into(folder) if is_main_process() else nullcontext():
         present = _retrieval(at)
+        _drawing(at, present)  # by every process: they embed what was drawn together
         if is_main_process():
             _captions(at, [name for name in present if not is_composed(name)])
-            _drawing(at, present)
             if not at.scores:
                 raise UserError(f"--dataset all: nothing can be measured below {data.root()}: {'; '.join(at.lacking)}")
             write_scores(folder, at.scores)
@@ -163,13 +162,17 @@ def _drawing(at: Checkpoint, datasets: Sequence[str]) -> None:
                 at.add(name, split.split, [replace(one, category=split.category) for one in measured])
             continue
         read = read_pairs(part, "val")
-        first: dict[str, ImageText] = {}
+        views: dict[str, list[ImageText]] = {}
         for pair in read.pairs:
-            first.setdefault(pair.product, pair)
-        pairs = _spaced(list(first.values()), at.evaluation.num_drawings)
-        gallery = {product: pair.image for product, pair in first.items()}
-        images, texts, products = ([getattr(pair, key) for pair in pairs] for key in ("image", "text", "product"))
-        at.add(name, read.split, _cycle(at, designer, images, texts, products, gallery, "cycle/design"))
+            views.setdefault(pair.product, []).append(pair)
+        gallery = {product: pairs[0].image for product, pairs in views.items()}
+        # Drawn from another view, so that what is looked for has not been seen.
+        others = _spaced([pairs[-1] for pairs in views.values() if len(pairs) > 1], at.evaluation.num_drawings)
+        if len(others) < 2:
+            at.lacking.append(f"drawing of {name}: no products with a second photo to draw from")
+            continue
+        images, texts, products = ([getattr(pair, key) for pair in others] for key in ("image", "text", "product"))
+        at.add(name, read.split, _cycle(at, designer, images, texts, products, gallery, "cycle/design", images))
 
 
 def _cycle(
@@ -180,12 +183,13 @@ def _cycle(
     truth: Sequence[str],
     gallery: dict[str, Path],
     protocol: str,
+    photos: Sequence[Path] | None = None,
 ) -> list[Measurement]:
+    """Draw and look up; ``photos`` takes the place of the true garments' own, which would find themselves."""
     settings = at.evaluation
     drawn = designer.design(
         images, words, steps=settings.drawing_steps, guidance=settings.drawing_guidance, seed=settings.eval_seed
     )
-    photos = [gallery[name] for name in truth]
     return cycle_scores(drawn, truth, gallery, at.network, protocol=protocol, photos=photos)
 
 

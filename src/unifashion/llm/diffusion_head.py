@@ -145,7 +145,7 @@ class DiffusionHead(nn.Module):
         # The grid of latents is as large as that of a picture of zeros.
         grid = self.vae.encode(torch.zeros(1, 3, *self.shape, device=device)).latent_dist.mean.shape[-2:]
         shape = (1, self.unet.config.in_channels, *grid)
-        sources = generators or [None] * len(prompts)
+        sources: Sequence[torch.Generator | None] = generators or [None] * len(prompts)
         x = torch.cat([torch.randn(shape, generator=generator) for generator in sources]).to(device)
         for step in sampler.timesteps:
             cond, uncond = (self.unet(x, step, encoder_hidden_states=c).sample for c in (cond_BTE, uncond_BTE))

@@ -174,8 +174,8 @@ class UniFashionFull(nn.Module):
         Raises:
             UserError: files that are missing or damaged, or a language or diffusion model that cannot be found.
         """
-        named = {"llm": llm, "diffusion_model": diffusion_model}
-        heads = replace(read_heads(folder), **{name: value for name, value in named.items() if value is not None})
+        heads = read_heads(folder)
+        heads = replace(heads, llm=llm or heads.llm, diffusion_model=diffusion_model or heads.diffusion_model)
         if not language:
             heads = replace(heads, llm=None, kept="nothing")
         width = base.config.qformer.hidden_size

@@ -64,8 +64,9 @@ def build_model(
 
 def _target_queries(name: str, data: DataSettings) -> Literal["query_tokens", "prompt_tokens"]:
     """Return the queries that read target and gallery images: those of their own that only composed queries train."""
-    own = VARIANTS[name].has_prompt_tokens and is_composed(data.dataset)
-    return "prompt_tokens" if own else "query_tokens"
+    variant = VARIANTS[name]
+    is_phase_2 = variant.kinds == ("composed",) or is_composed(data.dataset)
+    return "prompt_tokens" if variant.has_prompt_tokens and is_phase_2 else "query_tokens"
 
 
 def _check_patches(config: UniFashionConfig) -> None:

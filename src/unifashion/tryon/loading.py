@@ -15,9 +15,11 @@ from transformers import logging as transformers_logging
 from unifashion.errors import UserError, one_line
 from unifashion.io import read_json, replacing_folder
 from unifashion.models import kinds
-from unifashion.models.blocks_vae import BlockAutoencoder
 from unifashion.models.hub import download
 from unifashion.models.weight_files import check_finite, load_foreign
+from unifashion.tryon.blocks_vae import (
+    BlockAutoencoder,
+)  # by this name, because diffusers imports no module that a file names
 from unifashion.tryon.denoiser import TryOnDenoiser
 from unifashion.tryon.pipeline import TryOnPipeline, default_scheduler
 from unifashion.tryon.qformer_context import check_retriever

@@ -14,7 +14,7 @@ from unifashion.evaluation.scores import Score
 
 LEAST = {"rank": 0, "gallery": 1, "n": 0}
 MAX_NUMBER = 1e15
-MAX_PROTOCOLS = 20  # of the rows of one file: each has sections and figures of its own
+MAX_PROTOCOLS = 60  # of the rows of one file: each has sections and figures of its own
 MAX_WORDS = 200  # characters of what is a name, which figures and headings hold
 KINDS: dict[type, dict[str, Any]] = {kind: get_type_hints(kind) for kind in (Score, RankedList, RankedItem)}
 NAMES = ("protocol", "category", "dataset", "split", "metric", "slices")
