@@ -7,7 +7,7 @@
     cycle/tryon/paired+photo+MODEL    the real photo in its place, cut out likewise: what a perfect result reaches
     cycle/tryon/paired+chance         100 k / N: what guessing reaches
     cycle/tryon/unpaired+MODEL        persons in another's garment, which is the true one; there is no photo of it
-    cycle/design+MODEL                drawings of garments alone, as they are
+    cycle/design+MODEL                drawings of garments alone, as they are; cycle/composed: from a photo and feedback
 
 The gallery is the in-shop photo of every garment, N of them; two garments with equal photos tie, which counts against both. Two
 pictures of V vectors each are compared by late interaction: every vector of the query is scored as a text would be, by the

@@ -43,6 +43,7 @@ PROTOCOLS = {
     "cycle/tryon/paired": "What was painted is the query of a search for the true garment, among the photos of all garments.",
     "cycle/tryon/unpaired": "As cycle/tryon/paired, of persons in other garments than that of their photo.",
     "cycle/design": "A drawn garment is the query of a search for the true one, among the photos of all garments.",
+    "cycle/composed": "As cycle/design; the garment was drawn from a photo and feedback, and the true one is the target.",
     "captions/next-token": "The next word of the true caption, predicted from the image and the words before it.",
 }
 
