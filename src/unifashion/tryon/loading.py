@@ -18,6 +18,7 @@ from unifashion.models import kinds
 from unifashion.models.blocks_vae import BlockAutoencoder
 from unifashion.models.hub import download
 from unifashion.models.weight_files import check_finite, load_foreign
+from unifashion.tryon import blocks_vae
 from unifashion.tryon.denoiser import TryOnDenoiser
 from unifashion.tryon.pipeline import TryOnPipeline, default_scheduler
 from unifashion.tryon.qformer_context import check_retriever
@@ -29,7 +30,8 @@ log = logging.getLogger(__name__)
 INDEX = "model_index.json"
 LAST = "last"
 PIPELINE_FILES = ("*.json", "*.txt", "*.safetensors")
-OWN_PARTS = (TryOnDenoiser.__module__, BlockAutoencoder.__module__, "unifashion.tryon.blocks_vae")
+# diffusers takes parts from modules that are imported already, so those of earlier models must be too.
+OWN_PARTS = (TryOnDenoiser.__module__, BlockAutoencoder.__module__, blocks_vae.__name__)
 
 
 def quiet_libraries() -> None:
