@@ -1,5 +1,6 @@
 """``TryOn``: one person, one garment, one picture; with and without a retrieval model."""
 
+import shutil
 import subprocess
 import sys
 
@@ -91,6 +92,18 @@ def test_rows_of_a_retrieval_model_change_the_picture(make_model, items, tmp_pat
     assert not same(picture, tryon(*pair, steps=2))
     with pytest.raises(UserError, match="trained with rows of a retrieval model"):
         TryOn.from_pretrained(tmp_path / "model", device="cpu")
+
+
+def test_a_toy_model_of_an_earlier_version_names_its_vae_by_an_older_module_and_draws_the_same(
+    saved, tryon, items, tmp_path
+):
+    shutil.copytree(saved, tmp_path / "old")
+    index = tmp_path / "old" / "last" / "model_index.json"
+    now = index.read_text()
+    index.write_text(now.replace("unifashion.models.blocks_vae", "unifashion.tryon.blocks_vae"))
+    assert index.read_text() != now
+    pair = Person.of(items[0]), items[0].maps["garment"]
+    assert same(tryon(*pair, steps=1), TryOn.from_pretrained(tmp_path / "old", device="cpu")(*pair, steps=1))
 
 
 @pytest.fixture

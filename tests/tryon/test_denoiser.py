@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from unifashion.llm.diffusion_head import DiffusionHead
 from unifashion.models.blocks_vae import BlockAutoencoder
 from unifashion.tryon.denoiser import TryOnDenoiser
 
@@ -81,6 +82,24 @@ def test_rows_of_the_retrieval_model_join_the_text(pipe):
     torch.testing.assert_close(context[:, 5:], denoiser.adapter(rows))
     with pytest.raises(ValueError, match="need an adapter"):
         denoiser.context(text)
+
+
+def test_rows_among_the_words_go_the_diffusion_heads_way_and_only_the_adapter_learns_from_them(pipe):
+    torch.manual_seed(0)
+    denoiser = TryOnDenoiser.from_config({**pipe.denoiser.config, "adapter_width": 10, "adapter_kind": "clip"}).train()
+    adapter, encoder = denoiser.adapter, pipe.text_encoder.requires_grad_(False)
+    adapter.dropout = 0.0
+    ids, rows = torch.randint(5, 20, (2, 20)), torch.randn(2, 4, 10)
+    drop = torch.tensor([False, True])
+    context = denoiser.context(ids, rows, drop, encoder)
+    head = DiffusionHead(10, 4, encoder, pipe.tokenizer, torch.nn.Identity(), torch.nn.Identity())
+    head.adapter.load_state_dict(adapter.state_dict())
+    head.adapter.dropout = 0.0
+    torch.testing.assert_close(context[0], head.condition(rows, ids)[0])
+    assert torch.equal(context[1], denoiser.unconditional[0].expand(24, -1))
+    context[0].square().sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in adapter.parameters())
+    assert all(parameter.grad is None for parameter in encoder.parameters())
 
 
 def test_gradient_checkpointing_changes_no_gradient(denoiser):

@@ -110,7 +110,8 @@ def test_the_memory_options_of_the_library_change_no_picture(stable_diffusion):
 
 
 @pytest.mark.parametrize(
-    ("width", "sentence"), [(7, "has no adapter, --retriever asks for an adapter for rows of width 7")]
+    ("width", "sentence"),
+    [(7, "has no adapter, --retriever and --adapter ask for a linear adapter for rows of width 7")],
 )
 def test_an_adapter_cannot_be_added_to_a_trained_model(stable_diffusion, tmp_path, width, sentence):
     save_pipeline(

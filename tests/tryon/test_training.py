@@ -211,14 +211,14 @@ def test_the_loss_of_a_perfect_prediction_is_zero_and_its_opposite_is_not(pipe, 
     class Oracle(torch.nn.Module):
         sign = 1
 
-        def context(self, text, rows, drop):
+        def context(self, text, rows, drop, text_encoder):
             return text
 
         def forward(self, x13, t, context, hint, attention_centre):
             return Denoised(self.sign * (drawn["noise"] if kind == "epsilon" else v))
 
     other = pipe.scheduler if kind == "v_prediction" else default_scheduler()
-    parts = {"denoiser": Oracle(), "scheduler": other, "vae": pipe.vae}
+    parts = {"denoiser": Oracle(), "scheduler": other, "vae": pipe.vae, "text_encoder": None}
     task = TryOnTask(SimpleNamespace(**parts), TryOnTrainingSettings(), None, encoded=True)
     assert task.schedule.config.prediction_type == kind
     share = task.schedule.alphas_cumprod[drawn["t"]].view(2, 1, 1, 1)

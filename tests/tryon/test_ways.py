@@ -11,10 +11,12 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from PIL import Image
+from safetensors.torch import save_file
 
 from unifashion.data.feedback import prepare_text
 from unifashion.data.images import ImageTransform, normalise
 from unifashion.errors import UserError
+from unifashion.models.context_adapter import TRAINED, ContextAdapter
 from unifashion.training.train_tryon import train
 from unifashion.tryon.inference import run_inference
 from unifashion.tryon.loading import load_pipeline, save_pipeline
@@ -25,14 +27,18 @@ from unifashion.tryon.settings import (
     TryOnModelSettings,
     TryOnTrainingSettings,
 )
+from unifashion.tryon.tiny import CLIP_WIDTH
 
 FOLDER = Path(__file__).resolve().parents[2] / "src/UNIStableVITON"
 SHORT = {"max_steps": 2, "batch_size": 2, "num_validation_images": 1, "validation_inference_steps": 2, "colour": False}
 
 
-def trained(root, out, precision="fp32", retriever=None, init_from=None, **changes):
+def trained(
+    root, out, precision="fp32", retriever=None, init_from=None, adapter="linear", adapter_from=None, **changes
+):
     data = TryOnDataSettings(data_root=str(root), height=24, width=18)
-    model = TryOnModelSettings(architecture="tiny", trainable="all", retriever=retriever, init_from=init_from)
+    chosen = {"retriever": retriever, "init_from": init_from, "adapter": adapter, "adapter_from": adapter_from}
+    model = TryOnModelSettings(architecture="tiny", trainable="all", **chosen)
     AcceleratorState._reset_state(True)  # as if in a process of its own: precision is fixed for one
     training = TryOnTrainingSettings(output_dir=str(out), precision=precision, ema_decay=0.5, **{**SHORT, **changes})
     return train(data, model, training)
@@ -69,6 +75,59 @@ def test_the_adapter_trains_with_a_retrieval_model_and_goes_on_exactly(make_mode
     assert torch.equal(*after)
     assert not torch.equal(before, after[0])
     drawn(whole, tryon_root, tmp_path / "results", retriever=name)
+
+
+@pytest.fixture
+def drawing(make_model, tmp_path):
+    """A retrieval model with a diffusion head beside it: the head's adapter, as its checkpoint keeps it."""
+    model = make_model()
+    model.save_pretrained(tmp_path / "drawing")
+    torch.manual_seed(5)
+    adapter = ContextAdapter(model.config.qformer.hidden_size, CLIP_WIDTH)
+    save_file(
+        {f"drawing.adapter.{name}": t for name, t in adapter.state_dict().items()}, tmp_path / "drawing" / TRAINED
+    )
+    return tmp_path / "drawing", adapter.state_dict()
+
+
+def test_the_diffusion_heads_adapter_starts_the_denoisers_and_trains_on_exactly(drawing, tryon_root, tmp_path):
+    folder, weights = drawing
+    given = {"retriever": str(folder), "adapter": "clip", "cache_latents": True, "save_steps": 1}
+    whole = trained(tryon_root, tmp_path / "whole", adapter_from=str(folder), **given)
+    first = load_pipeline(whole / "checkpoints" / "step_00000001" / "model").denoiser.adapter.state_dict()
+    for name, tensor in weights.items():
+        torch.testing.assert_close(first[name], tensor, atol=2e-4, rtol=0)  # one step of 1e-4 from where it started
+        assert not torch.equal(first[name], tensor), name
+    parts = Path(shutil.copytree(whole, tmp_path / "parts"))
+    shutil.rmtree(parts / "checkpoints" / "step_00000002")
+    trained(tryon_root, parts, adapter_from=str(tmp_path / "gone"), resume=str(parts), **given)
+    runs = [load_pipeline(run).denoiser.state_dict() for run in (whole, parts)]
+    assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
+    picture = drawn(whole, tryon_root, tmp_path / "results", retriever=str(folder))
+    assert picture.std() > 0
+    with pytest.raises(
+        UserError, match="has a clip adapter for rows of width 16, --retriever and --adapter ask for a linear"
+    ):
+        trained(tryon_root, tmp_path / "other", retriever=str(folder), init_from=str(whole))
+
+
+def test_an_adapter_that_cannot_start_the_denoisers_is_one_sentence(drawing, make_model, tryon_root, tmp_path):
+    folder, _ = drawing
+    make_model().save_pretrained(tmp_path / "plain")
+    save_file({"drawing.adapter.norm.weight": torch.ones(7)}, tmp_path / "narrow.safetensors")
+    narrow = Path(shutil.copytree(folder, tmp_path / "narrow"))
+    shutil.move(tmp_path / "narrow.safetensors", narrow / TRAINED)
+    for source, sentence in (
+        (tmp_path / "plain", "has no diffusion head"),
+        (narrow, "rows of width 16 to texts of width 64"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            trained(tryon_root, tmp_path / "run", retriever=str(folder), adapter="clip", adapter_from=str(source))
+    with pytest.raises(UserError, match="add --adapter clip"):
+        trained(tryon_root, tmp_path / "run", retriever=str(folder), adapter_from=str(folder))
+    with pytest.raises(UserError, match="name one with --retriever"):
+        trained(tryon_root, tmp_path / "run", adapter="clip")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_model_draws_and_trains_on_with_the_retrieval_model_it_was_trained_with_and_no_other(

@@ -7,13 +7,19 @@ The diffusion head and the try-on denoiser both condition on it.
 Shapes: B rows, Q query rows, H Q-Former width, L words of the prompt, E width of the text encoder, T all rows of the text.
 """
 
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unifashion.errors import UserError
+from unifashion.models.pretrained import resolve
+from unifashion.models.weight_files import check_finite, read_safetensors
+
 INSERT_AT = 2  # the rows follow the opening token and one word
+TRAINED, PREFIX = "heads.safetensors", "drawing.adapter."  # where a model with a diffusion head keeps its adapter
 
 
 class ContextAdapter(nn.Module):
@@ -32,6 +38,34 @@ class ContextAdapter(nn.Module):
         h = self.expand(self.norm(x_BQH))
         out_BQE = self.contract(h * torch.sigmoid(1.702 * h))
         return self.residual(x_BQH) + F.dropout(out_BQE, self.dropout, self.training)
+
+
+def load_adapter(adapter: ContextAdapter, name: str | Path) -> None:
+    """Fill an adapter with that of a trained diffusion head.
+
+    Args:
+        adapter: of the same widths.
+        name: run folder, model folder or hub id of the model that has the head.
+
+    Raises:
+        UserError: nothing there, no diffusion head, or other widths.
+    """
+    source = resolve(name)
+    source.fetch(TRAINED)
+    path = source.path / TRAINED
+    found = read_safetensors(path, lambda key: key.startswith(PREFIX)) if path.is_file() else {}
+    if not found:
+        raise UserError(f"{name} has no diffusion head, and so no adapter; name a model that was trained with one")
+    check_finite(found, path)
+    weights = {key.removeprefix(PREFIX): tensor for key, tensor in found.items()}
+    if {key: tensor.shape for key, tensor in weights.items()} != {
+        key: tensor.shape for key, tensor in adapter.state_dict().items()
+    }:
+        raise UserError(
+            f"the adapter in {path} does not fit: it must lead from rows of width {adapter.expand.in_features} to texts of width "
+            f"{adapter.contract.out_features}, as the retrieval model and the text encoder have them"
+        )
+    adapter.load_state_dict(weights)
 
 
 def encode_with_context(encoder: Any, ids_BL: Tensor, context_BQE: Tensor | None, insert_at: int = INSERT_AT) -> Tensor:

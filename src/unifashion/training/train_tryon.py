@@ -20,6 +20,7 @@ from unifashion.data.tryon import ROOTS, TryOnSplit
 from unifashion.errors import UserError, require
 from unifashion.evaluation.tryon_validation import Shown, validate_tryon
 from unifashion.models.blocks_vae import BlockAutoencoder
+from unifashion.models.context_adapter import load_adapter
 from unifashion.seeding import seed_everything
 from unifashion.training.checkpoint import find_checkpoint
 from unifashion.training.resume import check_data
@@ -164,6 +165,7 @@ def _build(
         "control": data.control,
         "image_size": (data.height, data.width),
         "adapter_width": context.width if context else None,
+        "adapter_kind": model.adapter,
         "retriever": context.weights_hash if context else None,
     }
     if checkpoint is not None:
@@ -172,13 +174,20 @@ def _build(
             check_retriever(pipe.denoiser.config.retriever, context.weights_hash)
         return pipe
     if model.init_from:
-        return start_pipeline(model.init_from, model.base, **changes)
-    if model.architecture == "tiny":
-        return tiny_pipeline((item.text for item in split.items), **changes)
-    raise UserError(
-        "--init-from is needed: a Stable Diffusion 1.x, inpainting or Paint-by-Example model in diffusers form, a StableVITON "
-        ".ckpt, or a try-on run; without any, --architecture tiny trains a toy from scratch"
-    )
+        pipe = start_pipeline(model.init_from, model.base, **changes)
+    elif model.architecture == "tiny":
+        num_rows = context.num_rows if context else 0
+        pipe = tiny_pipeline((item.text for item in split.items), num_rows=num_rows, **changes)
+    else:
+        raise UserError(
+            "--init-from is needed: a Stable Diffusion 1.x, inpainting or Paint-by-Example model in diffusers form, a "
+            "StableVITON .ckpt, or a try-on run; without any, --architecture tiny trains a toy from scratch"
+        )
+    if context is not None:
+        pipe.words([""], context.num_rows)  # says now whether they fit
+    if model.adapter_from is not None:
+        load_adapter(pipe.denoiser.adapter, model.adapter_from)
+    return pipe
 
 
 def _trainer(

@@ -111,16 +111,16 @@ class RowSampler(Sampler[list[int]]):
 def encode_batch(
     pipe: TryOnPipeline, batch: Batch, device: torch.device, context: QFormerContext | None = None
 ) -> Batch:
-    """Return the inputs of the loss: posteriors of the images, masks, text states and Q-Former rows, on the device."""
+    """Return the inputs of the loss: posteriors of the images, masks, words and Q-Former rows, on the device."""
     maps = {name: pixels.to(device, non_blocking=True) for name, pixels in batch["maps"].items()}
     names = [*IMAGES[:-1], pipe.denoiser.config.control]
     encoded: Batch = {
         name: encode.posterior(pipe.vae, to_unit(maps[source])) for name, source in zip(IMAGES, names, strict=True)
     }
     encoded |= {name: to_share(maps[name]) for name in ("keep", "warped_mask") if name in maps}
-    encoded["text"] = encode.text_states(pipe.tokenizer, pipe.text_encoder, batch["text"]).float()
     if context is not None:
         encoded["query_rows"] = context(batch["maps"][names[-1]], batch["text"])
+    encoded["text"] = pipe.words(batch["text"], context.num_rows if context is not None else 0).to(device)
     return encoded
 
 

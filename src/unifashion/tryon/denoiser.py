@@ -2,7 +2,8 @@
 
     x13        noisy latent 4 | agnostic person latent 4 | agnostic mask 1 (1 = keep, 0 = paint) | densepose latent 4
     hint       latent of the garment: its photo (StableVITON), a sketch of that photo (UniFashion), or one of it as worn (MGD)
-    context    text states of the garment's caption, then, if there is an adapter, rows of the Q-Former
+    context    text states of the garment's caption, and, if there is an adapter, rows of the Q-Former: mapped and put after
+               them (linear), or inserted among the words before the text encoder, as the diffusion head does (clip)
 
     garment encoder    a ControlNet without zero convolutions: conv_in(x13) + zero_conv(hint), the U-Net's down blocks and
                        middle; its feature maps have the shapes of the U-Net's skips
@@ -21,7 +22,8 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from unifashion.tryon.settings import Control, Trainable
+from unifashion.models.context_adapter import ContextAdapter, encode_with_context
+from unifashion.tryon.settings import Adapter, Control, Trainable
 from unifashion.tryon.warp import WarpBlock, zero
 
 LATENT_CHANNELS = 4
@@ -53,6 +55,7 @@ class TryOnDenoiser(ModelMixin, ConfigMixin):
         num_heads: int = 8,
         norm_num_groups: int = 32,
         adapter_width: int | None = None,
+        adapter_kind: Adapter = "linear",
         retriever: str | None = None,
         control: Control = "garment",
         image_size: tuple[int, int] = (512, 384),
@@ -65,7 +68,8 @@ class TryOnDenoiser(ModelMixin, ConfigMixin):
             cross_attention_dim: width of the context.
             num_heads: attention heads, everywhere.
             norm_num_groups: groups of every normalisation; must divide all widths.
-            adapter_width: width of the Q-Former rows that the context may end with; None = no adapter.
+            adapter_width: width of the Q-Former rows that join the text; None = no adapter.
+            adapter_kind: how they join it, see the top of this file.
             retriever: hash of the weights of the retrieval model that the rows come from; None = not known (older models).
             control: what the hint is (settings.py); stored for users of the model.
             image_size: height and width of the pictures in training, likewise.
@@ -95,7 +99,10 @@ class TryOnDenoiser(ModelMixin, ConfigMixin):
             for width, skip in list(zip(decoder, reversed(skips), strict=True))[plain:]
         )
         self.unconditional = nn.Parameter(torch.randn(1, 1, cross_attention_dim) * 0.02)
-        self.adapter = nn.Linear(adapter_width, cross_attention_dim) if adapter_width else None
+        self.adapter: nn.Module | None = None
+        if adapter_width:
+            kind = ContextAdapter if adapter_kind == "clip" else nn.Linear
+            self.adapter = kind(adapter_width, cross_attention_dim)
         self.gradient_checkpointing = False
 
     def forward(
@@ -164,20 +171,33 @@ class TryOnDenoiser(ModelMixin, ConfigMixin):
 
     # Training ---------------------------------------------------------------------------------------------------------
 
-    def context(self, text_BLD: Tensor, rows_BQH: Tensor | None = None, drop_B: Tensor | None = None) -> Tensor:
+    @property
+    def inserts_rows(self) -> bool:
+        """Return whether the adapter's rows go among the words, so that the text encoder has to read them."""
+        return isinstance(self.adapter, ContextAdapter)
+
+    def context(
+        self, text: Tensor, rows_BQH: Tensor | None = None, drop_B: Tensor | None = None, text_encoder: Any = None
+    ) -> Tensor:
         """Assemble the context.
 
         Args:
-            text_BLD: text states.
+            text: text states (B, L, D); for a denoiser that inserts rows, the ids (B, L) of ``TryOnPipeline.words``.
             rows_BQH: rows of the Q-Former, for a denoiser with an adapter.
             drop_B: true for the rows whose whole context becomes the learned unconditional vector.
+            text_encoder: reads the ids.
         """
         if (rows_BQH is None) != (self.adapter is None):
             raise ValueError("rows of the Q-Former need an adapter, and an adapter needs them")
+        text_BLD = text
         if rows_BQH is not None and self.adapter is not None:
-            # The adapter may be offloaded to another device.
-            rows_BQD = self.adapter(rows_BQH.to(self.adapter.weight.device)).to(text_BLD)
-            text_BLD = torch.cat([text_BLD, rows_BQD], dim=1)
+            # The adapter may be offloaded to another device, and so may the text encoder.
+            rows_BQD = self.adapter(rows_BQH.to(next(self.adapter.parameters()).device))
+            if self.inserts_rows:
+                where = text_encoder.device
+                text_BLD = encode_with_context(text_encoder, text.to(where), rows_BQD.to(where)).to(text.device)
+            else:
+                text_BLD = torch.cat([text, rows_BQD.to(text)], dim=1)
         if drop_B is None:
             return text_BLD
         return torch.where(drop_B[:, None, None], self.unconditional.to(text_BLD), text_BLD)

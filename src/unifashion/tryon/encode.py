@@ -34,14 +34,15 @@ def decode(vae: AutoencoderKL, latent_B4hw: Tensor) -> Tensor:
 
 def text_states(tokenizer: PreTrainedTokenizerBase, encoder: CLIPTextModel, texts: Sequence[str]) -> Tensor:
     """Return the last hidden states (B, L, D) of captions, padded and cut to the encoder's length."""
-    ids_BL = tokenizer(
-        list(texts),
-        padding="max_length",
-        truncation=True,
-        max_length=encoder.config.max_position_embeddings,
-        return_tensors="pt",
-    )["input_ids"]
+    ids_BL = text_ids(tokenizer, texts, encoder.config.max_position_embeddings)
     return encoder(ids_BL.to(encoder.device))[0]
+
+
+def text_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], length: int) -> Tensor:
+    """Return the ids (B, L) of captions, padded and cut to a length."""
+    words = tokenizer(list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt")
+    ids_BL: Tensor = words["input_ids"]
+    return ids_BL
 
 
 def to_latent_size(mask_B1HW: Tensor, size: Sequence[int]) -> Tensor:

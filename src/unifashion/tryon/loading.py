@@ -15,11 +15,10 @@ from transformers import logging as transformers_logging
 from unifashion.errors import UserError, one_line
 from unifashion.io import read_json, replacing_folder
 from unifashion.models import kinds
+from unifashion.models.blocks_vae import BlockAutoencoder
 from unifashion.models.hub import download
 from unifashion.models.weight_files import check_finite, load_foreign
-from unifashion.tryon.blocks_vae import (
-    BlockAutoencoder,
-)  # by this name, because diffusers imports no module that a file names
+from unifashion.tryon import blocks_vae
 from unifashion.tryon.denoiser import TryOnDenoiser
 from unifashion.tryon.pipeline import TryOnPipeline, default_scheduler
 from unifashion.tryon.qformer_context import check_retriever
@@ -31,7 +30,8 @@ log = logging.getLogger(__name__)
 INDEX = "model_index.json"
 LAST = "last"
 PIPELINE_FILES = ("*.json", "*.txt", "*.safetensors")
-OWN_PARTS = (TryOnDenoiser.__module__, BlockAutoencoder.__module__, "unifashion.tryon.blocks_vae")
+# diffusers takes parts from modules that are imported already, so those of earlier models must be too.
+OWN_PARTS = (TryOnDenoiser.__module__, BlockAutoencoder.__module__, blocks_vae.__name__)
 
 
 def quiet_libraries() -> None:
@@ -106,7 +106,7 @@ def start_pipeline(name: str, base: str | None, **changes: Any) -> TryOnPipeline
     Args:
         name: the weights.
         base: Stable Diffusion 1.x for the parts that ``name`` lacks.
-        changes: settings of the denoiser (control, image_size, adapter_width, retriever) of this training.
+        changes: settings of the denoiser (control, image_size, adapter_width, adapter_kind, retriever) of this training.
 
     Raises:
         UserError: nothing usable there.
@@ -130,19 +130,20 @@ def start_pipeline(name: str, base: str | None, **changes: Any) -> TryOnPipeline
 
 def _adopt(pipe: TryOnPipeline, changes: dict[str, Any]) -> None:
     """Apply the new training's settings to the denoiser; an adapter cannot be added or removed, nor read other rows."""
-    width = changes.pop("adapter_width", None)
-    if width != pipe.denoiser.config.adapter_width:
+    width, kind = changes.pop("adapter_width", None), changes.pop("adapter_kind", "linear")
+    own = pipe.denoiser.config
+    if (width, kind if width else own.adapter_kind) != (own.adapter_width, own.adapter_kind):
         raise UserError(
-            f"the model to start from has {_adapter(pipe.denoiser.config.adapter_width)}, --retriever asks for "
-            f"{_adapter(width)}; start from one that has the same"
+            f"the model to start from has {_adapter(own.adapter_width, own.adapter_kind)}, --retriever and --adapter ask for "
+            f"{_adapter(width, kind)}; start from one that has the same"
         )
     if width is not None:
         check_retriever(pipe.denoiser.config.retriever, changes["retriever"])
     pipe.denoiser.register_to_config(**changes)
 
 
-def _adapter(width: int | None) -> str:
-    return "no adapter" if width is None else f"an adapter for rows of width {width}"
+def _adapter(width: int | None, kind: str) -> str:
+    return "no adapter" if width is None else f"a {kind} adapter for rows of width {width}"
 
 
 def _from_ckpt(path: Path, base: str | None) -> TryOnPipeline:

@@ -4,6 +4,7 @@ MSE(noise, predicted noise) + atv_weight * attention total variation
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -49,7 +50,9 @@ def draw(batch: Batch, vae: AutoencoderKL, drop: float, generators: Sequence[tor
     return drawn
 
 
-def denoise(denoiser: TryOnDenoiser, schedule: DDPMScheduler, batch: Batch, with_attention: bool) -> Denoised:
+def denoise(
+    denoiser: TryOnDenoiser, schedule: DDPMScheduler, batch: Batch, with_attention: bool, text_encoder: Any = None
+) -> Denoised:
     """Predict the noise of a batch.
 
     Args:
@@ -57,11 +60,12 @@ def denoise(denoiser: TryOnDenoiser, schedule: DDPMScheduler, batch: Batch, with
         schedule: from ``noise_schedule``.
         batch: from ``dataset.encode_batch``, with ``drawn`` from ``draw``.
         with_attention: also return where the garment's attention is centred.
+        text_encoder: frozen; for a denoiser that inserts rows among the words.
     """
     drawn = batch["drawn"]
     noisy = schedule.add_noise(drawn["image"], drawn["noise"], drawn["t"])
     x13 = encode.denoiser_input(noisy, drawn["agnostic"], batch["keep"], drawn["densepose"])
-    context = denoiser.context(batch["text"], batch.get("query_rows"), drawn["drop"])
+    context = denoiser.context(batch["text"], batch.get("query_rows"), drawn["drop"], text_encoder)
     predicted: Denoised = denoiser(x13, drawn["t"], context, drawn["control"], attention_centre=with_attention)
     return predicted
 

@@ -25,6 +25,7 @@ from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
 from unifashion.errors import UserError
 from unifashion.models.blocks_vae import BlockAutoencoder
+from unifashion.models.context_adapter import INSERT_AT
 from unifashion.tryon import encode
 from unifashion.tryon.denoiser import TryOnDenoiser
 from unifashion.tryon.maps import read_maps, to_share, to_unit
@@ -238,14 +239,30 @@ class TryOnPipeline(DiffusionPipeline):
             raise UserError(
                 f"this denoiser {relation} rows of a retrieval model; {'leave out' if rows is not None else 'name'} the retriever"
             )
-        text = encode.text_states(self.tokenizer, self.text_encoder, texts).to(
-            self._execution_device, self.denoiser.dtype
-        )
-        rows = rows.to(text) if rows is not None else None
-        context = self.denoiser.context(text, rows)
+        device, dtype = self._execution_device, self.denoiser.dtype
+        text = self.words(texts, 0 if rows is None else rows.shape[1]).to(device)
+        rows = None if rows is None else rows.to(device, dtype)
+        context = self.denoiser.context(text, rows, text_encoder=self.text_encoder).to(dtype)
         if guidance_scale == 1.0:
             return [context]
         return [context, self.denoiser.unconditional.expand(count, -1, -1)]
+
+    @torch.no_grad()
+    def words(self, texts: Sequence[str], num_rows: int = 0) -> Tensor:
+        """Return what ``TryOnDenoiser.context`` takes: text states (B, L, D), or ids (B, L) that leave room for rows among them.
+
+        Raises:
+            UserError: the text encoder has no room for so many rows.
+        """
+        if not self.denoiser.inserts_rows:
+            return encode.text_states(self.tokenizer, self.text_encoder, texts).float()
+        positions = self.text_encoder.config.max_position_embeddings
+        if positions - num_rows <= INSERT_AT:
+            raise UserError(
+                f"the text encoder reads {positions} positions, too few for {num_rows} rows of the retrieval model and words; "
+                "train with --adapter linear"
+            )
+        return encode.text_ids(self.tokenizer, texts, positions - num_rows)
 
     def _size(self, person: Pictures, height: int | None, width: int | None, steps: int) -> tuple[int, int]:
         first = person if isinstance(person, Tensor | Image.Image) else person[0]

@@ -1,7 +1,7 @@
 """Query rows of a retrieval model's Q-Former for a garment, which the denoiser's adapter reads (f_zeta in the paper).
 
 The Q-Former reads the control image (photo or sketch of the garment) and the caption in one pass; its query rows, Q of width H,
-go through the adapter, a linear map that trains with the denoiser, and join the text states as context.
+go through the adapter, which trains with the denoiser, and join the text as context.
 """
 
 from collections.abc import Sequence
@@ -48,6 +48,11 @@ class QFormerContext:
     def weights_hash(self) -> str:
         """Return the hash of all weights."""
         return self.model.weights_hash()
+
+    @property
+    def num_rows(self) -> int:
+        """Return the number Q of rows of an image."""
+        return self.model.config.num_queries
 
     @property
     def width(self) -> int:

@@ -12,6 +12,7 @@ from unifashion.flags import SEEDS, UNLIMITED, setting
 
 Control = Literal["garment", "garment-sketch", "sketch"]  # each is the name of a map, see maps.py
 ControlRead = Literal["as-trained", "garment", "garment-sketch", "sketch"]
+Adapter = Literal["linear", "clip"]
 Trainable = Literal["paper", "all"]
 Start = Literal["noise", "agnostic", "ground-truth"]
 SchedulerName = Literal["default", "pndm", "ddim", "ddpm", "euler", "dpm++", "unipc"]
@@ -72,10 +73,26 @@ class TryOnModelSettings:
         None,
         "a UniFashion retrieval model, whose Q-Former rows join the text as context (the paper's adapter); default: none",
     )
+    adapter: Adapter = setting(
+        "linear",
+        "how those rows join the text: linear = mapped and put after its states; clip = by the diffusion head's adapter, among "
+        "the word embeddings of the frozen text encoder (the paper)",
+    )
+    adapter_from: str | None = setting(
+        None, "a model trained with a diffusion head (run, folder or hub id), whose adapter --adapter clip starts from"
+    )
     trainable: Trainable = setting(
         "paper",
-        "what trains: garment encoder, warp blocks and the unconditional vector (paper), or also the U-Net (all)",
+        "what trains: garment encoder, warp blocks, adapter and the unconditional vector (paper), or also the U-Net (all)",
     )
+
+    def __post_init__(self) -> None:
+        if self.adapter == "clip" and self.retriever is None:
+            raise UserError(
+                "--adapter clip reads rows of a retrieval model: name one with --retriever, or leave --adapter out"
+            )
+        if self.adapter_from is not None and self.adapter != "clip":
+            raise UserError("--adapter-from is what --adapter clip starts from: add --adapter clip, or leave it out")
 
 
 @dataclass(frozen=True)

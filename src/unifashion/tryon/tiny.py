@@ -17,14 +17,17 @@ from unifashion.models.blocks_vae import BlockAutoencoder
 from unifashion.models.tokenizer import train_wordpiece
 from unifashion.tryon.denoiser import TryOnDenoiser
 from unifashion.tryon.pipeline import NOISE, TryOnPipeline
-from unifashion.tryon.settings import Control
+from unifashion.tryon.settings import Adapter, Control
 
 TEXT_WIDTH, TEXT_LENGTH = 32, 24
+CLIP_WIDTH = 64  # of the texts that a clip adapter reads: as the toy diffusion head has it
 
 
 def tiny_pipeline(
     texts: Iterable[str],
     adapter_width: int | None = None,
+    adapter_kind: Adapter = "linear",
+    num_rows: int = 0,
     retriever: str | None = None,
     control: Control = "garment",
     image_size: tuple[int, int] = (48, 36),
@@ -34,18 +37,21 @@ def tiny_pipeline(
     Args:
         texts: captions that the vocabulary is made from.
         adapter_width: see ``TryOnDenoiser``.
+        adapter_kind: likewise.
+        num_rows: how many rows the adapter reads.
         retriever: likewise.
         control: likewise.
         image_size: likewise.
     """
+    width, more = (CLIP_WIDTH, num_rows) if adapter_kind == "clip" else (TEXT_WIDTH, 0)
     tokenizer: PreTrainedTokenizerFast = train_wordpiece(texts)
     text_config = CLIPTextConfig(
         vocab_size=len(tokenizer),
-        hidden_size=TEXT_WIDTH,
-        intermediate_size=2 * TEXT_WIDTH,
+        hidden_size=width,
+        intermediate_size=2 * width,
         num_hidden_layers=1,
         num_attention_heads=2,
-        max_position_embeddings=TEXT_LENGTH,
+        max_position_embeddings=TEXT_LENGTH + more,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.cls_token_id,
         eos_token_id=tokenizer.sep_token_id,
@@ -56,10 +62,11 @@ def tiny_pipeline(
     denoiser = TryOnDenoiser(
         block_out_channels=(32, 64, 64),
         layers_per_block=1,
-        cross_attention_dim=TEXT_WIDTH,
+        cross_attention_dim=width,
         num_heads=2,
         norm_num_groups=8,
         adapter_width=adapter_width,
+        adapter_kind=adapter_kind,
         retriever=retriever,
         control=control,
         image_size=image_size,

@@ -2,7 +2,7 @@
 
 The frozen parts (VAE, text encoder, the retrieval model's Q-Former) run in ``prepare``; what is wrapped by accelerate and trained
 is the denoiser alone. All randomness of a row depends on the seed, the optimiser step and the row's position in the batch of all
-processes: two processes take the steps of one with twice the rows.
+processes: two processes take the steps of one with twice the rows. The dropout of a clip adapter is the exception.
 """
 
 from pathlib import Path
@@ -64,7 +64,7 @@ class TryOnTask(Task):
 
     def encode(self, batch: Batch) -> Denoised:
         """Predict the noise."""
-        return denoise(self.model, self.schedule, batch, with_attention=self.weights["atv"] > 0)
+        return denoise(self.model, self.schedule, batch, self.weights["atv"] > 0, self.pipe.text_encoder)
 
     def losses_of(self, features: Denoised, batch: Batch) -> Losses:
         """Return ``noise`` and, with a weight for it, ``atv`` (before the weight)."""
