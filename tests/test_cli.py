@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from unifashion.cli import COMMANDS, main
 from unifashion.convert.checkpoints import save_lavis
@@ -135,3 +136,26 @@ print("loaded:", *({"torch", "numpy", "PIL", "transformers", "accelerate", "diff
 )
 def test_a_wrong_command_line_is_one_clear_sentence(capsys, words, sentence):
     assert sentence in refused(capsys, *words)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("words", [["index", ".", "--model", "none", "-o", "index"], ["score-images", "results"]])
+def test_a_gpu_where_there_is_none_is_one_sentence(tmp_path, monkeypatch, capsys, words):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as left:
+        main([*words, "--device", "cuda"])
+    assert left.value.code == 2 and not any(tmp_path.iterdir())
+    assert capsys.readouterr().err.startswith("error: --device cuda: there is no such device here (torch finds 0 GPUs)")
+
+
+def test_names_that_a_terminal_cannot_show_are_escaped(tmp_path):
+    folder = tmp_path / "ph\xf6tos"
+    folder.mkdir()
+    Image.new("RGB", (20, 30), "red").save(folder / "\u65e5.png")
+    (folder / "\u65e5.txt").write_text("r\xf6t", encoding="utf-8")
+    (folder / "\xfc.pdf").write_text("x")
+    ascii_terminal = {**os.environ, "PYTHONPATH": str(SOURCE), "LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
+    words = [sys.executable, "-m", "unifashion.cli", "doctor", "ph\xf6tos"]
+    done = subprocess.run(words, cwd=tmp_path, env=ascii_terminal, capture_output=True)
+    assert done.returncode == 0 and b"Traceback" not in done.stderr
+    assert b"ph\\xf6tos" in done.stdout and b"'\\xfc.pdf'" in done.stdout

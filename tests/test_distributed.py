@@ -2,6 +2,9 @@
 
 import dataclasses
 import os
+import socket
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,7 +12,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from unifashion.config import TrainingSettings
-from unifashion.distributed import check_launch, choose_device
+from unifashion.distributed import choose_device, join_processes
 from unifashion.errors import UserError
 from unifashion.training.tasks import RETRIEVAL_TASKS
 from unifashion.training.tasks.task import Position
@@ -82,11 +85,30 @@ def test_a_device_is_one_that_is_there(monkeypatch):
 GROUP = {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
 
+def test_processes_that_any_launcher_starts_on_cpus_know_of_one_another():
+    code = "from unifashion.distributed import *; join_processes(); print(rank(), world_size())"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")}
+    group = {**kept, **GROUP, "WORLD_SIZE": "2", "MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": ""}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={**group, "RANK": str(number), "LOCAL_RANK": str(number)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    assert [process.communicate(timeout=100)[0] for process in started] == ["0 2\n", "1 2\n"]
+
+
 def test_variables_that_another_launcher_left_over_are_named(monkeypatch):
     for name in GROUP:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WORLD_SIZE", "8")  # not read without LOCAL_RANK
-    check_launch()
+    join_processes()
     left_over = [{name: GROUP[name] for name in list(GROUP)[:count]} for count in range(1, 5)]
     left_over += [
         {**GROUP, **{name: value}} for name in GROUP for value in ("", "x") if (name, value) != ("MASTER_ADDR", "x")
@@ -98,7 +120,7 @@ def test_variables_that_another_launcher_left_over_are_named(monkeypatch):
             for name, value in variables.items():
                 patch.setenv(name, value)
             with pytest.raises(UserError, match="unset LOCAL_RANK, or start with accelerate launch"):
-                check_launch()
+                join_processes()
     for name, value in GROUP.items():
         monkeypatch.setenv(name, value)
-    check_launch()
+    join_processes()

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from accelerate import PartialState
 from torch import Tensor, nn
 
 from unifashion.errors import UserError
@@ -59,8 +60,10 @@ def choose_device(name: str | torch.device | None = None) -> torch.device:
     return device
 
 
-def check_launch() -> None:
-    """Check the variables in which a launcher tells this process about the others; without LOCAL_RANK there are no others.
+def join_processes() -> None:
+    """Join the processes that a launcher has started beside this one; without LOCAL_RANK there are no others.
+
+    On GPUs accelerate does it by itself. On CPUs it leaves each process alone, and all would take themselves for the first one.
 
     Raises:
         UserError: they do not fit one another, as when some are left over from another program.
@@ -74,6 +77,8 @@ def check_launch() -> None:
         raise UserError(
             f"the environment describes no group of processes ({found}); unset LOCAL_RANK, or start with accelerate launch"
         )
+    if size > 1 and not torch.cuda.is_available():
+        PartialState(cpu=True)
 
 
 # Training -------------------------------------------------------------------------------------------------------------

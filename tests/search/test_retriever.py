@@ -123,6 +123,13 @@ def test_a_broken_reference_is_named(make_retriever, shop):
         make_retriever().search(images=[shop / "1.png", shop / "broken.png"])
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_an_index_is_not_opened_on_a_gpu_where_there_is_none(make_retriever):
+    index = make_retriever().index.folder
+    with pytest.raises(UserError, match="--device cuda: there is no such device here"):
+        Retriever.from_index(index, device="cuda")
+
+
 def test_of_several_queries_only_the_one_with_a_broken_reference_fails(make_retriever, shop):
     retriever = make_retriever()
     sound = [Query("red"), Query(images=[shop / "1.png"]), Query("blue", images=[shop / "2.png"])]

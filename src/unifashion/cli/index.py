@@ -83,7 +83,7 @@ def _build(settings: Settings, out: Path) -> list[str]:
     from accelerate import PartialState
     from transformers.utils import logging as transformers_logging
 
-    from unifashion.distributed import check_launch
+    from unifashion.distributed import join_processes
     from unifashion.encoders.unifashion import load_encoder
     from unifashion.io import check_output
     from unifashion.search.build import Options, build_index
@@ -91,7 +91,7 @@ def _build(settings: Settings, out: Path) -> list[str]:
 
     transformers_logging.set_verbosity_error()
     check_output(out, "--out")
-    check_launch()
+    join_processes()
     name = settings.model
     if name is None:
         if not (out / CONFIG).is_file():

@@ -23,7 +23,7 @@ from unifashion.data.datasets import retrieval_sets
 from unifashion.data.records import ImageText
 from unifashion.data.settings import ALL
 from unifashion.data.splits import is_composed, read_composed, read_pairs, root_marks
-from unifashion.distributed import check_launch, is_main_process
+from unifashion.distributed import is_main_process, join_processes
 from unifashion.encoders.unifashion import UniFashion
 from unifashion.errors import UserError
 from unifashion.evaluation import retrieval
@@ -76,7 +76,7 @@ def score_all(
     home = Path(model_path) if Path(model_path).is_dir() else Path("runs")
     folder = Path(output_dir) if output_dir is not None else home / "validate" / ALL
     check_output(folder, "--output-dir")
-    check_launch()
+    join_processes()
     network = UniFashion.from_pretrained(model_path).to(Accelerator().device)
     at = Checkpoint(model_path, network, folder, data, evaluation, [], [])
     with scoring_into(folder) if is_main_process() else nullcontext():

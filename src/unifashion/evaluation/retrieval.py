@@ -17,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 from unifashion.config import DataSettings, EvaluationSettings
 from unifashion.data.datasets import names, retrieval_sets, spec_of
 from unifashion.data.splits import chosen_spec, is_composed, read_composed, root_marks
-from unifashion.distributed import check_launch, is_main_process
+from unifashion.distributed import is_main_process, join_processes
 from unifashion.encoders.embedder import Embedder
 from unifashion.encoders.unifashion import UniFashion
 from unifashion.errors import UserError
@@ -152,7 +152,7 @@ def _load(
     home = Path(model_path) if Path(model_path).is_dir() else Path("runs")
     folder = Path(output_dir) if output_dir is not None else home / "validate" / data.dataset
     check_output(folder, "--output-dir")
-    check_launch()
+    join_processes()
     model = UniFashion.from_pretrained(model_path)
     if model_name not in (None, model.config.model_name):
         raise UserError(

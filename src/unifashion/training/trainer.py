@@ -41,7 +41,7 @@ from tqdm import tqdm
 from unifashion.config import RunSettings
 from unifashion.data.batches import Batch
 from unifashion.data.skipped import SkippedImages
-from unifashion.distributed import check_launch, mean_over_ranks, share_buffers
+from unifashion.distributed import join_processes, mean_over_ranks, share_buffers
 from unifashion.errors import UserError
 from unifashion.seeding import only_deterministic, seed_everything
 from unifashion.training.checkpoint import keep_checkpoint, link_model, read_state, update_progress, write_checkpoint
@@ -516,7 +516,7 @@ def make_accelerator(settings: RunSettings, find_unused: bool = False) -> Accele
     Raises:
         UserError: bf16 on a GPU that has none; a tracker that is not installed; FSDP of the first version.
     """
-    check_launch()
+    join_processes()
     bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     if settings.precision == "bf16" and not (bf16 or not torch.cuda.is_available()):
         raise UserError("this GPU has no bf16; use --precision fp32")

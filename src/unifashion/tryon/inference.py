@@ -15,7 +15,6 @@ call draws what was mended.
 """
 
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -33,7 +32,7 @@ from unifashion.data.skipped import check_missing
 from unifashion.data.splits import find_tryon, read_tryon
 from unifashion.data.synthetic import is_synthetic
 from unifashion.data.tryon import TryOnItem, TryOnSplit
-from unifashion.distributed import check_launch, is_main_process, merge_dicts
+from unifashion.distributed import is_main_process, join_processes, merge_dicts
 from unifashion.errors import UserError
 from unifashion.io import check_output, lock_folder, read_json, replacing, write_json
 from unifashion.models.pretrained import weights_hash
@@ -64,9 +63,8 @@ def run_inference(settings: TryOnInferenceSettings) -> Path | None:
     """
     quiet_libraries()
     check_output(Path(settings.output_dir), "--output-dir")
-    check_launch()
-    # On CPUs it would take several processes for several calls; one process may have another device, such as Apple's.
-    state = PartialState(cpu="LOCAL_RANK" in os.environ and not torch.cuda.is_available())
+    join_processes()
+    state = PartialState()
     tryon = TryOn.from_pretrained(
         settings.model_path,
         base=settings.base,
