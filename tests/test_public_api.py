@@ -8,11 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 import unifashion
+from unifashion.config import LanguageModelSettings
 from unifashion.data.tryon import PERSON_MAPS, read_vitonhd
 from unifashion.errors import UserError
+from unifashion.llm.build import Learned, add_heads
 from unifashion.models.losses import best_query_scores
 from unifashion.search.build import Options, build_index
 from unifashion.tryon.loading import save_pipeline
@@ -41,6 +44,7 @@ def names(make_model, tmp_path, monkeypatch):
         "best_query_scores": best_query_scores,
         "retriever": unifashion.Retriever.from_index(tmp_path / "index", device="cpu"),
         "captioner": unifashion.Captioner(model),
+        "designer": unifashion.Designer(drawing_model(make_model)),
     }
 
 
@@ -53,6 +57,7 @@ def names(make_model, tmp_path, monkeypatch):
         unifashion.UniFashion.match,
         unifashion.Retriever.search,
         unifashion.Captioner.caption,
+        unifashion.Designer.design,
     ],
     ids=lambda method: method.__qualname__,
 )
@@ -64,6 +69,13 @@ def test_the_examples_in_docstrings_run(names, method):
     assert not failures, "".join(output)
 
 
+def drawing_model(make_model, **sizes):
+    """An untrained blip2_cir_full that draws 48 x 36 pixels."""
+    settings = LanguageModelSettings(diffusion_model="tiny", drawing_size="48x36")
+    learned = Learned(lambda: ["a red dress"], lambda: torch.rand(8, 3, 48, 36) * 2 - 1)
+    return add_heads(make_model("blip2_cir_full", **sizes), settings, "", learned, None, ("q2i",)).eval()
+
+
 @pytest.fixture
 def place_of_the_readme(make_model, tmp_path, monkeypatch, toy):
     """The runs and pictures that the README speaks of, small and untrained, below the current folder."""
@@ -73,6 +85,7 @@ def place_of_the_readme(make_model, tmp_path, monkeypatch, toy):
     make_model(**sizes).save_pretrained(runs / "pretrain")
     composed = make_model("blip2_cir_rerank", **sizes).eval()
     composed.save_pretrained(runs / "cir_ft")
+    drawing_model(make_model, **sizes).save_pretrained(runs / "unified_cir_ft")
     shop.mkdir()
     for number, colour in enumerate(("red", "green", "blue", "white")):
         Image.new("RGB", (40, 50), colour).save(shop / f"{number}.png")

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 INDEX = "model_index.json"
 LAST = "last"
+BESIDE = "tryon"
 PIPELINE_FILES = ("*.json", "*.txt", "*.safetensors")
 # diffusers takes parts from modules that are imported already, so those of earlier models must be too.
 OWN_PARTS = (TryOnDenoiser.__module__, BlockAutoencoder.__module__, blocks_vae.__name__)
@@ -78,8 +79,12 @@ def load_pipeline(name: str | Path, base: str | None = None, control: ControlRea
 
 
 def find_pipeline(path: Path) -> Path | None:
-    """Return the folder of a ``TryOnPipeline``: ``path`` or its ``last`` checkpoint; None where there is none."""
-    for folder in (path, path / LAST):
+    """Return the folder of a ``TryOnPipeline``; None where there is none.
+
+    It is ``path``, its ``last`` checkpoint, or those of ``path/tryon``: a try-on run in the folder of the retrieval model that it
+    belongs to makes one folder of them.
+    """
+    for folder in (path, path / LAST, path / BESIDE, path / BESIDE / LAST):
         index = read_json(folder / INDEX)
         if isinstance(index, dict) and index.get("_class_name") == TryOnPipeline.__name__:
             return folder
