@@ -299,7 +299,7 @@ def nothing_usable(
     """
     names = [name for name in MAPS if name in needs and empty[name]]
     if names:
-        folders = ", ".join(f"{' or '.join(table[name][0])} ({name})" for name in names)
+        folders = ", ".join(f"{' or '.join(table[name][0])} ({name})" for name in names).format(split=folder.name)
         made = [name for name in names if name in PREPARED]
         help = f"'unifashion prepare tryon --source {root}' makes {', '.join(made)}" if made else HELP
         return f"{folder}: no usable pair, because there are no images in {folders}; {help}"
