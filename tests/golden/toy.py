@@ -229,8 +229,8 @@ def _at_test(model: UniFashionModel, inputs: dict, facts: dict) -> dict:
     features = model.image_features(gallery)
     sentence = torch.arange(len(inputs["itm_image_index"])) * len(ids) // len(inputs["itm_image_index"])
     itm_ids, itm_mask = inputs["itm_text_ids_48"][sentence], inputs["itm_text_mask_48"][sentence]
-    pairs = torch.cat([reference[sentence], target[inputs["rr_target_index"]]], dim=1)
-    reranked = model.match_logits(model.qformer.project_image(pairs), ids[sentence], mask[sentence])
+    pairs = model.qformer.project_image(reference).rows(sentence), gallery.rows(inputs["rr_target_index"])
+    reranked = model.match_two_images(*pairs, ids[sentence], mask[sentence])
     longest = inputs["longest_text_ids"], inputs["longest_text_mask"]
     queries = model.query_tokens.expand(len(reference), -1, -1)
     found = {
