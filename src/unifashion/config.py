@@ -162,11 +162,28 @@ class EvaluationSettings:
     num_negatives: int = setting(100, "negatives per query of fashiongen/sub100", least=1, most=10_000)
     eval_seed: int = setting(0, "seed of the draws", below=SEEDS)
     rerank: int = setting(0, "re-rank this many of the best with the matching head; 0 = off", most=UNLIMITED)
+    rerank_by: Literal["target", "two-image"] = setting(
+        "target",
+        "what re-ranking of composed queries reads beside the feedback: the target image alone, or reference and target "
+        "as one image (the original's inference_rerank)",
+    )
     num_drawings: int = setting(100, "garments of each set that --dataset all draws", least=2, most=UNLIMITED)
     drawing_guidance: float = setting(
         5.0, "how strongly image and words steer these drawings; 1 = not more than in training", most=100
     )
     drawing_steps: int = setting(20, "steps of each of these drawings", least=1, most=1000)
+
+    def __post_init__(self) -> None:
+        if self.rerank_by != "target" and not self.rerank:
+            raise UserError(
+                f"rerank_by: {self.rerank_by} re-ranks nothing without --rerank; say how many, such as --rerank 50"
+            )
+
+    @property
+    def rerank_suffix(self) -> str:
+        """Return what re-ranking adds to the name of a composed protocol, such as +itm50 or +itm2img50."""
+        kind = "itm" if self.rerank_by == "target" else "itm2img"
+        return f"+{kind}{self.rerank}" if self.rerank else ""
 
 
 LANGUAGE_PARTS = ("qformer", "adapters", "llm_lora", "llm", "diffusion")

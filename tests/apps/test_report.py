@@ -323,6 +323,9 @@ def test_words_stay_whole_and_bars_begin_below_each_other(browser, run, tmp_path
 
 
 def test_sentences_about_retrieval_protocols_are_those_of_their_rows():
+    assert protocol_words("cirr/standard+itm2img50").endswith(
+        "The best 50 are re-ranked by the matching head, which reads reference and target at once."
+    )
     assert protocol_words("cirr/standard+itm50") == (
         "The full gallery without the reference; Rs@k among the five others of the reference's set. "
         "The best 50 are re-ranked by the matching head."

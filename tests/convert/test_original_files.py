@@ -201,7 +201,7 @@ def test_phase_2_starts_from_a_phase_1_file_with_prompt_tokens_equal_to_its_quer
     monkeypatch.setattr(checkpoints, "TOKENIZER", str(words))
     original = make_original()
     settings = ModelSettings(blip_model_name="blip2_cir_rerank", init_from=str(save_original(original)))
-    model = build_model(settings, DataSettings(image_size=28, max_text_tokens=40), lambda: [])
+    model = build_model(settings, DataSettings(dataset="fashioniq", image_size=28, max_text_tokens=40), lambda: [])
     assert model.config.target_queries == "prompt_tokens"
     assert torch.equal(model.prompt_tokens, original.query_tokens)
     assert torch.equal(model.vision_proj.weight, original.vision_proj.weight)

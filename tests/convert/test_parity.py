@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from toy import GOLDEN, ORIGINALS, Recording, as_float32, build, observe, rule_weight
+from toy import GOLDEN, ORIGINALS, Recording, as_float32, build, greedy_captions, observe, rule_weight
 
 CASES = [
     pytest.param((folder, name), id=f"{owner}-{name}")
@@ -96,6 +96,23 @@ def test_the_language_model_of_the_full_preset_would_read_the_recorded_rows():
     }
     for name, ours in found.items():
         compare(recording, f"outputs.{name}", ours, recording.outputs[name])
+
+
+@pytest.mark.parametrize("name", ["cls_a", "cls_b"])
+def test_captions_that_end_early_are_the_recorded_ones_up_to_their_end(name):
+    """No recorded caption reaches [SEP]. With one of its words as the end it would have stopped there, and padding follows."""
+    recording = Recording.read(ORIGINALS, name)
+    recorded, facts = recording.outputs["generate_greedy_ids"], recording.facts
+    model = build(facts).eval()
+    image = model.read_images(as_float32(recording.inputs)["image"])
+    first = facts["generate"]["min_length"]  # no end can stand before it
+    lengths = set()
+    for end in set(recorded[:, first:].flatten().tolist()) - set(recorded[:, :first].flatten().tolist()):
+        after = (recorded == end).cumsum(dim=1) - (recorded == end).long() > 0
+        expected = recorded.masked_fill(after, facts["pad_id"])[:, ~after.all(dim=0)]
+        assert torch.equal(greedy_captions(model, image, {**facts, "sep_id": end}), expected), end
+        lengths |= set((~after).sum(dim=1).tolist())
+    assert len(lengths) >= 3, "too few captions end early"
 
 
 def compare(recording, key, ours, recorded):

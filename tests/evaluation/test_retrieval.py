@@ -10,9 +10,11 @@ from unifashion.config import DataSettings, EvaluationSettings
 from unifashion.data.feedback import prepare_text
 from unifashion.data.images import normalise
 from unifashion.data.own_catalogue import read_own_catalogue
+from unifashion.data.splits import read_composed
 from unifashion.encoders.embedder import Embedder
 from unifashion.errors import UserError
 from unifashion.evaluation import retrieval
+from unifashion.evaluation.composed import query_text
 from unifashion.evaluation.ranked_lists import NUM_SHOWN, read_ranked_lists
 from unifashion.evaluation.results import results_table, update
 from unifashion.evaluation.retrieval import validate, validate_checkpoint
@@ -107,6 +109,48 @@ def test_reranking_by_brute_force(make_model, root):
         hits += pairs[top].product == product
     assert scores["catalogue/full+itm3", "", "t2i R@1"] == pytest.approx(100 * hits / len(texts))
     assert scores["catalogue/full", "", "t2i R@10"] >= scores["catalogue/full", "", "t2i R@1"]
+
+
+def test_reranking_by_two_images_by_brute_force(make_model, root):
+    model = make_model("blip2_cir_rerank").eval()
+    data = DataSettings(data_root=str(root), dataset="fashioniq")
+    by_two = dataclasses.replace(EVALUATION, rerank=12, rerank_by="two-image")
+    scores = values(validate(model, data, by_two, "model", progress=False)[0])
+    assert {protocol.rpartition("+")[2] for protocol, _, _ in scores} == {"itm2img12"}
+    embedder = Embedder(model, 8, progress=False)
+    for split in read_composed(data, "val"):
+        names = list(dict.fromkeys(split.gallery))
+        image = embedder.images([split.images[name] for name in names])[0]
+        hits = 0
+        for query in split.queries:
+            words = query_text(split, query)
+            first = (image @ embedder.composed([split.images[query.reference]], [words])[0]).amax(1)
+            best = first.topk(12).indices.tolist()
+            paths = [split.images[query.reference], *(split.images[names[row]] for row in best)]
+            pixels = torch.stack([embedder.transform(Image.open(path).convert("RGB")) for path in paths])
+            ids, mask = model.tokenize([prepare_text(words)] * 12)
+            with torch.no_grad():
+                # As the original: the tokens of both images one after the other, read by the cross-attention as one image.
+                tokens = model.image_tokens(normalise(pixels))
+                both = torch.cat([tokens[:1].expand(12, -1, -1), tokens[1:]], dim=1)
+                queries = model.target_tokens.expand(12, -1, -1)
+                hidden = model.qformer(queries, ids, mask, model.qformer.project_image(both))[:, : queries.shape[1]]
+                matching = model.itm_head(hidden).mean(dim=1).softmax(dim=1)[:, 1]
+            pairs = torch.stack([torch.zeros(12).long(), torch.arange(12)], dim=1)
+            torch.testing.assert_close(
+                embedder.match([words], paths[1:], pairs, paths[:1]), matching, rtol=0, atol=1e-5
+            )
+            hits += query.target in [names[best[row]] for row in (matching + first[best]).topk(10).indices]
+        recall = scores["fashioniq/original+itm2img12", split.category, "R@10"]
+        assert recall == pytest.approx(100 * hits / len(split.queries))
+
+
+def test_reranking_by_two_images_without_effect_is_one_sentence(make_model, root):
+    with pytest.raises(UserError, match=r"two-image re-ranks nothing without --rerank; say how many"):
+        EvaluationSettings(rerank_by="two-image")
+    data = DataSettings(data_root=str(root), dataset="catalogue")
+    with pytest.raises(UserError, match=r"two-image has no effect on catalogue: no query has a reference image"):
+        validate(make_model(), data, EvaluationSettings(rerank=3, rerank_by="two-image"), progress=False)
 
 
 def test_answers_and_examples_are_kept_when_asked(make_model, root, tmp_path):

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from torch.nn.utils.rnn import pad_sequence
 
 from unifashion.config import DataSettings, TrainingSettings
 from unifashion.convert.lavis import from_lavis, our_name, to_lavis
@@ -21,7 +22,7 @@ from unifashion.models.generation import Decoding, generate
 from unifashion.models.losses import best_query_scores
 from unifashion.models.negatives import hard_negatives
 from unifashion.models.presets import UniFashionConfig, build_config
-from unifashion.models.qformer import QFormerConfig, attention_mask
+from unifashion.models.qformer import ImageMemory, QFormerConfig, attention_mask
 from unifashion.models.unifashion import UniFashionModel
 from unifashion.training.tasks import RETRIEVAL_TASKS
 from unifashion.training.tasks.task import Position
@@ -150,7 +151,7 @@ def observe(facts: dict, inputs: dict) -> dict[str, torch.Tensor]:
     """Everything that a recording may hold, by its full name."""
     model = build(facts)
     inputs = as_float32(inputs)
-    outputs = {**_pieces(model, inputs), **_at_test(model, inputs), **_losses(model, inputs, facts)}
+    outputs = {**_pieces(model, inputs), **_at_test(model, inputs, facts), **_losses(model, inputs, facts)}
     found = {f"outputs.{name}": tensor.detach() for name, tensor in outputs.items()}
     found |= {f"grads.{name}": tensor for name, tensor in _gradients(model, facts).items()}
     found |= {f"outputs.{name}": tensor for name, tensor in _adamw(build(facts), inputs, facts).items()}
@@ -206,8 +207,20 @@ def _pieces(model: UniFashionModel, inputs: dict) -> dict:
     return found
 
 
+def greedy_captions(model: UniFashionModel, image: ImageMemory, facts: dict) -> torch.Tensor:
+    """Greedy captions as the original returns them: [DEC], words and, where one ends before the limit, [SEP], then padding.
+
+    The limits count [DEC]; the shortest counts no [SEP]. Rows are as long as the longest caption.
+    """
+    end, limits = facts.get("sep_id", 2), facts.get("generate", {"max_length": 10, "min_length": 4})
+    longest, shortest = limits["max_length"], limits["min_length"]
+    captions = generate(model, image, end, Decoding(max_new_tokens=longest - 1, min_new_tokens=shortest - 1))
+    rows = [torch.tensor([facts["bos_id"], *ids, end][:longest]) for ids in captions]
+    return pad_sequence(rows, batch_first=True, padding_value=facts.get("pad_id", 0))
+
+
 @torch.no_grad()
-def _at_test(model: UniFashionModel, inputs: dict) -> dict:
+def _at_test(model: UniFashionModel, inputs: dict, facts: dict) -> dict:
     """The original's scores at test: every image is read by ``query_tokens``, as a loaded checkpoint says."""
     ids, mask = inputs["text_ids"], inputs["text_mask"]
     reference = model.image_tokens(inputs["image"])
@@ -216,8 +229,8 @@ def _at_test(model: UniFashionModel, inputs: dict) -> dict:
     features = model.image_features(gallery)
     sentence = torch.arange(len(inputs["itm_image_index"])) * len(ids) // len(inputs["itm_image_index"])
     itm_ids, itm_mask = inputs["itm_text_ids_48"][sentence], inputs["itm_text_mask_48"][sentence]
-    pairs = torch.cat([reference[sentence], target[inputs["rr_target_index"]]], dim=1)
-    reranked = model.match_logits(model.qformer.project_image(pairs), ids[sentence], mask[sentence])
+    pairs = model.qformer.project_image(reference).rows(sentence), gallery.rows(inputs["rr_target_index"])
+    reranked = model.match_two_images(*pairs, ids[sentence], mask[sentence])
     longest = inputs["longest_text_ids"], inputs["longest_text_mask"]
     queries = model.query_tokens.expand(len(reference), -1, -1)
     found = {
@@ -232,8 +245,7 @@ def _at_test(model: UniFashionModel, inputs: dict) -> dict:
     if "target" not in inputs:
         text = model.text_features(inputs["inference_text_ids"], inputs["inference_text_mask"])
         scores = best_query_scores(features, text)
-        greedy = torch.tensor(generate(model, gallery, 2, Decoding(max_new_tokens=9, min_new_tokens=3)))
-        greedy = torch.nn.functional.pad(greedy, (1, 0), value=model.config.dec_token_id)
+        greedy = greedy_captions(model, gallery, facts)
         return {**found, "inference.rows_image": scores, "inference.rows_text": scores.T, "generate_greedy_ids": greedy}
     fused, _ = model.fused_features(model.qformer.project_image(reference), ids, mask)
     captions = model.text_features(inputs["target_caption_ids"], inputs["target_caption_mask"])

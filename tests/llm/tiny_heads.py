@@ -24,15 +24,15 @@ def write_llm(folder: Path, kind: str = "llama") -> Path:
     return folder
 
 
-def write_diffusion(folder: Path) -> Path:
-    """Write a random Stable Diffusion of a few thousand weights."""
+def write_diffusion(folder: Path, width: int = SIZES["hidden_size"]) -> Path:
+    """Write a random Stable Diffusion of a few thousand weights, whose words have ``width`` numbers."""
     torch.manual_seed(0)
     UNet2DConditionModel(
         sample_size=8,
         block_out_channels=(8, 16),
         layers_per_block=1,
         norm_num_groups=4,
-        cross_attention_dim=24,
+        cross_attention_dim=width,
         attention_head_dim=4,
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
@@ -45,7 +45,8 @@ def write_diffusion(folder: Path) -> Path:
         up_block_types=("UpDecoderBlock2D",) * 2,
     ).save_pretrained(folder / "vae")
     tokenizer = train_tokenizer(TEXTS)
-    CLIPTextModel(CLIPTextConfig(vocab_size=len(tokenizer), **SIZES)).save_pretrained(folder / "text_encoder")
+    sizes = {**SIZES, "hidden_size": width}
+    CLIPTextModel(CLIPTextConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder / "text_encoder")
     tokenizer.save_pretrained(folder / "tokenizer")
     DDPMScheduler(prediction_type="epsilon").save_pretrained(folder / "scheduler")
     return folder

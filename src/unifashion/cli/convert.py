@@ -1,6 +1,7 @@
 """Convert other projects' checkpoints into a UniFashion model, or back.
 
 unifashion convert blip2_cir_rerank.pt runs/published             an original checkpoint becomes a model folder
+unifashion convert blip2_cir_full.pt runs/full                    likewise; then: unifashion caption --model runs/full --llm LLM
 unifashion convert Salesforce/blip2-itm-vit-g models/blip2        so does a Hugging Face BLIP-2
 unifashion convert runs/cir/best mine.pt --to lavis               and back, for the code of LAVIS, SPRC and UniFashion
 unifashion convert VITONHD.ckpt models/viton --base SD_FOLDER     StableVITON becomes a try-on pipeline

@@ -4,12 +4,14 @@
     original UniFashion, SPRC, LAVIS  .pt / .pth      {"epoch", "<ClassName>": state dict}, {"model": ...} or a bare state dict
     Hugging Face BLIP-2 folder or hub id              Blip2ForImageTextRetrieval, Blip2ForConditionalGeneration
 
+The adapters of the original's big model are kept by ``convert`` (``adapters.py``).
 What a checkpoint lacks is taken from elsewhere or filled in, and logged: its image tower (``tower.py``), its tokenizer,
 whole parts of the model (``complete.py``). Weights that are stored in half precision come out as float32.
 """
 
 import logging
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +19,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from unifashion.convert import huggingface
+from unifashion.convert.adapters import adapter_names, read_adapters, write_adapters
 from unifashion.convert.complete import complete
 from unifashion.convert.files import is_own, read_file
 from unifashion.convert.lavis import UNUSED_HEADS, from_lavis, to_lavis
@@ -115,7 +118,10 @@ def convert(
     if to == "lavis":
         save_lavis(out, config, weights)
     else:
-        pretrained.save(out, config, weights, own_tokenizer)
+        source = pretrained.resolve(name).path
+        adapters = read_adapters(source) if source.is_file() else {}
+        more = partial(write_adapters, adapters=adapters) if adapters else None
+        pretrained.save(out, config, weights, own_tokenizer, more)
     return out
 
 
@@ -145,7 +151,8 @@ def _read_lavis(path: Path) -> ForeignCheckpoint:
         )
     weights, unknown = from_lavis(state)
     _require_qformer(weights, str(path), list(state))
-    _report_left_out(str(path), unknown)
+    kept = adapter_names(state)
+    _report_left_out(str(path), [name for name in unknown if name not in kept])
     settings = CLASSES.get(key)
     if settings is None:
         settings = {"model_name": "blip2_cir_rerank" if "prompt_tokens" in weights else "blip2_cir_cls"}

@@ -17,6 +17,7 @@ from unifashion.data.feedback import prepare_text
 from unifashion.data.images import ImageError, ImageTransform, image_name, normalise, open_image
 from unifashion.distributed import gather_rows, is_main_process, merge_dicts, shard_batches
 from unifashion.encoders.protocol import Picture
+from unifashion.models.qformer import ImageMemory
 from unifashion.models.unifashion import UniFashionModel
 
 log = logging.getLogger(__name__)
@@ -104,33 +105,59 @@ class Embedder:
         _check_all_read(references, merge_dicts(broken))
         return gather_rows(parts, (len(words), self.model.config.embed_dim), self.device)
 
-    def match(self, texts: Sequence[str], paths: Sequence[Picture], pairs_P2: Tensor) -> Tensor:
+    def match(
+        self,
+        texts: Sequence[str],
+        paths: Sequence[Picture],
+        pairs_P2: Tensor,
+        references: Sequence[Picture] | None = None,
+    ) -> Tensor:
         """Score (text, image) pairs, given as indices, with the matching head.
 
-        Returns (P,): the positive logit, averaged over the query tokens.
+        Args:
+            texts: words, or the feedback of composed queries.
+            paths: images.
+            pairs_P2: indices of both.
+            references: of composed queries, to be read beside the image (``match_two_images``); None = the image alone.
+
+        Returns:
+            (P,): the positive logit, averaged over the query tokens; with references the probability of a match, as the
+            original gives it.
 
         Raises:
             ImageError: one of the images cannot be read.
         """
         words = [prepare_text(text) for text in texts]
-        pixels = _Pixels(paths, self.transform)
         # Sorted by image, so that the tower, the expensive part, runs once for all pairs of an image in a batch.
         order_P = pairs_P2[:, 1].argsort(stable=True)
         parts: list[tuple[list[int], Tensor]] = []
         broken: dict[int, str] = {}
+        broken_references: dict[int, str] = {}
         with torch.inference_mode():
             for rows in self._batches(len(order_P), "re-ranking"):
                 chosen = order_P[rows]
-                images, row_of_pair = pairs_P2[chosen, 1].unique(return_inverse=True)
-                batch = [pixels[index] for index in images.tolist()]
-                broken |= {index: reason for index, _, reason in batch if reason}
-                memory = self.model.read_images(self._pixels(batch))
-                chunk = [words[index] for index in pairs_P2[chosen, 0].tolist()]
-                ids, mask = (x.to(self.device) for x in self.model.tokenize(chunk))
-                logits = self.model.match_logits(memory.rows(row_of_pair.to(self.device)), ids, mask)
-                parts.append((chosen.tolist(), logits[:, 1].float().cpu()))
+                text_P, image_P = pairs_P2[chosen].unbind(dim=1)
+                image = self._memory(paths, image_P, broken)
+                ids, mask = (
+                    x.to(self.device) for x in self.model.tokenize([words[index] for index in text_P.tolist()])
+                )
+                if references is None:
+                    score_P = self.model.match_logits(image, ids, mask)[:, 1]
+                else:
+                    reference = self._memory(references, text_P, broken_references)
+                    score_P = self.model.match_two_images(reference, image, ids, mask).softmax(dim=1)[:, 1]
+                parts.append((chosen.tolist(), score_P.float().cpu()))
         _check_all_read(paths, merge_dicts(broken))
+        _check_all_read(references or (), merge_dicts(broken_references))
         return gather_rows(parts, (len(pairs_P2),), self.device)
+
+    def _memory(self, paths: Sequence[Picture], index_P: Tensor, broken: dict[int, str]) -> ImageMemory:
+        """Read these images, each once; adds those that cannot be decoded to ``broken``, with the reason."""
+        images, row_P = index_P.unique(return_inverse=True)
+        pixels = _Pixels(paths, self.transform)
+        batch = [pixels[index] for index in images.tolist()]
+        broken |= {index: reason for index, _, reason in batch if reason}
+        return self.model.read_images(self._pixels(batch)).rows(row_P.to(self.device))
 
     def _pixels(self, batch: list[tuple[int, Tensor, str]]) -> Tensor:
         return normalise(torch.stack([pixels for _, pixels, _ in batch]).to(self.device))

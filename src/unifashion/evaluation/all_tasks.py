@@ -108,7 +108,10 @@ def _retrieval(at: Checkpoint) -> list[str]:
             continue
         output = at.folder / spec.name
         output.mkdir(parents=True, exist_ok=True)
-        at.scores += retrieval.validate(at.network, part, at.evaluation, at.path, output=output)[0]
+        evaluation = at.evaluation if spec.composed else replace(at.evaluation, rerank_by="target")
+        at.scores += retrieval.validate(at.network, part, evaluation, at.path, output=output)[0]
+    if at.evaluation.rerank_by != "target" and not any(map(is_composed, present)):
+        at.lacking.append(f"re-ranking by {at.evaluation.rerank_by}: there are no composed queries")
     return present
 
 

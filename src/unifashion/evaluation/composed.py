@@ -45,7 +45,7 @@ def score_composed(
     queries = sum(len(each.scores) for each in scored), sum(len(split.queries) for split in listed)
     gallery = sum(each.scores.shape[1] for each in scored), sum(len(set(split.gallery)) for split in listed)
     missing = max(missing_percent(*queries), missing_percent(*gallery))
-    suffix = f"+itm{evaluation.rerank}" if evaluation.rerank else ""
+    suffix = evaluation.rerank_suffix
     measurements = measure(protocols_of(data.dataset, ComposedProtocol), scored)
     ranked_lists: list[RankedList] = []
     if keep_lists:
@@ -96,13 +96,15 @@ def score_split(
 
     queries, gallery = split_queries(split), split_gallery(split)
     words = [query_text(split, query) for query in queries]
-    fused_QD = embedder.composed([split.images[query.reference] for query in queries], words)
+    references = [split.images[query.reference] for query in queries]
+    fused_QD = embedder.composed(references, words)
     scores_QG = score_matrix(fused_QD, image_GVD)
     if evaluation.rerank:
         top_QK = top_k(scores_QG, evaluation.rerank, exclude=removed_references(split))
         query_QK = torch.arange(len(top_QK))[:, None].expand_as(top_QK)
         pairs_P2 = torch.stack([query_QK.flatten(), top_QK.flatten()], dim=1)
-        itm_P = embedder.match(words, [split.images[name] for name in gallery], pairs_P2)
+        images = [split.images[name] for name in gallery]
+        itm_P = embedder.match(words, images, pairs_P2, references if evaluation.rerank_by == "two-image" else None)
         return ScoredSplit(split, merge_reranked(scores_QG, top_QK, itm_P.view_as(top_QK)))
     if not split.captions:
         return ScoredSplit(split, scores_QG)

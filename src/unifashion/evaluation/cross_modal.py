@@ -12,6 +12,7 @@ from unifashion.data.records import ImageText, texts_of_products
 from unifashion.data.skipped import check_missing, missing_percent
 from unifashion.data.splits import read_pairs
 from unifashion.encoders.embedder import Embedder
+from unifashion.errors import UserError
 from unifashion.evaluation.protocols.catalogue import both_ways
 from unifashion.evaluation.protocols.inputs import EmbeddedPairs, ProductEmbeddings
 from unifashion.evaluation.protocols.registry import PairProtocol, protocols_of
@@ -26,8 +27,12 @@ def score_cross_modal(
     """Run the protocols of an image-text set on its validation split.
 
     Raises:
-        UserError: the set does not exist or is malformed, or too much of it is missing.
+        UserError: the set does not exist or is malformed, or too much of it is missing; re-ranking by a reference image.
     """
+    if evaluation.rerank_by != "target":
+        raise UserError(
+            f"rerank_by: {evaluation.rerank_by} has no effect on {data.dataset}: no query has a reference image; leave it out"
+        )
     split = read_pairs(data, "val")
     listed = len(split.pairs) + len(split.missing)
     check_missing(len(split.pairs), listed, data.max_missing, "images")

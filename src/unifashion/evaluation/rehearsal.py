@@ -45,5 +45,11 @@ class _Zeros(Embedder):
     def composed(self, references: Sequence[Picture], feedback: Sequence[str]) -> Tensor:
         return torch.zeros(len(references), 1)
 
-    def match(self, texts: Sequence[str], paths: Sequence[Picture], pairs_P2: Tensor) -> Tensor:
+    def match(
+        self,
+        texts: Sequence[str],
+        paths: Sequence[Picture],
+        pairs_P2: Tensor,
+        references: Sequence[Picture] | None = None,
+    ) -> Tensor:
         return torch.zeros(len(pairs_P2))

@@ -50,7 +50,8 @@ def add_heads(
         settings: heads, and which parts of the model are trained.
         instruction: to the language model, where the settings have none.
         learned: what a tiny head is made from.
-        source: the folder with heads that ``base`` came from, if it has any; each is kept unless the settings name another.
+        source: the folder with heads that ``base`` came from, or an original's file, if it has any; each is kept unless the
+            settings name another.
         losses: what is minimised.
 
     Raises:
@@ -61,8 +62,13 @@ def add_heads(
     language, heads = _language(base, settings, instruction, learned, source, kept_heads, "itg" in losses)
     diffusion, heads = _diffusion(base, settings, learned, source, kept_heads, heads, "q2i" in losses)
     model = UniFashionFull(base, heads, language, diffusion)
-    if source is not None:
-        model.load_kept(source, language=settings.llm is None, diffusion=settings.diffusion_model is None)
+    if source is not None and kept_heads is not None:
+        # A model that is named takes the place of the kept one; adapters whose model was never named belong to it.
+        model.load_kept(
+            source,
+            language=settings.llm is None or kept_heads.llm is None,
+            diffusion=settings.diffusion_model is None or kept_heads.diffusion_model is None,
+        )
     model.choose_trained(parts, tuple(losses))
     if settings.gradient_checkpointing:
         _checkpoint_activations(model)

@@ -41,8 +41,8 @@ class Captioner:
             model = model.base  # its head draws
         if name != "blip2_cir_cls" and not isinstance(model, UniFashionFull):
             raise UserError(
-                f"this {name} was not trained to write captions; use a blip2_cir_cls (phase 1) or a model that was trained with "
-                "the loss itg"
+                f"this {name} was not trained to write captions, or its language model is not named (--llm); use a "
+                "blip2_cir_cls (phase 1) or a model that was trained with the loss itg"
             )
         self.model = model.eval()
         self.network = model.base if isinstance(model, UniFashionFull) else model

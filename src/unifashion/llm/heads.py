@@ -6,18 +6,19 @@ from typing import Any, Literal, get_args, get_origin
 
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from unifashion.config import drawing_shape
+from unifashion.config import LanguageModelSettings, drawing_shape
+from unifashion.convert.adapters import HEAD_WEIGHTS, HEADS, UNNAMED, read_adapters
 from unifashion.errors import UserError, one_line, require
 from unifashion.io import read_json
 from unifashion.llm.diffusion_head import DiffusionHead, load_diffusion_head
 from unifashion.llm.language_model import PrefixLanguageModel
 from unifashion.llm.loading import Kept, LoadIn, load_base, read_lora_config
-from unifashion.llm.prompts import QUERIES
+from unifashion.llm.prompts import QUERIES, instruction_for
 from unifashion.llm.tiny import TINY
 from unifashion.models import pretrained
 from unifashion.models.weight_files import load_foreign
 
-HEADS, HEAD_WEIGHTS, LLM_FOLDER, UNET_FOLDER = "heads.json", "heads.safetensors", "llm", "unet"
+LLM_FOLDER, UNET_FOLDER = "llm", "unet"
 DIFFUSION_FOLDER = "diffusion"  # what a diffusion model that was made on the spot keeps beside its U-Net
 
 
@@ -25,7 +26,8 @@ DIFFUSION_FOLDER = "diffusion"  # what a diffusion model that was made on the sp
 class Heads:
     """Where the parts come from, the language model's prompt, and which weights of both models a checkpoint keeps.
 
-    Without a language model (``llm`` None) the fields of its prompt mean nothing.
+    Without a language model (``llm`` None) the fields of its prompt mean nothing, unless its projection waits for one
+    (convert/adapters.py).
     """
 
     llm: str | None
@@ -41,8 +43,13 @@ class Heads:
 
 
 def find_heads(name: str | Path) -> Path | None:
-    """Return the folder with the heads of a run, a saved folder or a hub id; None where the model has none."""
+    """Return the folder with the heads of a run, a saved folder or a hub id; None where the model has none.
+
+    An original's file with adapters is returned itself: the functions here and in llm/model.py read it like a folder.
+    """
     checkpoint = pretrained.resolve(name)
+    if checkpoint.path.is_file():
+        return checkpoint.path if read_adapters(checkpoint.path) else None
     checkpoint.fetch(HEADS, HEAD_WEIGHTS, f"{LLM_FOLDER}/*", f"{UNET_FOLDER}/*", f"{DIFFUSION_FOLDER}/*")
     return checkpoint.path if (checkpoint.path / HEADS).is_file() else None
 
@@ -53,8 +60,12 @@ def read_heads(folder: Path) -> Heads:
     Raises:
         UserError: it is not what a blip2_cir_full writes.
     """
+    values = UNNAMED if folder.is_file() else read_json(folder / HEADS)
+    if values == UNNAMED:
+        prompt = LanguageModelSettings.template, instruction_for("fashiongen"), LanguageModelSettings.max_answer_tokens
+        return Heads(None, "nothing", "full", *prompt)
     try:
-        heads = Heads(**read_json(folder / HEADS))
+        heads = Heads(**values)
         if wrong := [f.name for f in fields(Heads) if not _fits(f.type, getattr(heads, f.name))]:
             raise TypeError(wrong[0])
         if heads.template.replace("{instruction}", heads.instruction).count(QUERIES) != 1:

@@ -26,6 +26,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from unifashion.convert.adapters import read_adapters
 from unifashion.encoders.unifashion import UniFashion
 from unifashion.errors import UserError
 from unifashion.io import write_json
@@ -135,18 +136,43 @@ class UniFashionFull(nn.Module):
         return weights
 
     def load_kept(self, folder: Path, language: bool = True, diffusion: bool = True) -> None:
-        """Load what a folder keeps of these of its heads, as far as the model has them."""
-        weights = self._head_weights(folder, read_heads(folder))
-        starts = (("language.",) if language else ()) + (("diffusion.",) if diffusion else ())
+        """Load what a folder keeps of these of its heads, as far as the model has them.
+
+        Raises:
+            UserError: files that are missing or damaged, or an adapter of another width than the model behind it.
+        """
+        heads = read_heads(folder)
+        weights = self._head_weights(folder, heads)
+        kinds = (("language.", language, heads.llm), ("diffusion.", diffusion, heads.diffusion_model))
+        starts = tuple(
+            start
+            for start, wanted, named in kinds
+            if wanted and (named is not None or any(name.startswith(start) for name in weights))
+        )
         own = self.state_dict()
         # A U-Net that is trained from now on is not in the folder: its weights come from the diffusion model.
         others = {n: t for n, t in own.items() if not n.startswith(starts) or n.startswith(UNET)}
         chosen = {n: t for n, t in weights.items() if n.startswith(starts) and n in own}
+        self._check_widths(chosen, folder)
         pretrained.load_weights(self, {**others, **chosen}, folder)
+
+    def _check_widths(self, weights: dict[str, Tensor], source: Path) -> None:
+        """Check that the adapters fit the models that were named for them."""
+        own = self.state_dict()
+        for name, kind, model, flag in (
+            ("language.projection.weight", "language model", self.heads.llm, "--llm"),
+            ("diffusion.adapter.contract.weight", "diffusion model", self.heads.diffusion_model, "--diffusion-model"),
+        ):
+            if name in own and name in weights and len(own[name]) != len(weights[name]):
+                raise UserError(
+                    f"{kind} {model!r} reads words of width {len(own[name])}, and {source} was trained with one of width "
+                    f"{len(weights[name])}; name that one ({flag}), or train from a converted folder without {HEADS}, which "
+                    "starts anew"
+                )
 
     def _head_weights(self, folder: Path, heads: Heads | None = None) -> dict[str, Tensor]:
         heads = heads or self.heads
-        weights = read_safetensors(folder / HEAD_WEIGHTS)
+        weights = read_adapters(folder) if folder.is_file() else read_safetensors(folder / HEAD_WEIGHTS)
         unet = read_safetensors(folder / UNET_FOLDER / UNET_WEIGHTS) if heads.keeps_unet else {}
         check_finite({**weights, **unet}, folder)
         llm = read_language_model(folder / LLM_FOLDER, heads.kept)
@@ -162,7 +188,7 @@ class UniFashionFull(nn.Module):
         diffusion_model: str | None = None,
         language: bool = True,
     ) -> "UniFashionFull":
-        """Give ``base`` the heads of a saved folder.
+        """Give ``base`` the heads of a saved folder, or of an original's file, as far as their models are named.
 
         Args:
             base: the Q-Former's model.
@@ -172,7 +198,8 @@ class UniFashionFull(nn.Module):
             language: False = without the language model, for drawing alone.
 
         Raises:
-            UserError: files that are missing or damaged, or a language or diffusion model that cannot be found.
+            UserError: files that are missing or damaged, or a language or diffusion model that cannot be found or has
+                another width.
         """
         heads = read_heads(folder)
         heads = replace(heads, llm=llm or heads.llm, diffusion_model=diffusion_model or heads.diffusion_model)
@@ -182,9 +209,11 @@ class UniFashionFull(nn.Module):
         diffusion = rebuild_diffusion_head(heads, folder, width, base.config.num_queries)
         model = cls(base, heads, rebuild_language_model(heads, folder, width), diffusion)
         own = {n: t for n, t in model.state_dict().items() if n.startswith(BASE)}
-        kept = model._head_weights(folder)
-        unused = () if language else ("language.",)
-        pretrained.load_weights(model, {**own, **{n: t for n, t in kept.items() if not n.startswith(unused)}}, folder)
+        heads_of = {"language.": model.language, "diffusion.": model.diffusion}
+        absent = tuple(start for start, head in heads_of.items() if head is None)
+        weights = {n: t for n, t in model._head_weights(folder).items() if not n.startswith(absent)}
+        model._check_widths(weights, folder)
+        pretrained.load_weights(model, {**own, **weights}, folder)
         return model
 
     @classmethod
@@ -195,7 +224,9 @@ class UniFashionFull(nn.Module):
         diffusion_model: str | None = None,
         language: bool = True,
     ) -> "UniFashionFull":
-        """Load a run folder, a saved folder or a hub id; returns it in evaluation mode. Arguments as in ``with_heads_of``.
+        """Load a run folder, a saved folder, a hub id or an original's file; returns it in evaluation mode.
+
+        Arguments as in ``with_heads_of``.
 
         Raises:
             UserError: nothing there, a model without heads, or one whose language or diffusion model cannot be found.

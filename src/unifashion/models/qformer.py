@@ -54,6 +54,13 @@ class ImageMemory(NamedTuple):
             tuple(k.index_select(0, index) for k in self.keys), tuple(v.index_select(0, index) for v in self.values)
         )
 
+    def beside(self, other: "ImageMemory") -> "ImageMemory":
+        """Return a memory whose every row holds the tokens of two images, this one's first."""
+        return ImageMemory(
+            tuple(torch.cat(pair, dim=-2) for pair in zip(self.keys, other.keys, strict=True)),
+            tuple(torch.cat(pair, dim=-2) for pair in zip(self.values, other.values, strict=True)),
+        )
+
     @staticmethod
     def concatenate(memories: "list[ImageMemory]") -> "ImageMemory":
         """Stack memories along their rows."""

@@ -129,6 +129,14 @@ class UniFashionModel(nn.Module):
         hidden_BTH = self.qformer(self._queries(self.target_tokens, image), ids_BL, mask_BL, image)
         return self.itm_head(self._split(hidden_BTH)[0]).mean(dim=1)
 
+    def match_two_images(self, reference: ImageMemory, target: ImageMemory, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
+        """Return (B, 2) logits, [no match, match], of composed queries and targets: both images in one memory, and the feedback.
+
+        It is the original's ``inference_rerank``, whose score is the probability of a match. No loss, there or here, shows the
+        matching head two images at once.
+        """
+        return self.match_logits(reference.beside(target), ids_BL, mask_BL)
+
     def caption_pass(self, image: ImageMemory, ids_BL: Tensor, mask_BL: Tensor) -> tuple[Tensor, Tensor]:
         """Read image and caption at once: hidden query rows (B, Q, H) and next-word logits (B, L, V).
 

@@ -166,8 +166,8 @@ def _validation_of(evaluate: Evaluate) -> Callable[[Task], Validation]:
 
 
 def heads_of(init_from: str | None) -> Path | None:
-    """Return the folder of the heads of the checkpoint that a run starts from; None where it has none, or is not ours."""
-    if init_from is None or Path(init_from).is_file():
+    """Return where the heads of the checkpoint that a run starts from are, a folder or a file; None where it has none."""
+    if init_from is None:
         return None
     from unifashion.llm.heads import find_heads
 

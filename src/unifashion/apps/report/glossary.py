@@ -71,6 +71,10 @@ def protocol_words(protocol: str) -> str:
             words.append(f"Results were stored as {suffix.upper()}.")
         elif re.fullmatch(r"itm\d+", suffix):
             words.append(f"The best {suffix[3:]} are re-ranked by the matching head.")
+        elif re.fullmatch(r"itm2img\d+", suffix):
+            words.append(
+                f"The best {suffix[7:]} are re-ranked by the matching head, which reads reference and target at once."
+            )
         elif re.fullmatch(r".+-[0-9a-f]{8}", suffix):
             words.append(
                 f"The search is by {suffix[:-9]}, the retrieval model whose weights' hash begins with {suffix[-8:]}."
