@@ -28,6 +28,7 @@ ENTRY_POINTS = [
     "UNIStableVITON/train.py",
     "UNIStableVITON/inference.py",
     "llava/LLaVA/inference.py",
+    "unifashion/apps/ablation.py",
 ]
 
 
