@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import yaml
 
@@ -38,8 +38,7 @@ TOY_PARTS = {"itg": "llm", "q2i": "diffusion"}
 COLUMNS = ("retrieval mean", "composed mean", "BLEU-4", "drawing R@1")
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One row of the table: what its phases minimise; rows that minimise the same share the training."""
 
     title: str
