@@ -102,7 +102,7 @@ def _train(settings: Settings, phase: str, losses: str, out: Path, seed: int, st
     if state == "complete":
         return run
     script = ["bash", str(ROOT / f"{phase}.sh")]
-    if state is not None and (run / "checkpoints").is_dir():
+    if state is not None and (run / "checkpoints").is_dir() and (run / "config.yaml").is_file():
         _call([*script, "--resume", str(run)])
         return run
     config = run.with_name(f"{run.name}.yaml")
