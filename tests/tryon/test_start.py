@@ -133,3 +133,8 @@ def test_a_model_that_names_the_toy_vae_where_it_used_to_be_opens(pipe, tmp_path
     index.write_text(index.read_text().replace("unifashion.models.blocks_vae", "unifashion.tryon.blocks_vae"))
     assert "unifashion.tryon.blocks_vae" in index.read_text()
     assert torch.equal(load_pipeline(tmp_path / "old").vae.mean, pipe.vae.mean)
+
+
+def test_a_retrieval_run_with_a_try_on_run_in_it_is_one_folder(pipe, tmp_path):
+    save_pipeline(pipe, tmp_path / "run" / "tryon" / "last")
+    assert torch.equal(load_pipeline(tmp_path / "run").vae.mean, pipe.vae.mean)

@@ -98,6 +98,7 @@ def _retrieval(at: Checkpoint) -> list[str]:
         if spec.headline is None:
             continue
         try:
+            spec.find(at.data.root())
             (read_composed if spec.composed else read_pairs)(part, "val")
         except NoSplit as error:
             at.lacking.append(f"{spec.name}: {error}")

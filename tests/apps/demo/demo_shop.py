@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import html
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from PIL import Image, ImageDraw
 
 from unifashion.apps.demo.server import listen, make_server
 from unifashion.apps.demo.service import Service
+from unifashion.data.markup import MAX_ESCAPED
 from unifashion.models.unifashion import UniFashionModel
 from unifashion.search import Retriever
 from unifashion.search.build import Options, build_index
@@ -29,6 +31,13 @@ KINDS = {"dress": 70, "shirt": 40, "skirt": 80, "coat": 55}  # half the width of
 NASTY = (
     "<script>window.cracked=1</script><img src=x onerror='window.cracked=2'> `${window.cracked=3}` {{7*7}} \"quoted\""
 )
+
+
+def escaped(text: str) -> str:
+    """Escape a text as often as the reader of catalogues undoes it, so that markup reaches the page."""
+    for _ in range(MAX_ESCAPED):
+        text = html.escape(text, quote=False)
+    return text
 
 
 def draw(colour: str, kind: str, paper: str = "#f1eee9") -> Image.Image:
@@ -62,7 +71,7 @@ def open_shop(folder: Path, model: UniFashionModel) -> Shop:
             index = len(rows)
             draw(colour, kind).save(folder / f"{index}.png")
             metadata = {"id": f"{kind}/{index}", "price": f"{20 + 5 * index}.00", "category": kind, "colour": colour}
-            text = f"{colour.capitalize()} {kind} in cotton" if index else NASTY
+            text = f"{colour.capitalize()} {kind} in cotton" if index else escaped(NASTY)
             rows.append({"image": f"{index}.png", "text": text, **metadata})
     draw("pink", "coat", paper="#888888").save(folder / "again.png")
     rows.append({**rows[-1], "image": "again.png"})
