@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from unifashion.data.images import ImageTransform, normalise
 from unifashion.errors import UserError
 from unifashion.models.context_adapter import TRAINED, ContextAdapter
 from unifashion.training.train_tryon import train
+from unifashion.tryon.api import TryOn
 from unifashion.tryon.inference import run_inference
 from unifashion.tryon.loading import load_pipeline, save_pipeline
 from unifashion.tryon.qformer_context import QFormerContext
@@ -33,12 +35,11 @@ FOLDER = Path(__file__).resolve().parents[2] / "src/UNIStableVITON"
 SHORT = {"max_steps": 2, "batch_size": 2, "num_validation_images": 1, "validation_inference_steps": 2, "colour": False}
 
 
-def trained(
-    root, out, precision="fp32", retriever=None, init_from=None, adapter="linear", adapter_from=None, **changes
-):
+def trained(root, out, precision="fp32", **changes):
     data = TryOnDataSettings(data_root=str(root), height=24, width=18)
-    chosen = {"retriever": retriever, "init_from": init_from, "adapter": adapter, "adapter_from": adapter_from}
-    model = TryOnModelSettings(architecture="tiny", trainable="all", **chosen)
+    names = [field.name for field in fields(TryOnModelSettings)]
+    chosen = {"trainable": "all", **{name: changes.pop(name) for name in names if name in changes}}
+    model = TryOnModelSettings(architecture="tiny", **chosen)
     AcceleratorState._reset_state(True)  # as if in a process of its own: precision is fixed for one
     training = TryOnTrainingSettings(output_dir=str(out), precision=precision, ema_decay=0.5, **{**SHORT, **changes})
     return train(data, model, training)
@@ -109,6 +110,43 @@ def test_the_diffusion_heads_adapter_starts_the_denoisers_and_trains_on_exactly(
         UserError, match="has a clip adapter for rows of width 16, --retriever and --adapter ask for a linear"
     ):
         trained(tryon_root, tmp_path / "other", retriever=str(folder), init_from=str(whole))
+
+
+@pytest.mark.parametrize("adapter", ["linear", "clip"])
+def test_the_q_former_trains_with_the_denoiser_and_its_weights_are_kept_with_it(
+    make_model, tryon_root, tmp_path, adapter
+):
+    name = str(tmp_path / "retriever")
+    make_model().save_pretrained(name)
+    loaded = QFormerContext(name)
+    given = {"retriever": name, "adapter": adapter, "trainable": "paper+qformer", "save_steps": 1}
+    whole = trained(tryon_root, tmp_path / "whole", **given)
+    pipe = load_pipeline(whole)
+    before = loaded.model.state_dict()
+    moved = {part for part, tensor in pipe.qformer.items() if not torch.equal(tensor, before[part])}
+    assert "query_tokens" in moved and any("cross" in part for part in moved), moved
+    assert all(part == "query_tokens" or part.startswith("qformer.") for part in pipe.qformer)
+    assert pipe.denoiser.config.retriever == loaded.weights_hash, "of the model that --retriever names"
+    parts = Path(shutil.copytree(whole, tmp_path / "parts"))
+    shutil.rmtree(parts / "checkpoints" / "step_00000002")
+    trained(tryon_root, parts, resume=str(parts), **given)
+    again = load_pipeline(parts)
+    assert all(torch.equal(pipe.qformer[part], again.qformer[part]) for part in pipe.qformer)
+    garment = torch.randint(0, 256, (1, 3, 24, 18)).to(torch.uint8)
+    rows = TryOn(pipe, QFormerContext(name)).context(garment, ["red shirt"])
+    assert not torch.equal(rows, loaded(garment, ["red shirt"]))
+    more = {"retriever": name, "adapter": adapter, "init_from": str(whole), "max_steps": 1}
+    kept = load_pipeline(trained(tryon_root, tmp_path / "second", **more)).qformer
+    assert all(torch.equal(pipe.qformer[part], kept[part]) for part in pipe.qformer)
+
+
+def test_a_q_former_that_cannot_train_is_one_sentence(make_model, tryon_root, tmp_path):
+    name = str(tmp_path / "retriever")
+    make_model().save_pretrained(name)
+    with pytest.raises(UserError, match=r"paper\+qformer changes what is cached .* add --no-cache-latents"):
+        trained(tryon_root, tmp_path / "run", retriever=name, trainable="paper+qformer", cache_latents=True)
+    with pytest.raises(UserError, match="trains the Q-Former of a retrieval model: name one with --retriever"):
+        trained(tryon_root, tmp_path / "run", trainable="paper+qformer")
 
 
 def test_an_adapter_that_cannot_start_the_denoisers_is_one_sentence(drawing, make_model, tryon_root, tmp_path):

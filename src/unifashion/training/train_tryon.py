@@ -53,7 +53,9 @@ def train(data: TryOnDataSettings, model: TryOnModelSettings, training: TryOnTra
     quiet_libraries()
     require("torchmetrics", "the validation of a try-on training")
     check_run(training)
-    accelerator = make_accelerator(training)
+    if model.trains_qformer and training.cache_latents:
+        raise UserError(f"--trainable {model.trainable} changes what is cached in every step: add --no-cache-latents")
+    accelerator = make_accelerator(training, find_unused=model.trains_qformer)
     names = map_names(data.control, warped_mask=training.atv_weight > 0)
     with accelerator.main_process_first():
         train_split, used = read_split(data, "train", names)
@@ -67,6 +69,10 @@ def train(data: TryOnDataSettings, model: TryOnModelSettings, training: TryOnTra
     context = QFormerContext(model.retriever, accelerator.device) if model.retriever else None
     seed_everything(training.seed, "weights")
     pipe = _build(data, model, checkpoint, train_split, context)
+    if context is not None:
+        context.apply(pipe.qformer)
+    if context is not None and model.trains_qformer:
+        context.train_qformer()
     pipe.check(*size, training.validation_inference_steps)
     rows = TryOnRows(train_split.items, names, size, training)
     if isinstance(pipe.vae, BlockAutoencoder) and checkpoint is None and not model.init_from:

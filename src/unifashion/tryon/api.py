@@ -80,6 +80,8 @@ class TryOn:
         trained_with = pipe.denoiser.config.retriever
         if context is not None and trained_with is not None:
             check_retriever(trained_with, context.weights_hash)
+        if context is not None:
+            context.apply(pipe.qformer)
 
     @classmethod
     def from_pretrained(

@@ -119,7 +119,11 @@ def encode_batch(
     }
     encoded |= {name: to_share(maps[name]) for name in ("keep", "warped_mask") if name in maps}
     if context is not None:
-        encoded["query_rows"] = context(batch["maps"][names[-1]], batch["text"])
+        shown = batch["maps"][names[-1]], batch["text"]
+        if context.trains:
+            encoded["query_inputs"] = context.inputs(*shown)
+        else:
+            encoded["query_rows"] = context(*shown)
     encoded["text"] = pipe.words(batch["text"], context.num_rows if context is not None else 0).to(device)
     return encoded
 

@@ -208,7 +208,7 @@ class TryOnDenoiser(ModelMixin, ConfigMixin):
         What the output does not depend on (the garment encoder below its last used feature) never trains.
         """
         self.requires_grad_(True)
-        self.unet.requires_grad_(trainable == "all")
+        self.unet.requires_grad_(trainable.startswith("all"))
         encoder, levels = self.garment_encoder, len(self.config.block_out_channels)
         # DDP waits for the gradient of every trained parameter, and these would never get one.
         encoder.mid_block.requires_grad_(False)

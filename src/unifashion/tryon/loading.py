@@ -17,11 +17,11 @@ from unifashion.io import read_json, replacing_folder
 from unifashion.models import kinds
 from unifashion.models.blocks_vae import BlockAutoencoder
 from unifashion.models.hub import download
-from unifashion.models.weight_files import check_finite, load_foreign
+from unifashion.models.weight_files import check_finite, load_foreign, read_safetensors
 from unifashion.tryon import blocks_vae
 from unifashion.tryon.denoiser import TryOnDenoiser
 from unifashion.tryon.pipeline import TryOnPipeline, default_scheduler
-from unifashion.tryon.qformer_context import check_retriever
+from unifashion.tryon.qformer_context import QFORMER, check_retriever
 from unifashion.tryon.settings import ControlRead
 from unifashion.tryon.stableviton import from_stable_diffusion, read_ckpt
 
@@ -73,6 +73,9 @@ def load_pipeline(name: str | Path, base: str | None = None, control: ControlRea
     for part, module in pipe.components.items():
         if isinstance(module, nn.Module):
             check_finite(module.state_dict(), folder / part)
+    if (folder / QFORMER).is_file():
+        pipe.qformer = read_safetensors(folder / QFORMER)
+        check_finite(pipe.qformer, folder / QFORMER)
     if control not in ("as-trained", pipe.denoiser.config.control):
         raise UserError(f"{name} was trained with --control {pipe.denoiser.config.control}; leave --control out")
     return pipe

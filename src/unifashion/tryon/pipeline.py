@@ -20,6 +20,7 @@ from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
@@ -29,6 +30,7 @@ from unifashion.models.context_adapter import INSERT_AT
 from unifashion.tryon import encode
 from unifashion.tryon.denoiser import TryOnDenoiser
 from unifashion.tryon.maps import read_maps, to_share, to_unit
+from unifashion.tryon.qformer_context import QFORMER
 from unifashion.tryon.settings import Start
 
 Pictures = Image.Image | Sequence[Image.Image] | Tensor
@@ -59,6 +61,8 @@ class TryOnPipeline(DiffusionPipeline):
             vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, denoiser=denoiser, scheduler=scheduler
         )
         self._interrupt = False
+        # Weights of the retrieval model's Q-Former, where it trained with the denoiser.
+        self.qformer: dict[str, Tensor] = {}
 
     @property
     def vae_scale(self) -> int:
@@ -79,12 +83,15 @@ class TryOnPipeline(DiffusionPipeline):
         if not 1 <= num_inference_steps <= most:
             raise UserError(f"inference steps: the sampler takes 1 to {most} steps, got {num_inference_steps}")
 
-    def save_with(self, folder: str | Path, weights: dict[str, Tensor]) -> None:
-        """``save_pretrained`` with other weights of the denoiser, such as their moving average or those of all FSDP shards."""
+    def save_with(
+        self, folder: str | Path, weights: dict[str, Tensor], qformer: dict[str, Tensor] | None = None
+    ) -> None:
+        """``save_pretrained`` with other weights of denoiser and Q-Former: their moving average, or those of all FSDP shards."""
         with torch.device("meta"):  # no second copy in memory
             denoiser = TryOnDenoiser.from_config(self.denoiser.config)
         denoiser.load_state_dict(weights, assign=True)
         pipe = TryOnPipeline(self.vae, self.text_encoder, self.tokenizer, denoiser, self.scheduler)
+        pipe.qformer = qformer or self.qformer
         pipe.save_pretrained(folder)
 
     def save_pretrained(self, save_directory: str | Path, *args: Any, **options: Any) -> None:
@@ -101,6 +108,9 @@ class TryOnPipeline(DiffusionPipeline):
             self.tokenizer.backend_tokenizer.no_truncation()
             self.tokenizer.backend_tokenizer.no_padding()
         super().save_pretrained(save_directory, *args, **options)
+        if self.qformer:
+            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.qformer.items()}
+            save_file(tensors, Path(save_directory) / QFORMER, metadata={"format": "pt"})
 
     @torch.no_grad()
     def __call__(

@@ -13,7 +13,7 @@ from unifashion.flags import SEEDS, UNLIMITED, setting
 Control = Literal["garment", "garment-sketch", "sketch"]  # each is the name of a map, see maps.py
 ControlRead = Literal["as-trained", "garment", "garment-sketch", "sketch"]
 Adapter = Literal["linear", "clip"]
-Trainable = Literal["paper", "all"]
+Trainable = Literal["paper", "all", "paper+qformer", "all+qformer"]
 Start = Literal["noise", "agnostic", "ground-truth"]
 SchedulerName = Literal["default", "pndm", "ddim", "ddpm", "euler", "dpm++", "unipc"]
 
@@ -83,7 +83,8 @@ class TryOnModelSettings:
     )
     trainable: Trainable = setting(
         "paper",
-        "what trains: garment encoder, warp blocks, adapter and the unconditional vector (paper), or also the U-Net (all)",
+        "what trains: garment encoder, warp blocks, adapter and the unconditional vector (paper), or also the U-Net (all); "
+        "+qformer: also the Q-Former of --retriever, whose weights are then kept with the try-on model",
     )
 
     def __post_init__(self) -> None:
@@ -91,8 +92,17 @@ class TryOnModelSettings:
             raise UserError(
                 "--adapter clip reads rows of a retrieval model: name one with --retriever, or leave --adapter out"
             )
+        if self.trains_qformer and self.retriever is None:
+            raise UserError(
+                f"--trainable {self.trainable} trains the Q-Former of a retrieval model: name one with --retriever"
+            )
         if self.adapter_from is not None and self.adapter != "clip":
             raise UserError("--adapter-from is what --adapter clip starts from: add --adapter clip, or leave it out")
+
+    @property
+    def trains_qformer(self) -> bool:
+        """Return whether the Q-Former trains with the denoiser."""
+        return self.trainable.endswith("+qformer")
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,17 @@ import torch
 from torch import Tensor
 
 from unifashion.data.batches import Batch
-from unifashion.models.weight_files import load_foreign
+from unifashion.models.weight_files import load_foreign, read_safetensors
 from unifashion.seeding import seed_for
 from unifashion.training.tasks.task import Losses, Position, Task
 from unifashion.tryon.dataset import collate, collate_encoded, encode_batch
 from unifashion.tryon.denoiser import Denoised, TryOnDenoiser
 from unifashion.tryon.losses import attention_loss, denoise, draw, noise_loss, noise_schedule
 from unifashion.tryon.pipeline import TryOnPipeline
-from unifashion.tryon.qformer_context import QFormerContext
+from unifashion.tryon.qformer_context import QFORMER, QFormerContext
 from unifashion.tryon.settings import TryOnTrainingSettings
+
+MODEL, RETRIEVER = "model.", "retriever."
 
 
 class TryOnTask(Task):
@@ -43,6 +45,19 @@ class TryOnTask(Task):
         super().__init__(pipe.denoiser, {"noise": 1.0, "atv": settings.atv_weight})
         self.pipe, self.settings, self.context, self.encoded = pipe, settings, context, encoded
         self.schedule = noise_schedule(pipe.scheduler)
+        self.retriever = context.model if context is not None and context.trains else None
+
+    @property
+    def uses_all_parameters(self) -> bool:
+        """Not where the Q-Former trains: what the query rows do not depend on, such as its text's last layer, is idle."""
+        return self.retriever is None
+
+    def train(self, mode: bool = True) -> "TryOnTask":
+        """Follow the mode; the retrieval model stays in evaluation mode, also where its Q-Former trains."""
+        super().train(mode)
+        if self.retriever is not None:
+            self.retriever.eval()
+        return self
 
     def collate(self, rows: list[Any]) -> Batch:
         """See ``tryon.dataset``."""
@@ -63,7 +78,9 @@ class TryOnTask(Task):
         return [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def encode(self, batch: Batch) -> Denoised:
-        """Predict the noise."""
+        """Predict the noise; where the Q-Former trains, after its pass over the garment and its words."""
+        if self.context is not None and "query_inputs" in batch:
+            batch = {**batch, "query_rows": self.context.rows(*batch["query_inputs"])}
         return denoise(self.model, self.schedule, batch, self.weights["atv"] > 0, self.pipe.text_encoder)
 
     def losses_of(self, features: Denoised, batch: Batch) -> Losses:
@@ -74,10 +91,17 @@ class TryOnTask(Task):
         return losses
 
     def write(self, folder: Path, weights: dict[str, Tensor]) -> None:
-        """Write the pipeline with these weights of the denoiser."""
-        self.pipe.save_with(folder, {name.removeprefix("model."): tensor for name, tensor in weights.items()})
+        """Write the pipeline with these weights of the denoiser and, if it trains, the Q-Former."""
+        denoiser = {name.removeprefix(MODEL): tensor for name, tensor in weights.items() if name.startswith(MODEL)}
+        learning = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        qformer = {name.removeprefix(RETRIEVER): weights[name] for name in learning if name.startswith(RETRIEVER)}
+        self.pipe.save_with(folder, denoiser, qformer)
 
     def read_weights(self, folder: Path) -> dict[str, Tensor]:
-        """Read the denoiser of a pipeline folder."""
-        denoiser = load_foreign(TryOnDenoiser, folder, subfolder="denoiser")
-        return {f"model.{name}": tensor for name, tensor in denoiser.state_dict().items()}
+        """Read the denoiser of a pipeline folder, and the retrieval model if it trains: what did not is as it was loaded."""
+        denoiser = load_foreign(TryOnDenoiser, folder, subfolder="denoiser").state_dict()
+        weights = {f"{MODEL}{name}": tensor for name, tensor in denoiser.items()}
+        if self.retriever is not None:
+            retriever = {**self.retriever.state_dict(), **read_safetensors(folder / QFORMER)}
+            weights |= {f"{RETRIEVER}{name}": tensor for name, tensor in retriever.items()}
+        return weights
