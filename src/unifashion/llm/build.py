@@ -152,7 +152,7 @@ def _diffusion(
         return head, replace(heads, **{name: getattr(kept, name) for name in DIFFUSION_FIELDS})
     name, size, prompt = settings.diffusion_model, settings.drawing_size, settings.drawing_prompt
     if name == TINY:
-        head = tiny_diffusion_head(learned.texts(), learned.drawings(), *sizes, size, prompt)
+        head = tiny_diffusion_head(learned.texts(), learned.drawings, *sizes, size, prompt)
     else:
         head = load_diffusion_head(name, *sizes, size, prompt, trains)
     return head, replace(heads, diffusion_model=name, keeps_unet=trains, drawing_size=size, drawing_prompt=prompt)

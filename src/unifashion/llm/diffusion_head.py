@@ -210,22 +210,18 @@ def load_diffusion_head(
         raise UserError(
             f"diffusion model {name!r} is not a Stable Diffusion 1.x: it must predict noise from CLIP's text rows"
         )
-    head = DiffusionHead(width, num_rows, *parts, size=size, prompt=prompt, trains_unet=trains_unet, prediction=kind)
-    check_shape(head)
-    return head
+    check_blocks(size, getattr(parts[2].config, "patch", 8))
+    return DiffusionHead(width, num_rows, *parts, size=size, prompt=prompt, trains_unet=trains_unet, prediction=kind)
 
 
-def check_shape(head: DiffusionHead) -> None:
-    """Check that the autoencoder can cut what is drawn into its blocks.
+def check_blocks(size: str | int, block: int) -> None:
+    """Check that an autoencoder can cut what is drawn into its blocks of ``block`` pixels.
 
     Raises:
         UserError: it cannot.
     """
-    block = getattr(head.vae.config, "patch", 8)
-    if any(side % block for side in head.shape):
-        raise UserError(
-            f"drawing_size {'x'.join(map(str, head.shape))}: the autoencoder works on blocks of {block} pixels; give multiples"
-        )
+    if any(side % block for side in drawing_shape(size)):
+        raise UserError(f"drawing_size {size}: the autoencoder works on blocks of {block} pixels; give multiples of it")
 
 
 def _is_tiny(name: str) -> bool:

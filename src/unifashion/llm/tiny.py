@@ -6,7 +6,7 @@ whole pipeline on a laptop, not to write or draw well.
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from unifashion.errors import require
-from unifashion.llm.diffusion_head import DiffusionHead, check_shape
+from unifashion.llm.diffusion_head import DiffusionHead, check_blocks
 
 TINY = "tiny"
 TEXT_WIDTH, PROMPT_LENGTH, PATCH = 64, 24, 3
@@ -78,13 +78,13 @@ def tiny_llama(tokenizer: PreTrainedTokenizerBase, max_positions: int = 512) -> 
 
 
 def tiny_diffusion_head(
-    texts: Iterable[str], image_N3ST: Tensor, width: int, num_rows: int, size: str, prompt: str
+    texts: Iterable[str], drawings: Callable[[], Tensor], width: int, num_rows: int, size: str, prompt: str
 ) -> DiffusionHead:
     """Build a diffusion head with random weights, from torch's global generator, and an autoencoder fitted to pictures.
 
     Args:
         texts: the prompts' vocabulary.
-        image_N3ST: pictures in -1..1.
+        drawings: called for pictures (N, 3, S, T) in -1..1.
         width: of the Q-Former's rows.
         num_rows: how many rows an image has.
         size: of the drawn image.
@@ -95,6 +95,7 @@ def tiny_diffusion_head(
 
     from unifashion.models.blocks_vae import BlockAutoencoder
 
+    check_blocks(size, PATCH)
     tokenizer = train_tokenizer(texts)
     text_encoder = CLIPTextModel(
         CLIPTextConfig(
@@ -120,7 +121,5 @@ def tiny_diffusion_head(
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
     )
     vae = BlockAutoencoder(patch=PATCH)
-    vae.fit(image_N3ST)
-    head = DiffusionHead(width, num_rows, text_encoder, tokenizer, vae, unet, size, prompt, prediction="v_prediction")
-    check_shape(head)
-    return head
+    vae.fit(drawings())
+    return DiffusionHead(width, num_rows, text_encoder, tokenizer, vae, unet, size, prompt, prediction="v_prediction")
