@@ -1,5 +1,7 @@
 """Everything that one checkpoint and the data below one root allow, and what is said about the rest."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from PIL import Image
@@ -45,6 +47,14 @@ def test_what_checkpoint_and_data_allow_is_measured_and_the_rest_has_its_reason(
     reasons = dict(reason.split(": ", 1) for reason in lacking)
     assert {"fashiongen", "fashion200k", "fashioniq", "cirr", "circo", "captions"} == set(reasons)
     assert "was not trained to write captions" in reasons["captions"]
+
+
+def test_reranking_by_two_images_without_composed_queries_is_said(make_model, shop, tmp_path):
+    make_model("blip2_cir_cls").save_pretrained(tmp_path / "model")
+    few = replace(FEW, rerank=2, rerank_by="two-image")
+    scores, lacking, _ = score_all(str(tmp_path / "model"), None, data(shop), few)
+    assert "catalogue/full+itm2" in {score.protocol for score in scores}
+    assert "re-ranking by two-image: no composed queries were scored" in lacking
 
 
 def test_a_model_of_one_kind_says_what_it_does_not_retrieve(make_model, shop, tmp_path):

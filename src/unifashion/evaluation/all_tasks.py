@@ -111,8 +111,9 @@ def _retrieval(at: Checkpoint) -> list[str]:
         output.mkdir(parents=True, exist_ok=True)
         evaluation = at.evaluation if spec.composed else replace(at.evaluation, rerank_by="target")
         at.scores += retrieval.validate(at.network, part, evaluation, at.path, output=output)[0]
-    if at.evaluation.rerank_by != "target" and not any(map(is_composed, present)):
-        at.lacking.append(f"re-ranking by {at.evaluation.rerank_by}: there are no composed queries")
+    suffix = at.evaluation.rerank_suffix
+    if at.evaluation.rerank_by != "target" and not any(score.protocol.endswith(suffix) for score in at.scores):
+        at.lacking.append(f"re-ranking by {at.evaluation.rerank_by}: no composed queries were scored")
     return present
 
 
