@@ -8,9 +8,11 @@ import torch
 from tiny_heads import write_diffusion, write_llm
 
 from unifashion.config import PAPER_PARTS, LanguageModelSettings
+from unifashion.convert import convert
 from unifashion.data.datasets import KEY_POINTS, PROFESSIONAL, SHORT
 from unifashion.errors import UserError
 from unifashion.llm.build import Learned, add_heads
+from unifashion.llm.captioner import Captioner
 from unifashion.llm.model import UniFashionFull, part_of
 from unifashion.llm.prompts import instruction_for, prompt_ids
 from unifashion.models.generation import Decoding
@@ -210,3 +212,19 @@ def test_unusable_settings_are_one_sentence(build, tmp_path):
         with pytest.raises(UserError, match=sentence):
             build(**changes)
     assert replace(LanguageModelSettings(), trainable="paper-s1").parts() == ("qformer",)
+
+
+def test_a_copy_by_convert_keeps_the_heads(build, tmp_path):
+    model = build()
+    model.eval().save_pretrained(tmp_path / "saved")
+    convert(tmp_path / "saved", tmp_path / "copy")
+    copy = UniFashionFull.from_pretrained(tmp_path / "copy")
+    own = model.state_dict()
+    assert copy.heads == model.heads
+    assert all(torch.equal(tensor, own[name]) for name, tensor in copy.state_dict().items())
+
+
+def test_a_language_model_for_a_model_without_a_head_is_refused(make_model, llm, tmp_path):
+    make_model().save_pretrained(tmp_path / "cls")
+    with pytest.raises(UserError, match="has no head for a language model"):
+        Captioner.from_pretrained(tmp_path / "cls", llm=str(llm))

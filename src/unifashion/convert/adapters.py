@@ -9,6 +9,7 @@ Its file names neither the language model nor the diffusion model. A converted f
 beside a ``heads.json`` without models: whoever captions, draws or trains names them (llm/heads.py).
 """
 
+import shutil
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -18,6 +19,13 @@ from unifashion.io import write_json
 from unifashion.models.weight_files import Weights
 
 HEADS, HEAD_WEIGHTS = "heads.json", "heads.safetensors"
+PARTS_OF_HEADS = (
+    HEADS,
+    HEAD_WEIGHTS,
+    "llm",
+    "unet",
+    "diffusion",
+)  # what llm/model.py writes beside the retrieval network
 UNNAMED = {"llm": None, "diffusion_model": None}
 
 _KINDS = ("weight", "bias")
@@ -50,3 +58,12 @@ def write_adapters(folder: Path, adapters: Weights) -> None:
     """Write adapters into a model folder, for models that are named later."""
     save_file({name: tensor.contiguous() for name, tensor in adapters.items()}, folder / HEAD_WEIGHTS)
     write_json(folder / HEADS, UNNAMED)
+
+
+def copy_heads(source: Path, folder: Path) -> None:
+    """Copy the heads of one of our own folders into another, as far as it has any."""
+    for name in PARTS_OF_HEADS:
+        if (source / name).is_dir():
+            shutil.copytree(source / name, folder / name)
+        elif (source / name).is_file():
+            shutil.copy(source / name, folder / name)

@@ -19,7 +19,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from unifashion.convert import huggingface
-from unifashion.convert.adapters import adapter_names, read_adapters, write_adapters
+from unifashion.convert.adapters import adapter_names, copy_heads, read_adapters, write_adapters
 from unifashion.convert.complete import complete
 from unifashion.convert.files import is_own, read_file
 from unifashion.convert.lavis import UNUSED_HEADS, from_lavis, to_lavis
@@ -120,7 +120,7 @@ def convert(
     else:
         source = pretrained.resolve(name).path
         adapters = read_adapters(source) if source.is_file() else {}
-        more = partial(write_adapters, adapters=adapters) if adapters else None
+        more = partial(write_adapters, adapters=adapters) if adapters else partial(copy_heads, source)
         pretrained.save(out, config, weights, own_tokenizer, more)
     return out
 

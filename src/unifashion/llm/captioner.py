@@ -63,6 +63,8 @@ class Captioner:
         transformers_logging.set_verbosity_error()
         where = choose_device(device)
         has_heads = find_heads(name) is not None
+        if llm is not None and not has_heads:
+            raise UserError(f"{name} has no head for a language model, so llm {llm!r} would not be used; leave it out")
         model = UniFashionFull.from_pretrained(name, llm) if has_heads else UniFashion.from_pretrained(name)
         return cls(model.to(where))
 
