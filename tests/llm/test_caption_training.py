@@ -67,14 +67,26 @@ def test_a_language_model_made_on_the_spot_learns_the_captions(blip_train, start
     assert all(text.startswith("A ") and text.endswith("dress.") for text in captions), captions
 
 
-def test_lora_and_drawing_train_and_a_stopped_run_takes_the_same_steps(blip_train, start, tmp_path, monkeypatch):
+HEADS = {
+    "LoRA and a U-Net": ("--llm {llm} --lora-r 4 --lora-alpha 8 --diffusion-model {sd} --drawing-size 16", "itg q2i"),
+    "everything, made on the spot": (
+        "--losses itc+itm+lm+itg+q2i --llm tiny --diffusion-model tiny --drawing-size 24x18 "
+        "--trainable qformer+adapters+llm+diffusion --eval-every 2 --num-queries 2 --num-draws 1",
+        "itc itm lm itg q2i",
+    ),
+}
+
+
+@pytest.mark.parametrize("heads", HEADS)
+def test_heads_train_and_a_stopped_run_takes_the_same_steps(blip_train, start, tmp_path, monkeypatch, heads):
     _, flags = start
-    llm, sd = write_llm(tmp_path / "llm"), write_diffusion(tmp_path / "sd")
-    words = f"--llm {llm} --lora-r 4 --lora-alpha 8 --diffusion-model {sd} --drawing-size 16 --num-epochs 2"
-    flags = [*flags, *words.split(), "--learning-rate", "1e-3", "--save-steps", "2", "--warmup-epochs", "0.5"]
+    words, names = HEADS[heads]
+    words = words.format(llm=write_llm(tmp_path / "llm"), sd=write_diffusion(tmp_path / "sd"))
+    flags = [*flags, *words.split(), "--num-epochs", "2"]
+    flags += ["--learning-rate", "1e-3", "--save-steps", "2", "--warmup-epochs", "0.5"]
     blip_train.main([*flags, "--output-dir", str(tmp_path / "whole")])
     rows = losses(tmp_path / "whole")
-    assert len(rows) == 2 and all(float(row["itg"]) > 0 and float(row["q2i"]) > 0 for row in rows)
+    assert len(rows) == 2 and all(float(row[name]) > 0 for row in rows for name in names.split())
     real, calls = Trainer._train_batch, iter(range(100))
 
     def stops(self, *given):
@@ -88,7 +100,10 @@ def test_lora_and_drawing_train_and_a_stopped_run_takes_the_same_steps(blip_trai
             blip_train.main([*flags, "--output-dir", str(tmp_path / "run")])
     blip_train.main([*flags, "--resume", str(tmp_path / "run")])
     assert losses(tmp_path / "run") == rows
-    for name in ("model.safetensors", "heads.safetensors", "llm/adapter_model.safetensors"):
+    whole = tmp_path / "whole" / "last"
+    files = [path.relative_to(whole.resolve()) for path in whole.resolve().rglob("*.safetensors")]
+    assert len(files) >= 3
+    for name in files:
         ours, theirs = (load_file(tmp_path / run / "last" / name) for run in ("run", "whole"))
         assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours), name
 
