@@ -11,6 +11,8 @@ from unifashion.errors import UserError
 from unifashion.evaluation.all_tasks import COLUMNS, score_all, summary
 from unifashion.evaluation.scores import read_scores
 from unifashion.llm.build import Learned, add_heads
+from unifashion.tryon.loading import save_pipeline
+from unifashion.tryon.tiny import tiny_pipeline
 
 FEW = EvaluationSettings(num_drawings=4, drawing_steps=2, eval_batch_size=8)
 
@@ -45,7 +47,7 @@ def test_what_checkpoint_and_data_allow_is_measured_and_the_rest_has_its_reason(
     assert {score.dataset for score in scores} == {"catalogue"}
     assert all(score.gallery == 5 and score.n == 4 for score in scores if score.protocol.startswith("cycle/"))
     reasons = dict(reason.split(": ", 1) for reason in lacking)
-    assert {"fashiongen", "fashion200k", "fashioniq", "cirr", "circo", "captions"} == set(reasons)
+    assert {"fashiongen", "fashion200k", "fashioniq", "cirr", "circo", "captions", "try-on"} == set(reasons)
     assert "was not trained to write captions" in reasons["captions"]
 
 
@@ -80,3 +82,16 @@ def test_the_summary_has_the_columns_of_the_ablation(make_model, shop, tmp_path)
     assert list(found) == [title for title, _, _ in COLUMNS]
     assert found["retrieval mean"] == found["composed mean"] == found["BLEU-4"] == "-"
     assert 0 <= float(found["drawing R@1"]) <= 100
+
+
+def test_a_try_on_model_in_the_same_folder_draws_the_first_test_pairs(make_model, shop, tryon_root, tmp_path):
+    (shop / "vitonhd").symlink_to(tryon_root / "vitonhd")
+    make_model("blip2_cir_full").save_pretrained(tmp_path / "model")
+    save_pipeline(tiny_pipeline(["red shirt"], image_size=(36, 24)), tmp_path / "model" / "tryon" / "last")
+    few = replace(FEW, num_drawings=2)
+    scores, lacking, folder = score_all(str(tmp_path / "model"), None, data(shop), few)
+    (ssim,) = [score for score in scores if score.metric == "SSIM"]
+    assert (ssim.protocol, ssim.dataset, ssim.n) == ("tryon/catvton/paired", "vitonhd", 2)
+    assert "synthetic" in ssim.marks and "incomplete" not in ssim.marks
+    assert len(list((folder / "vitonhd-tryon").glob("*_00.png"))) == 2
+    assert any("LPIPS (squeeze) cannot be computed without" in reason for reason in lacking)

@@ -4,6 +4,7 @@
     captions      of the image-text sets, by the language model or else the Q-Former's own head (captions.py; needs Java)
     drawing       by the diffusion head: cycle consistency of what is drawn from another photo of the product and its words, and
                   from composed queries (cycle.py)
+    try-on        by the try-on model that lies in the same folder, in CHECKPOINT/tryon: the first test pairs (tryon_results.py)
 
 What could not be measured is said, with the reason.
 """
@@ -19,10 +20,12 @@ from accelerate import Accelerator
 
 from unifashion.config import DataSettings, EvaluationSettings
 from unifashion.data.annotations import NoSplit
-from unifashion.data.datasets import retrieval_sets
+from unifashion.data.datasets import retrieval_sets, tryon_sets
 from unifashion.data.records import ImageText
 from unifashion.data.settings import ALL
-from unifashion.data.splits import is_composed, read_composed, read_pairs, root_marks
+from unifashion.data.splits import find_tryon, is_composed, read_composed, read_pairs, read_tryon, root_marks
+from unifashion.data.synthetic import is_synthetic
+from unifashion.data.tryon import PERSON_MAPS
 from unifashion.distributed import is_main_process, join_processes
 from unifashion.encoders.unifashion import UniFashion
 from unifashion.errors import UserError
@@ -30,11 +33,12 @@ from unifashion.evaluation import retrieval
 from unifashion.evaluation.composed import query_text
 from unifashion.evaluation.cycle import cycle_scores
 from unifashion.evaluation.scores import MEAN, Measurement, Score, as_scores, scoring_into, write_scores
-from unifashion.io import check_output, write_jsonl
+from unifashion.io import check_output, read_json, write_jsonl
 from unifashion.llm.captioner import Captioner
 from unifashion.llm.designer import Designer
 from unifashion.llm.heads import find_heads, read_heads
 from unifashion.models.presets import VARIANTS
+from unifashion.tryon.loading import BESIDE, find_pipeline
 
 Item = TypeVar("Item")
 # The columns of the paper's ablation: what they are called, protocol and metric. FID needs Inception's weights, and the drawn
@@ -82,6 +86,7 @@ def score_all(
     with scoring_into(folder) if is_main_process() else nullcontext():
         present = _retrieval(at)
         _drawing(at, present)  # by every process: they embed what was drawn together
+        _try_on(at)  # likewise: they share the pairs
         if is_main_process():
             _captions(at, [name for name in present if not is_composed(name)])
             if not at.scores:
@@ -178,6 +183,55 @@ def _drawing(at: Checkpoint, datasets: Sequence[str]) -> None:
             continue
         images, texts, products = ([getattr(pair, key) for pair in others] for key in ("image", "text", "product"))
         at.add(name, read.split, _cycle(at, designer, images, texts, products, gallery, "cycle/design", images))
+
+
+def _try_on(at: Checkpoint) -> None:
+    """Draw the first test pairs of every try-on set with the model in the same folder, and score them as CatVTON does."""
+    model = find_pipeline(Path(at.path) / BESIDE)
+    if model is None:
+        at.lacking.append(
+            f"try-on: there is no try-on model in {Path(at.path) / BESIDE} (train one with --output-dir there)"
+        )
+        return
+    from unifashion.evaluation.image_networks import weights_folder
+    from unifashion.evaluation.tryon_results import read_results, score_folder
+    from unifashion.tryon.inference import run_inference
+    from unifashion.tryon.settings import TryOnInferenceSettings
+
+    denoiser, root = read_json(model / "denoiser" / "config.json") or {}, at.data.root()
+    for spec in (spec for spec in tryon_sets() if not spec.part_of):
+        try:
+            split = read_tryon(spec.name, root, "test", (*PERSON_MAPS, "garment"))
+        except NoSplit as error:
+            at.lacking.append(f"try-on on {spec.name}: {error}")
+            continue
+        output = at.folder / f"{spec.name}-tryon"
+        run_inference(
+            TryOnInferenceSettings(
+                dataset=spec.name,
+                data_root=str(root),
+                model_path=str(model),
+                retriever=at.path if denoiser.get("retriever") else None,
+                output_dir=str(output),
+                limit=at.evaluation.num_drawings,
+                num_inference_steps=at.evaluation.drawing_steps,
+            )
+        )
+        if not is_main_process():
+            continue
+        results = read_results(output, split, model=at.path)
+        drawn = replace(split, items=results.items, missing=())
+        scores, lacking = score_folder(
+            replace(results, lacking=()),
+            drawn,
+            "paired",
+            ("catvton",),
+            weights_folder(),
+            dataset=spec.name,
+            synthetic=is_synthetic(find_tryon(spec.name, root)),
+        )
+        at.scores += scores
+        at.lacking += [f"try-on on {spec.name}: {reason}" for reason in lacking]
 
 
 def _cycle(
