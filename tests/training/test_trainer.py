@@ -45,7 +45,7 @@ def make_trainer(make_model, tmp_path):
         results = iter(values)
         task = CrossModalTask(make_model(), settings)
         accelerator = make_accelerator(settings)
-        return trainer_of(task, rows, settings, accelerator, run, lambda model: score(next(results)))
+        return trainer_of(task, rows, settings, accelerator, run, lambda model, losses: score(next(results)))
 
     return make
 
