@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     groups = (DataSettings, ModelSettings, TrainingSettings, EvaluationSettings, LanguageModelSettings)
     words = sys.argv[1:] if argv is None else argv
     data, model, training, evaluation, language = parse_settings(groups, words, __doc__.split("\n")[0])
+    data.mixture()  # "all" is no set to train on
     check_output(Path(training.resume or training.output_dir), "--resume" if training.resume else "--output-dir")
     if data.feature_cache is not None:
         check_output(Path(data.feature_cache), "--feature-cache")

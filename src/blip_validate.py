@@ -46,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     if checkpoint.model_path is None:
         raise UserError("--model-path is required: a run, a saved model folder or a hub id")
+    if data.dataset == ALL:
+        _score_all(checkpoint, data, evaluation)
+        return
     from unifashion.distributed import is_main_process
     from unifashion.evaluation.results import format_table
     from unifashion.evaluation.retrieval import submit_checkpoint, validate_checkpoint
@@ -54,9 +57,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         from unifashion.apps.toy_catalogue import provide
 
         provide(data)
-    if data.dataset == ALL:
-        _score_all(checkpoint, data, evaluation)
-        return
     run = checkpoint.model_path, checkpoint.blip_model_name, checkpoint.output_dir, data, evaluation
     if checkpoint.split == "test":
         for path in submit_checkpoint(*run):

@@ -311,3 +311,14 @@ def test_a_set_that_only_trains_is_trained_without_validation(catalogue):
     config = ["--config", "configs/quickstart/pretrain.yaml", "--data-root", str(catalogue)]
     done = run("bash", "pretrain.sh", *config, "--dataset", "fashioniq-cap", "--output-dir", str(folder), *FAST)
     assert "runs without validation" in done.stderr and (folder / "last" / "model.safetensors").is_file()
+
+
+def test_all_is_for_validation_and_needs_no_data_root(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNIFASHION_DATA", str(tmp_path / "none"))
+    for script, words, sentence in (
+        ("blip_validate.py", ["--model-path", str(tmp_path / "no")], "no model at"),
+        ("blip_validate.py", ["--model-path", "x", "--split", "test"], "--dataset all takes neither --split test nor"),
+        ("blip_train.py", ["--output-dir", str(tmp_path / "run")], "all is for validation (vail.sh)"),
+    ):
+        done = run(sys.executable, f"src/{script}", "--dataset", "all", *words, code=2)
+        assert sentence in done.stderr, done.stderr

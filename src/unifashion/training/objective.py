@@ -145,11 +145,11 @@ def check_effects(
         _refuse(training, ("itm_negatives",), "itm is not among the losses")
     if model.blip_model_name == "blip2_cir_cls" or not {"ttc", "itm"} & set(losses):
         _refuse(training, ("composed_objective",), "no composed query is compared with a caption or matched")
+    _check_heads(language, losses, kept)
     if not {"itg", "q2i"} & set(losses):
         _refuse(
             language, ("trainable", "gradient_checkpointing"), "there is neither a language model nor a diffusion model"
         )
-    _check_heads(language, losses, kept)
 
 
 def _check_heads(language: LanguageModelSettings, losses: tuple[str, ...], kept: Path | None) -> None:
