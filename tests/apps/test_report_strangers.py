@@ -296,9 +296,9 @@ def test_a_best_checkpoint_at_an_epoch_of_hundreds_of_digits_is_not_drawn(make_r
 def test_what_no_evaluation_writes_is_not_drawn_for_hours(make_run):
     run = make_run()
     home = run / "validate" / "fashioniq"
-    rows = [{**answer("a.png"), "protocol": f"p{n}"} for n in range(21)]
+    rows = [{**answer("a.png"), "protocol": f"p{n}"} for n in range(61)]
     (home / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(UserError, match="more than 20 protocols"):
+    with pytest.raises(UserError, match="more than 60 protocols"):
         page_of(run)
     (home / "answers.jsonl").write_text("")
     (run / "train_metrics.csv").write_text(",".join(["epoch", *(f"c{n}" for n in range(300))]))

@@ -161,7 +161,7 @@ def test_collated_rows_have_the_documented_shapes(composed, pairs, photos):
     assert batch["product"].shape == batch["text"].shape == (3,)
     assert batch["product"].tolist() == [stable_id("p2"), stable_id("p0"), stable_id("p2")]
     assert (batch["rows"], batch["broken"]) == ([4, 0, 5], [])
-    assert set(batch) == {"image", "text_ids", "text_mask", "product", "text", "rows", "broken"}
+    assert set(batch) == {"image", "text_ids", "text_mask", "product", "text", "set", "rows", "broken"}
 
 
 def test_a_composed_batch_has_two_images_and_captions_where_they_exist(composed, photos):

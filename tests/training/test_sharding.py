@@ -121,7 +121,7 @@ def fit_tryon(tryon_root, tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "fit", fit_and_look)
 
     def fit(name, make_accelerator, resume=False):
-        monkeypatch.setattr(train_tryon, "make_accelerator", lambda *_: make_accelerator())
+        monkeypatch.setattr(train_tryon, "make_accelerator", lambda *_, **__: make_accelerator())
         training = TryOnTrainingSettings(
             output_dir=str(tmp_path / name),
             resume=str(tmp_path / name) if resume else None,
