@@ -36,6 +36,11 @@ def is_main_process() -> bool:
     return rank() == 0
 
 
+def is_launched_first() -> bool:
+    """Return whether a launcher started this process as the first one, which is known before the processes join."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 # Starting -------------------------------------------------------------------------------------------------------------
 
 

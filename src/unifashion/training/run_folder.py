@@ -33,6 +33,7 @@ from PIL import Image
 
 import unifashion
 from unifashion.config import RunSettings
+from unifashion.distributed import is_launched_first
 from unifashion.errors import UserError
 from unifashion.flags import write_yaml
 from unifashion.io import (
@@ -219,7 +220,8 @@ def check_run(settings: RunSettings) -> None:
     path = Path(settings.resume or settings.output_dir)
     if not settings.resume:
         check_free(path, settings.overwrite)
-    if path.is_dir() and any(path.iterdir()):
+    # The others would find the first one's lock, which it holds here for a moment, and take it for another training.
+    if is_launched_first() and path.is_dir() and any(path.iterdir()):
         with _lock(path, settings):
             pass
 
