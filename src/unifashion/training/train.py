@@ -70,6 +70,7 @@ def train(
         UserError: unusable settings, data or start checkpoint; a loss that is not finite.
     """
     transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()  # of every save of a head
     language = language or LanguageModelSettings()
     check_run(training)
     photos = Photos(ImageTransform(data.image_size, pad=data.pad, ratio=data.pad_ratio), keep=data.cache_images)
