@@ -7,4 +7,5 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source src/environment.sh
+export PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}" # an environment that clones share names one of them
 exec "$PYTHON" -m unifashion.apps.ablation "$@"
