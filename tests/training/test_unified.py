@@ -259,10 +259,13 @@ def chosen(name, rows, training, language):
     return choose_losses(ModelSettings(blip_model_name=name), *settings, rows, None)
 
 
-def test_a_head_that_is_kept_keeps_its_own_prompt(monkeypatch):
+def test_a_head_that_is_kept_keeps_its_own_prompt_and_one_that_is_left_out_is_said(monkeypatch, caplog):
     kept = SimpleNamespace(llm="llama", diffusion_model=None)
     monkeypatch.setattr("unifashion.llm.heads.read_heads", lambda _: kept)
     model, training = ModelSettings(blip_model_name=FULL), TrainingSettings()
     assert choose_losses(model, training, LanguageModelSettings(), PAIRS, Path("run")) == ("itg",)
+    with caplog.at_level("WARNING"):
+        choose_losses(model, dataclasses.replace(training, losses="itc"), LanguageModelSettings(), PAIRS, Path("run"))
+    assert "run: it has a language model, which this run leaves out, as itg is not among the losses" in caplog.text
     with pytest.raises(UserError, match="--template has no effect: the language model of run keeps its own"):
         choose_losses(model, training, LanguageModelSettings(template="<queries> x"), PAIRS, Path("run"))

@@ -1,6 +1,5 @@
 """Add the heads that the training settings ask for to a model: new ones, or those of the checkpoint that it starts from."""
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,8 +22,6 @@ from unifashion.llm.loading import Kept, add_lora, load_base
 from unifashion.llm.model import UniFashionFull
 from unifashion.llm.tiny import TINY, tiny_diffusion_head, tiny_llama, train_tokenizer
 from unifashion.models.unifashion import UniFashionModel
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@
 A loss that the data cannot feed, a loss without its head, and a setting that no loss reads are errors, before anything is loaded.
 """
 
+import logging
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -18,28 +19,20 @@ from unifashion.data.batches import ComposedRows, PairRows
 from unifashion.errors import UserError
 from unifashion.models.presets import VARIANTS
 
+log = logging.getLogger(__name__)
+
 HEADS = {
     "itg": ("llm", "--llm", "a language model"),
     "q2i": ("diffusion_model", "--diffusion-model", "a diffusion model"),
 }
-LLM_ONLY = (
-    "load_in",
-    "lora_r",
-    "lora_alpha",
-    "lora_dropout",
-    "lora_targets",
-    "template",
-    "instruction",
-    "max_answer_tokens",
-)
 LORA_ONLY = ("lora_r", "lora_alpha", "lora_dropout", "lora_targets")
-NEW_LLM_ONLY = (
+LLM_ONLY = (
     *LORA_ONLY,
     "load_in",
     "template",
     "instruction",
     "max_answer_tokens",
-)  # a head that is kept has its own
+)  # of a new head; a kept one has its own
 DRAWING_ONLY = ("drawing_size", "drawing_prompt")
 
 
@@ -70,19 +63,28 @@ def choose_losses(
     named = training.named_losses()
     lacking = {name: _lacks(name, rows) for name in wanted_losses(model, training)}
     if named is None:
-        _check_captions(model, lacking, language, kept)
-        chosen = tuple(name for name, lack in lacking.items() if not lack and _has_head(name, language, kept, model))
+        _check_captions(lacking, language, kept)
+        chosen = tuple(name for name, lack in lacking.items() if not lack and _has_head(name, language, kept))
     else:
         for name, lack in lacking.items():
             if lack:
                 raise UserError(f"losses: {name} {lack}; leave it out, or choose other data")
-            if not _has_head(name, language, kept, model):
+            if not _has_head(name, language, kept):
                 _, flag, what = HEADS[name]
                 raise UserError(f"losses: {name} needs {what}; name one with {flag}")
         chosen = named
+    if kept is not None:
+        _say_left_out(chosen, language, kept)
     if not training.resume:  # a run that goes on has passed, and one of an earlier version has that version's defaults
         check_effects(model, training, language, chosen, kept)
     return chosen
+
+
+def _say_left_out(losses: tuple[str, ...], language: LanguageModelSettings, kept: Path) -> None:
+    """Log which heads of the start checkpoint will not be in the new one: no loss would keep them fitting its query rows."""
+    for loss, (_, _, what) in HEADS.items():
+        if loss not in losses and _has_head(loss, language, kept):
+            log.warning("%s: it has %s, which this run leaves out, as %s is not among the losses", kept, what, loss)
 
 
 def _lacks(loss: str, rows: PairRows | ComposedRows) -> str:
@@ -99,7 +101,7 @@ def _lacks(loss: str, rows: PairRows | ComposedRows) -> str:
     return ""
 
 
-def _has_head(loss: str, language: LanguageModelSettings, kept: Path | None, model: ModelSettings) -> bool:
+def _has_head(loss: str, language: LanguageModelSettings, kept: Path | None) -> bool:
     """Return whether a loss has its head, or needs none."""
     if loss not in HEADS:
         return True
@@ -113,16 +115,14 @@ def _has_head(loss: str, language: LanguageModelSettings, kept: Path | None, mod
     return getattr(read_heads(kept), name) is not None
 
 
-def _check_captions(
-    model: ModelSettings, lacking: dict[str, str], language: LanguageModelSettings, kept: Path | None
-) -> None:
+def _check_captions(lacking: dict[str, str], language: LanguageModelSettings, kept: Path | None) -> None:
     """Check a blip2_cir_full without named losses: it writes captions, draws, or both."""
     if "itg" not in lacking:
         return
-    draws = _has_head("q2i", language, kept, model)
+    draws = _has_head("q2i", language, kept)
     if lacking["itg"] and not draws:
         raise UserError(f"the loss itg {lacking['itg']}; choose other data, or draw with --diffusion-model")
-    if not lacking["itg"] and not draws and not _has_head("itg", language, kept, model):
+    if not lacking["itg"] and not draws and not _has_head("itg", language, kept):
         raise UserError("blip2_cir_full needs a language model: name one with --llm (a folder, a hub id, or tiny)")
 
 
@@ -156,7 +156,7 @@ def _check_heads(language: LanguageModelSettings, losses: tuple[str, ...], kept:
     if "itg" not in losses:
         _refuse(language, ("llm", *LLM_ONLY), "itg is not among the losses")
     elif language.llm is None and kept is not None:
-        _refuse(language, NEW_LLM_ONLY, f"the language model of {kept} keeps its own")
+        _refuse(language, LLM_ONLY, f"the language model of {kept} keeps its own")
     elif "llm_lora" not in language.parts():
         _refuse(language, LORA_ONLY, "llm_lora is not trained")
     if "q2i" not in losses:
