@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from unifashion.apps.report import write_report
+from unifashion.apps.report.load_runs import read_runs
 from unifashion.apps.report.pictures import Photos
 from unifashion.cli import main
 from unifashion.errors import UserError
@@ -304,3 +305,14 @@ def test_what_no_evaluation_writes_is_not_drawn_for_hours(make_run):
     (run / "train_metrics.csv").write_text(",".join(["epoch", *(f"c{n}" for n in range(300))]))
     with pytest.raises(UserError, match="more than 200"):
         page_of(run)
+
+
+def test_a_file_with_several_data_sets_has_a_section_for_each_with_the_answers_beside(tmp_path):
+    home = tmp_path / "run" / "validate" / "all"
+    (home / "fashioniq").mkdir(parents=True)
+    rows = [{**SCORE, "dataset": name, "protocol": f"{name}/full"} for name in ("fashioniq", "..")]
+    (home / "scores.json").write_text(json.dumps(rows))
+    for folder in (home / "fashioniq", home.parent):
+        (folder / "answers.jsonl").write_text(json.dumps(answer("a.png")) + "\n")
+    (run,) = read_runs([tmp_path / "run"])
+    assert [(one.scores[0].dataset, len(one.answers)) for one in run.evaluations] == [("fashioniq", 1), ("..", 0)]

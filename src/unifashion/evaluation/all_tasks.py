@@ -137,7 +137,8 @@ def _captions(at: Checkpoint, datasets: Sequence[str]) -> None:
     from unifashion.models.generation import Decoding
 
     for name in datasets:
-        pairs = _spaced(read_pairs(replace(at.data, dataset=name), "val").pairs, at.evaluation.num_queries)
+        read = read_pairs(replace(at.data, dataset=name), "val")
+        pairs = _spaced(read.pairs, at.evaluation.num_queries)
         pairs = [pair for pair in pairs if pair.text.strip()]
         if not pairs:
             at.lacking.append(f"captions of {name}: its validation split has no texts")
@@ -148,7 +149,7 @@ def _captions(at: Checkpoint, datasets: Sequence[str]) -> None:
         ids = zip(name_images(images), pairs, strict=True)
         rows = ({"id": key, "captions": [pair.text]} for key, pair in ids if pair.image not in skipped.reasons)
         write_jsonl(out.with_name("references.jsonl"), rows)
-        at.scores += score_files(out, out.with_name("references.jsonl"), dataset=name, model=at.path)
+        at.scores += score_files(out, out.with_name("references.jsonl"), dataset=name, split=read.split, model=at.path)
 
 
 def _drawing(at: Checkpoint, datasets: Sequence[str]) -> None:

@@ -153,8 +153,7 @@ def _read_run(folder: Path, name: str) -> Run:
     files = sorted({*folder.glob("scores.json"), *folder.glob("validate/*/scores.json")})
     if metadata is None and not files:
         raise UserError(f"{folder} holds no run and no scores: expected run.json or scores.json in it")
-    evaluations = [_evaluation(file) for file in files if file.is_file()]
-    evaluations = [evaluation for evaluation in evaluations if evaluation.scores]
+    evaluations = [evaluation for file in files if file.is_file() for evaluation in _evaluations(file)]
     if metadata is None and not evaluations:
         raise UserError(f"{files[0]} holds no score; run the validation again")
     # By length first: step-900 comes before step-1000.
@@ -171,23 +170,35 @@ def _read_run(folder: Path, name: str) -> Run:
     )
 
 
-def _evaluation(file: Path) -> Evaluation:
+def _evaluations(file: Path) -> list[Evaluation]:
     """Read scores and answers, and check that they are what an evaluation writes: the sections rely on it.
+
+    A file with the scores of several data sets (``--dataset all``) is one evaluation for each, whose answers lie in the folder
+    of its name.
 
     Raises:
         UserError: they are not; names file and row.
     """
-    answers = file.with_name(ANSWERS)
-    for path in filter(Path.is_file, (file, answers)):
-        if path.stat().st_size > MAX_BYTES:
-            raise UserError(f"{path} has more than {MAX_BYTES // 2**20} MiB, which no evaluation writes; remove it")
+    sets = grouped(_checked(file, read_scores), lambda score: f"{score.dataset}, {score.split}")
+    found = []
+    for scores in sets.values():
+        name = scores[0].dataset
+        folder = file.parent if len(sets) == 1 else file.parent / name
+        is_inside = len(sets) == 1 or name == Path(name).name != ".."  # whatever a stranger's file calls a data set
+        answers = _checked(folder / ANSWERS, lambda path: read_ranked_lists(path.parent)) if is_inside else ()
+        found.append(Evaluation(scores, answers))
+    return found
+
+
+def _checked(path: Path, read: Callable[[Path], Sequence[S]]) -> Sequence[S]:
+    if path.is_file() and path.stat().st_size > MAX_BYTES:
+        raise UserError(f"{path} has more than {MAX_BYTES // 2**20} MiB, which no evaluation writes; remove it")
     try:
-        evaluation = Evaluation(read_scores(file), read_ranked_lists(file.parent))
+        rows = read(path)
     except (RecursionError, OverflowError):  # brackets within brackets; a number of hundreds of digits
-        raise UserError(f"{file} is not a scores.json: run the evaluation again") from None
-    for path, rows in ((file, evaluation.scores), (answers, evaluation.answers)):
-        check_rows(path, rows)
-    return evaluation
+        raise UserError(f"{path} is not what an evaluation writes: run the evaluation again") from None
+    check_rows(path, rows)
+    return rows
 
 
 def _read_description(path: Path) -> dict[str, Any] | None:
